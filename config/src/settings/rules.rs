@@ -1,0 +1,148 @@
+//! What only two settings together, or a value's grammar, can get wrong.
+
+use super::Settings;
+use super::read::Reader;
+
+/// Checks every rule; each broken one is recorded with the place of the setting to change.
+pub(super) fn check(settings: &Settings, reader: &mut Reader) {
+    names(settings, reader);
+    sip(settings, reader);
+    media(settings, reader);
+    listeners(settings, reader);
+    store(settings, reader);
+}
+
+fn names(settings: &Settings, reader: &mut Reader) {
+    let node = &settings.node.name;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if node.is_empty() || node.len() > 64 || !node.chars().all(plain) {
+        reader.fault("node.name", "1 to 64 letters, digits, '-', '_' or '.'");
+    }
+    let agent = &settings.sip.user_agent;
+    if agent.is_empty() || agent.len() > 128 || !agent.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        reader.fault("sip.user_agent", "1 to 128 printable ASCII characters");
+    }
+    if !is_host(&settings.sip.host) {
+        let message = "a DNS name or an address with an optional port, such as \"sip.example.com\" \
+                       or \"192.0.2.1:5060\"";
+        reader.fault("sip.host", message);
+    }
+    let sid = &settings.agents.account_sid;
+    if sid.is_empty() || sid.len() > 64 || !sid.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        reader.fault("agents.account_sid", "1 to 64 letters and digits");
+    }
+}
+
+fn sip(settings: &Settings, reader: &mut Reader) {
+    let sip = &settings.sip;
+    if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
+        reader.fault("sip.udp", "no listener at all: give udp, tcp or tls an address");
+    }
+    if !sip.tls.is_empty() {
+        if sip.certificate.is_none() {
+            reader.fault("sip.certificate", "needed because sip.tls has a listener");
+        }
+        if sip.private_key.is_none() {
+            reader.fault("sip.private_key", "needed because sip.tls has a listener");
+        }
+    }
+    for (index, line) in sip.advertise.iter().enumerate() {
+        if sip.advertise.iter().skip(index + 1).any(|other| other.peers == line.peers) {
+            reader.fault("sip.advertise", format!("{} is listed twice", line.peers));
+        }
+        if line.address.is_unspecified() || line.address.is_multicast() {
+            let message = format!("{} is not an address that a peer can reach", line.address);
+            reader.fault("sip.advertise", message);
+        }
+    }
+}
+
+fn media(settings: &Settings, reader: &mut Reader) {
+    let media = &settings.media;
+    let four = media.bind.iter().filter(|address| address.is_ipv4()).count();
+    let six = media.bind.len() - four;
+    if media.bind.is_empty() || four > 1 || six > 1 {
+        reader.fault("media.bind", "one address, or one of each family");
+    }
+    if media.jitter_min_ms > media.jitter_max_ms {
+        let message = format!("is less than media.jitter_min_ms ({})", media.jitter_min_ms);
+        reader.fault("media.jitter_max_ms", message);
+    }
+    let (low, high) = (*media.ports.start(), *media.ports.end());
+    if low < 1_024 || low > high {
+        reader.fault("media.ports", "a rising range above 1023, such as \"20000-29999\"");
+        return;
+    }
+    // A leg takes an even port and the odd one after it.
+    let first = u32::from(low) + u32::from(low % 2);
+    let pairs = (u32::from(high) + 1).saturating_sub(first) / 2;
+    if pairs < settings.sip.max_calls {
+        let message = format!(
+            "has {pairs} pairs of ports but sip.max_calls is {}: widen the range or lower the calls",
+            settings.sip.max_calls
+        );
+        reader.fault("media.ports", message);
+    }
+}
+
+fn listeners(settings: &Settings, reader: &mut Reader) {
+    let (api, observe, sip) = (settings.api.listen, settings.observe.listen, &settings.sip);
+    if api.port() != 0 && api == observe {
+        reader.fault("observe.listen", "is the same as api.listen");
+    }
+    let streams: Vec<_> = sip.tcp.iter().chain(&sip.tls).copied().collect();
+    for (key, listen) in [("api.listen", api), ("observe.listen", observe)] {
+        if listen.port() != 0 && streams.contains(&listen) {
+            reader.fault(key, "is the same as a TCP or TLS listener of sip");
+        }
+    }
+    let shared = |address| sip.tcp.contains(address) && !sip.tcp.is_empty();
+    if sip.tls.iter().filter(|address| address.port() != 0).any(shared) {
+        reader.fault("sip.tls", "is the same as a listener in sip.tcp");
+    }
+    for (key, list) in [("sip.udp", &sip.udp), ("sip.tcp", &sip.tcp), ("sip.tls", &sip.tls)] {
+        for (index, address) in list.iter().enumerate() {
+            let again = list.iter().skip(index + 1).any(|other| other == address);
+            if address.port() != 0 && again {
+                reader.fault(key, format!("{address} is listed twice"));
+            }
+        }
+    }
+}
+
+fn store(settings: &Settings, reader: &mut Reader) {
+    let path = settings.store.url.strip_prefix("sqlite:");
+    if path.is_none_or(str::is_empty) {
+        reader.fault("store.url", "must be \"sqlite:\" followed by a path");
+    }
+    if settings.store.data_dir.as_os_str().is_empty() {
+        reader.fault("store.data_dir", "must name a folder");
+    }
+    let directive = |c: char| c.is_ascii_alphanumeric() || "=,:_-[]{}*.".contains(c);
+    if settings.observe.level.is_empty() || !settings.observe.level.chars().all(directive) {
+        reader.fault("observe.level", "a level such as \"info\", or \"info,sip=debug\"");
+    }
+}
+
+/// RFC 3261 §25.1 `hostport`: a host name, IPv4 address or bracketed IPv6 reference, and a port.
+fn is_host(text: &str) -> bool {
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return true;
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+        && name.len() <= 253
+        && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
+}

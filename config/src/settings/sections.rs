@@ -1,0 +1,232 @@
+//! Second stage: what the program uses. Each section is declared once, with defaults and ranges.
+//!
+//! The defaults are a loopback trial: everything listens on 127.0.0.1 and nothing outside is needed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::macros::{section, words};
+use super::read::Reader;
+use crate::limits;
+
+/// All settings of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `[node]`
+    pub node: NodeSettings,
+    /// `[sip]`
+    pub sip: SipSettings,
+    /// `[media]`
+    pub media: MediaSettings,
+    /// `[calls]`
+    pub calls: CallSettings,
+    /// `[api]`
+    pub api: ApiSettings,
+    /// `[observe]`
+    pub observe: ObserveSettings,
+    /// `[store]`
+    pub store: StoreSettings,
+    /// `[agents]`
+    pub agents: AgentSettings,
+}
+
+impl Settings {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        Self {
+            node: NodeSettings::read(reader),
+            sip: SipSettings::read(reader),
+            media: MediaSettings::read(reader),
+            calls: CallSettings::read(reader),
+            api: ApiSettings::read(reader),
+            observe: ObserveSettings::read(reader),
+            store: StoreSettings::read(reader),
+            agents: AgentSettings::read(reader),
+        }
+    }
+}
+
+section! {
+    /// Who this node is.
+    pub struct NodeSettings = "node" {
+        /// Name of this node in logs, metrics and records; letters, digits, `-`, `_`, `.`.
+        name: String = "trunkline".to_owned();
+    }
+}
+
+section! {
+    /// Where and how SIP is spoken.
+    pub struct SipSettings = "sip" {
+        /// UDP listeners.
+        udp: Vec<SocketAddr> = vec![loopback(5060)];
+        /// TCP listeners.
+        tcp: Vec<SocketAddr> = vec![loopback(5060)];
+        /// TLS listeners; need `certificate` and `private_key`.
+        tls: Vec<SocketAddr> = Vec::new();
+        /// What customers dial: a DNS name, or an address, with an optional port.
+        host: String = "127.0.0.1:5060".to_owned();
+        /// Which of our addresses is written into messages and SDP, by the peer's network; the most
+        /// specific network wins, and the local address of the socket is used where none matches.
+        advertise: Vec<Advertise> = Vec::new();
+        /// PEM file with the certificate chain for TLS.
+        certificate: Option<PathBuf> = None;
+        /// PEM file with the private key for TLS.
+        private_key: Option<PathBuf> = None;
+        /// What an unknown source gets.
+        strangers: Strangers = Strangers::Silent;
+        /// Refuse trunks that take calls from anywhere (neither addresses nor digest).
+        require_inbound_protection: bool = false;
+        /// `User-Agent` and `Server` header values.
+        user_agent: String = "Trunkline".to_owned();
+        /// Calls at the same time on this node; one more gets 503 with Retry-After.
+        max_calls: u32 = 2_000, in 1..=limits::MAX_CALLS.value_u32();
+        /// TCP and TLS connections at the same time; the idlest stranger goes first.
+        max_connections: u32 = 4_000, in 1..=limits::MAX_CONNECTIONS.value_u32();
+    }
+}
+
+section! {
+    /// Where and how audio flows.
+    pub struct MediaSettings = "media" {
+        /// Addresses that media sockets are bound to; at most one of each family.
+        bind: Vec<IpAddr> = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        /// UDP ports of media, both ends included; each call leg takes an even and an odd one.
+        ports: RangeInclusive<u16> = 20_000..=29_999;
+        /// Media threads; 0 means one per core but one, at least one.
+        workers: usize = 0, in 0..=256;
+        /// Ask for real-time priority; without permission the program warns and goes on.
+        realtime: bool = true;
+        /// Seconds without any media in either direction after which a call is ended; 0 = never.
+        timeout_seconds: u32 = 30, in 0..=86_400;
+        /// Seconds a closed port is drained before another call may have it.
+        quarantine_seconds: u32 = 30, in 0..=600;
+        /// Least delay of the jitter buffer, in milliseconds.
+        jitter_min_ms: u32 = 20, in 20..=1_000;
+        /// Greatest delay of the jitter buffer, in milliseconds.
+        jitter_max_ms: u32 = 200, in 20..=1_000;
+    }
+}
+
+section! {
+    /// How long the parts of a call may take.
+    pub struct CallSettings = "calls" {
+        /// Seconds that live calls may still run after a stop was asked for.
+        drain_seconds: u32 = 3_600, in 0..=86_400;
+        /// Milliseconds an agent may take to accept a call.
+        agent_connect_timeout_ms: u32 = 5_000, in 100..=60_000;
+        /// Milliseconds an agent link may stop reading before it counts as dead.
+        agent_stall_ms: u32 = 3_000, in 500..=60_000;
+        /// What the caller gets when the agent is lost in mid-call.
+        agent_ending: AgentEnding = AgentEnding::Hangup;
+        /// Seconds after which any call is ended; a trunk may set less.
+        max_duration_seconds: u32 = 14_400, in 1..=604_800;
+        /// Seconds an outbound call may ring; a trunk may set less.
+        ring_timeout_seconds: u32 = 60, in 1..=300;
+        /// Seconds of `Retry-After` in a 503.
+        retry_after_seconds: u32 = 5, in 1..=3_600;
+    }
+}
+
+section! {
+    /// The REST API.
+    pub struct ApiSettings = "api" {
+        /// Listener of the API. TLS is the reverse proxy's job.
+        listen: SocketAddr = loopback(8080);
+        /// Bytes of a request body; more gets 413.
+        max_body_bytes: usize = 1_048_576, in 1_024..=16_777_216;
+        /// Seconds a request may take; more gets 503.
+        request_timeout_seconds: u32 = 30, in 1..=300;
+        /// Requests at the same time; one more gets 503 with Retry-After.
+        max_concurrent_requests: usize = 256, in 1..=65_536;
+        /// Phone numbers an organisation may hold.
+        max_phone_numbers_per_organization: u32 = 100, in 1..=1_000_000;
+    }
+}
+
+section! {
+    /// Logs, metrics and health.
+    pub struct ObserveSettings = "observe" {
+        /// Listener of `/metrics` and `/health`; keep it private.
+        listen: SocketAddr = loopback(9090);
+        /// How log lines look.
+        log: LogFormat = LogFormat::Auto;
+        /// Which log lines there are: `error`, `warn`, `info`, `debug`, `trace`, or directives such
+        /// as `info,sip=debug`.
+        level: String = "info".to_owned();
+    }
+}
+
+section! {
+    /// Where data is kept.
+    pub struct StoreSettings = "store" {
+        /// The database: `sqlite:` and a path, relative to `data_dir`.
+        url: String = "sqlite:trunkline.db".to_owned();
+        /// Folder of the database and of the key that seals secrets.
+        data_dir: PathBuf = PathBuf::from("data");
+        /// File with the 32-byte key that seals secrets at rest; none means `seal.key` in `data_dir`,
+        /// made at the first start.
+        seal_key: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Agents that run elsewhere.
+    pub struct AgentSettings = "agents" {
+        /// Allow `ws://` besides `wss://`.
+        allow_plain_ws: bool = false;
+        /// Allow agents on loopback and private addresses.
+        allow_private_addresses: bool = false;
+        /// The `accountSid` that agents of the Twilio dialect are told.
+        account_sid: String = "AC00000000000000000000000000000000".to_owned();
+        /// File with the token that signs the handshake of agents without an `auth_token` of their
+        /// own; none means such handshakes are not signed.
+        signing_token: Option<PathBuf> = None;
+    }
+}
+
+words! {
+    /// What a source that no trunk knows gets.
+    pub enum Strangers: "\"silent\" or \"refuse\"" {
+        /// No answer at all: a scanner learns nothing.
+        Silent = "silent",
+        /// 403, which helps while setting up.
+        Refuse = "refuse",
+    }
+}
+
+words! {
+    /// How a call ends whose agent is lost.
+    pub enum AgentEnding: "\"hangup\" or \"playback\"" {
+        /// Hang up at once.
+        Hangup = "hangup",
+        /// Play the built-in clip once, then hang up.
+        Playback = "playback",
+    }
+}
+
+words! {
+    /// How log lines look.
+    pub enum LogFormat: "\"auto\", \"text\" or \"json\"" {
+        /// Text on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// One line of the table that chooses the address we call ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertise {
+    /// Peers this line is for.
+    pub peers: IpNet,
+    /// The address these peers reach us at.
+    pub address: IpAddr,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
