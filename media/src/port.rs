@@ -1,0 +1,306 @@
+//! The port between a media worker and an agent: two rings of 20 ms frames and digits.
+//!
+//! ```text
+//!   media worker                                   agent link (any other thread)
+//!   WorkerPort  ── up ring, drop-oldest, 1 s ──►   AgentPort::pull
+//!               ◄── down ring, refuses when full ── AgentPort::push / clear
+//! ```
+//!
+//! Everything pushed down has a position: the first item has 0, the next 1, and so on. A playback
+//! mark is set by remembering [`AgentPort::pushed`] and is reached when [`AgentPort::consumed`] is no
+//! longer below it. [`AgentPort::played`] counts only the frames that really went to the wire.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::frame::{FRAME_SAMPLES, Frame};
+use crate::ring::{Consumer, Producer, Record, Words, ring};
+
+/// Caller audio kept for an agent that does not pull: one second. After that the oldest goes first.
+pub const UP_FRAMES: usize = 50;
+
+/// Makes the two ends of a port that buffers up to `capacity_frames` (20 ms each) towards the caller.
+///
+/// The memory is taken here and never grows: 328 bytes a frame.
+#[must_use]
+pub fn agent_port(capacity_frames: usize) -> (WorkerPort, AgentPort) {
+    let (up_in, up_out) = ring(UP_FRAMES);
+    let (down_in, down_out) = ring(capacity_frames);
+    let tally = Arc::new(Tally::default());
+    let worker = WorkerPort { up: up_in, down: down_out, tally: Arc::clone(&tally) };
+    (worker, AgentPort { up: up_out, down: down_in, tally })
+}
+
+/// What goes from the caller to the agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Up {
+    /// 20 ms of what the caller said, silence included.
+    Frame(Frame),
+    /// A key the caller pressed, reported once.
+    Digit {
+        /// `0`–`9`, `*`, `#` or `A`–`D`.
+        digit: char,
+        /// How long it was held, in milliseconds.
+        duration_ms: u32,
+    },
+}
+
+/// What goes from the agent to the caller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Down {
+    /// 20 ms of audio.
+    Frame(Frame),
+    /// A key to press: it takes its place between the frames and lasts `duration_ms`.
+    Digit {
+        /// `0`–`9`, `*`, `#` or `A`–`D`.
+        digit: char,
+        /// How long to hold it, in milliseconds.
+        duration_ms: u32,
+    },
+}
+
+/// The down ring has no room: push again after the worker has consumed something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// The agent's end.
+pub struct AgentPort {
+    up: Consumer<Up>,
+    down: Producer<Down>,
+    tally: Arc<Tally>,
+}
+
+impl AgentPort {
+    /// The next frame or digit from the caller, oldest first.
+    pub fn pull(&mut self) -> Option<Up> {
+        self.up.pop()
+    }
+
+    /// Queues `item` to be sent to the caller.
+    ///
+    /// # Errors
+    /// [`Full`] when `capacity_frames` items are waiting already.
+    pub fn push(&mut self, item: Down) -> Result<(), Full> {
+        self.down.push(item).map_err(|_| Full)
+    }
+
+    /// Items that can be pushed before [`Full`].
+    #[must_use]
+    pub fn room(&self) -> usize {
+        usize::try_from(self.down.room()).unwrap_or(usize::MAX)
+    }
+
+    /// Drops everything that waits and returns how many items that were.
+    ///
+    /// The worker cannot take any of them once this has returned, so the caller hears silence
+    /// within one 20 ms tick.
+    pub fn clear(&mut self) -> u64 {
+        self.down.clear()
+    }
+
+    /// The position the next pushed item will get: how many were pushed since the start.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.down.tail()
+    }
+
+    /// The position of the next item to be consumed; items before it were sent or cleared.
+    #[must_use]
+    pub fn consumed(&self) -> u64 {
+        self.down.head()
+    }
+
+    /// Frames of this port handed to the wire since the start; cleared ones are not among them.
+    #[must_use]
+    pub fn played(&self) -> u64 {
+        self.tally.played.load(Ordering::Relaxed)
+    }
+
+    /// Caller frames dropped because nobody pulled them in time.
+    #[must_use]
+    pub fn overruns(&self) -> u64 {
+        self.tally.overruns.load(Ordering::Relaxed)
+    }
+
+    /// True once the session has ended: nothing pushed will be sent any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.down.is_abandoned()
+    }
+}
+
+/// The worker's end, to be given away in [`crate::command::Far::Agent`].
+pub struct WorkerPort {
+    up: Producer<Up>,
+    down: Consumer<Down>,
+    tally: Arc<Tally>,
+}
+
+impl WorkerPort {
+    /// Gives the agent `item`; when it lags by a second the oldest item makes way.
+    pub(crate) fn give(&mut self, item: Up) {
+        let dropped = self.up.push_over(item);
+        if dropped > 0 {
+            self.tally.overruns.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the next thing the agent wants the caller to hear.
+    pub(crate) fn take(&mut self) -> Option<Down> {
+        self.down.pop()
+    }
+
+    /// Counts one frame taken from this port as handed to the wire.
+    pub(crate) fn count_played(&self) {
+        self.tally.played.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Caller frames dropped because nobody pulled them in time.
+    pub(crate) fn overruns(&self) -> u64 {
+        self.tally.overruns.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    played: AtomicU64,
+    overruns: AtomicU64,
+}
+
+/// Set in the tag word of a digit; the tag of a frame is zero.
+const DIGIT: u64 = 1 << 63;
+
+fn pack_digit(digit: char, duration_ms: u32) -> u64 {
+    DIGIT | (u64::from(u32::from(digit)) << 32) | u64::from(duration_ms)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the tag apart into its two halves")]
+fn unpack_digit(tag: u64) -> (char, u32) {
+    let digit = char::from_u32(((tag & !DIGIT) >> 32) as u32);
+    (digit.unwrap_or(char::REPLACEMENT_CHARACTER), tag as u32)
+}
+
+fn pack_frame(frame: &Frame, words: &mut [u64]) {
+    let (quads, _) = frame.samples.as_chunks::<4>();
+    for (word, quad) in words.iter_mut().zip(quads) {
+        let [a, b, c, d] = quad.map(i16::to_le_bytes);
+        *word = u64::from_le_bytes([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]);
+    }
+}
+
+fn unpack_frame(words: &[u64]) -> Frame {
+    let mut samples = [0; FRAME_SAMPLES];
+    let (quads, _) = samples.as_chunks_mut::<4>();
+    for (quad, word) in quads.iter_mut().zip(words) {
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+        *quad = [[a, b], [c, d], [e, f], [g, h]].map(i16::from_le_bytes);
+    }
+    Frame { samples }
+}
+
+macro_rules! record {
+    ($kind:ident) => {
+        impl Record for $kind {
+            fn pack(&self, words: &mut Words) {
+                let [tag, audio @ ..] = words;
+                match self {
+                    Self::Frame(frame) => {
+                        *tag = 0;
+                        pack_frame(frame, audio);
+                    }
+                    Self::Digit { digit, duration_ms } => *tag = pack_digit(*digit, *duration_ms),
+                }
+            }
+
+            fn unpack(words: &Words) -> Self {
+                let [tag, audio @ ..] = words;
+                if *tag == 0 {
+                    return Self::Frame(unpack_frame(audio));
+                }
+                let (digit, duration_ms) = unpack_digit(*tag);
+                Self::Digit { digit, duration_ms }
+            }
+        }
+    };
+}
+
+record!(Up);
+record!(Down);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(level: i16) -> Frame {
+        let mut samples = [level; FRAME_SAMPLES];
+        samples[0] = i16::MIN;
+        samples[FRAME_SAMPLES - 1] = -1;
+        Frame { samples }
+    }
+
+    #[test]
+    fn frames_and_digits_cross_unchanged_and_in_order() {
+        let (mut worker, mut agent) = agent_port(4);
+        let items = [
+            Down::Frame(frame(7)),
+            Down::Digit { digit: '#', duration_ms: u32::MAX },
+            Down::Frame(frame(-300)),
+        ];
+        for item in &items {
+            assert_eq!(agent.push(item.clone()), Ok(()));
+        }
+        for item in items {
+            assert_eq!(worker.take(), Some(item));
+        }
+        worker.give(Up::Digit { digit: '5', duration_ms: 120 });
+        worker.give(Up::Frame(frame(9)));
+        assert_eq!(agent.pull(), Some(Up::Digit { digit: '5', duration_ms: 120 }));
+        assert_eq!(agent.pull(), Some(Up::Frame(frame(9))));
+        assert_eq!(agent.pull(), None);
+    }
+
+    #[test]
+    fn a_full_port_refuses_and_says_how_much_room_there_is() {
+        let (mut worker, mut agent) = agent_port(2);
+        assert_eq!(agent.room(), 2);
+        assert_eq!(agent.push(Down::Frame(frame(1))), Ok(()));
+        assert_eq!(agent.push(Down::Frame(frame(2))), Ok(()));
+        assert_eq!(agent.push(Down::Frame(frame(3))), Err(Full));
+        worker.take();
+        assert_eq!(agent.room(), 1);
+    }
+
+    #[test]
+    fn a_mark_is_reached_by_playing_and_by_clearing() {
+        let (mut worker, mut agent) = agent_port(8);
+        for level in 0..3 {
+            assert_eq!(agent.push(Down::Frame(frame(level))), Ok(()));
+        }
+        let mark = agent.pushed();
+        worker.take();
+        worker.count_played();
+        assert!(agent.consumed() < mark);
+        assert_eq!(agent.clear(), 2);
+        assert_eq!(agent.consumed(), mark);
+        assert_eq!(agent.played(), 1);
+        assert_eq!(worker.take(), None);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_pull_loses_the_oldest_second_first() {
+        let (mut worker, mut agent) = agent_port(1);
+        for level in 0..53 {
+            worker.give(Up::Frame(frame(level)));
+        }
+        assert_eq!(agent.overruns(), 3);
+        assert_eq!(agent.pull(), Some(Up::Frame(frame(3))));
+    }
+
+    #[test]
+    fn an_agent_notices_that_its_session_ended() {
+        let (worker, agent) = agent_port(1);
+        assert!(!agent.is_closed());
+        drop(worker);
+        assert!(agent.is_closed());
+    }
+}

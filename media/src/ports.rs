@@ -1,0 +1,453 @@
+//! The pool of media ports: even/odd socket pairs on one address, and their quarantine.
+//!
+//! ```text
+//!            allocate                drop of the PortPair            quiet for `quarantine`
+//!   free ───────────────► in use ──────────────────────► quarantine ────────────────────────► free
+//!     ▲                                                       │
+//!     └─────────── the quietest goes first when the range is short
+//! ```
+//!
+//! A pair that comes back stays bound and is read empty until its peer has been silent for a while:
+//! the last call's media must not arrive in the next call. A pair is always in exactly one of the
+//! three places, so ports cannot leak: giving a pair back *is* dropping it.
+//!
+//! RTP takes the even port and RTCP the next one (RFC 3550 §11).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How a [`PortPool`] is made.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// The local address to bind; it must be specific enough for answers to leave from it.
+    pub bind: IpAddr,
+    /// The UDP ports that may be used. Only whole even/odd pairs in it count.
+    pub ports: RangeInclusive<u16>,
+    /// How long a returned pair must hear nothing before it is used again.
+    pub quarantine: Duration,
+    /// Random bits for the order in which ports are handed out.
+    pub seed: u64,
+}
+
+impl PoolOptions {
+    /// How long a pair stays quiet before it is used again, unless asked otherwise.
+    pub const QUARANTINE: Duration = Duration::from_secs(5);
+}
+
+/// Why no pair could be handed out.
+#[derive(Debug)]
+pub enum PortError {
+    /// Every pair of the range is in use, or bound by another program.
+    Exhausted,
+    /// The system refused for a reason that another port would not cure.
+    System(io::Error),
+}
+
+impl std::fmt::Display for PortError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exhausted => f.write_str("no free media port in the range"),
+            Self::System(error) => write!(f, "cannot bind a media port: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PortError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Exhausted => None,
+            Self::System(error) => Some(error),
+        }
+    }
+}
+
+/// How many pairs are where.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PortCounts {
+    /// Pairs in the range.
+    pub capacity: usize,
+    /// Pairs ready to be handed out.
+    pub free: usize,
+    /// Pairs handed out and not yet dropped.
+    pub in_use: usize,
+    /// Returned pairs whose peers may still be sending.
+    pub quarantined: usize,
+    /// Datagrams that arrived in quarantine and were thrown away, since the start.
+    pub strays: u64,
+}
+
+/// The pool. Clones are the same pool.
+#[derive(Clone)]
+pub struct PortPool {
+    inner: Arc<Inner>,
+}
+
+impl PortPool {
+    /// A pool over the even/odd pairs of `options.ports`. Nothing is bound yet.
+    #[must_use]
+    pub fn new(options: PoolOptions) -> Self {
+        let (low, high) = (*options.ports.start(), *options.ports.end());
+        let free: Vec<u16> =
+            (low..high).filter(|port| *port != 0 && port.is_multiple_of(2)).collect();
+        let state =
+            State { capacity: free.len(), free, seed: options.seed, ..State::default() };
+        Self { inner: Arc::new(Inner { options, state: Mutex::new(state) }) }
+    }
+
+    /// Binds a pair at a random free place of the range.
+    ///
+    /// When nothing is free, the pair that has been quiet longest leaves quarantine early.
+    ///
+    /// # Errors
+    /// [`PortError::Exhausted`] when every pair is in use, [`PortError::System`] when the system
+    /// refuses the address or has no more descriptors.
+    pub fn allocate(&self, now: Instant) -> Result<PortPair, PortError> {
+        self.sweep(now);
+        let mut state = self.inner.lock();
+        if state.free.is_empty() {
+            state.release_quietest();
+        }
+        // Each free port is tried at most once: others on this host may have bound some.
+        for tried in 0..state.free.len() {
+            let Some(port) = state.draw(tried) else { break };
+            match bind_pair(self.inner.options.bind, port) {
+                Ok((rtp, rtcp)) => {
+                    state.in_use += 1;
+                    let lease = Lease { port, pool: Arc::clone(&self.inner) };
+                    return Ok(PortPair { rtp: Some(rtp), rtcp: Some(rtcp), lease });
+                }
+                Err(error) => {
+                    state.free.push(port);
+                    if error.kind() != io::ErrorKind::AddrInUse {
+                        return Err(PortError::System(error));
+                    }
+                }
+            }
+        }
+        Err(PortError::Exhausted)
+    }
+
+    /// Reads quarantined sockets empty and frees those that have been quiet long enough.
+    ///
+    /// Bounded work: at most [`STRAYS_PER_SWEEP`] datagrams of each socket. Call it a few times a
+    /// second; the [`crate::worker::Workers`] do.
+    pub fn sweep(&self, now: Instant) {
+        self.inner.lock().sweep(now, self.inner.options.quarantine);
+    }
+
+    /// How many pairs are where.
+    #[must_use]
+    pub fn counts(&self) -> PortCounts {
+        let state = self.inner.lock();
+        PortCounts {
+            capacity: state.capacity,
+            free: state.free.len(),
+            in_use: state.in_use,
+            quarantined: state.quarantine.len(),
+            strays: state.strays,
+        }
+    }
+
+    /// The address the pairs are bound to.
+    #[must_use]
+    pub fn bind(&self) -> IpAddr {
+        self.inner.options.bind
+    }
+}
+
+/// Two bound, non-blocking sockets. Dropping the pair gives it back to its pool, into quarantine.
+pub struct PortPair {
+    // Only `drop` empties these.
+    rtp: Option<UdpSocket>,
+    rtcp: Option<UdpSocket>,
+    lease: Lease,
+}
+
+impl PortPair {
+    /// The socket on the even port.
+    #[must_use]
+    pub fn rtp(&self) -> &UdpSocket {
+        self.rtp.as_ref().expect("the sockets stay until the pair is dropped")
+    }
+
+    /// The socket on the odd port above it.
+    #[must_use]
+    pub fn rtcp(&self) -> &UdpSocket {
+        self.rtcp.as_ref().expect("the sockets stay until the pair is dropped")
+    }
+
+    /// The even port: what goes into the SDP.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.lease.port
+    }
+}
+
+impl Drop for PortPair {
+    fn drop(&mut self) {
+        let mut state = self.lease.pool.lock();
+        state.in_use -= 1;
+        match (self.rtp.take(), self.rtcp.take()) {
+            (Some(rtp), Some(rtcp)) => {
+                let quiet_since = None;
+                state.quarantine.push(Retired { port: self.lease.port, rtp, rtcp, quiet_since });
+            }
+            _ => state.free.push(self.lease.port),
+        }
+    }
+}
+
+struct Lease {
+    port: u16,
+    pool: Arc<Inner>,
+}
+
+struct Inner {
+    options: PoolOptions,
+    state: Mutex<State>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is valid between any two statements that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    capacity: usize,
+    free: Vec<u16>,
+    in_use: usize,
+    quarantine: Vec<Retired>,
+    strays: u64,
+    seed: u64,
+}
+
+impl State {
+    /// Takes a random free port, leaving out the last `tried` ones: those were put back just now.
+    fn draw(&mut self, tried: usize) -> Option<u16> {
+        let fresh = self.free.len().checked_sub(tried).filter(|fresh| *fresh > 0)?;
+        let pick = usize::try_from(next_random(&mut self.seed) % fresh as u64).unwrap_or(0);
+        // The hole is filled with the last fresh port, so that the tried ones stay at the end.
+        self.free.swap(pick, fresh - 1);
+        Some(self.free.remove(fresh - 1))
+    }
+
+    fn sweep(&mut self, now: Instant, quarantine: Duration) {
+        let State { quarantine: retired, strays, free, .. } = self;
+        retired.retain_mut(|pair| {
+            let heard = pair.drain();
+            *strays += heard;
+            if heard > 0 {
+                pair.quiet_since = Some(now);
+            }
+            let since = *pair.quiet_since.get_or_insert(now);
+            let quiet = now.saturating_duration_since(since) >= quarantine;
+            if quiet {
+                free.push(pair.port);
+            }
+            !quiet
+        });
+    }
+
+    fn release_quietest(&mut self) {
+        // `None` is a pair no sweep has seen yet: the least quiet of all.
+        let quietest = (self.quarantine.iter().enumerate())
+            .min_by_key(|(_, pair)| (pair.quiet_since.is_none(), pair.quiet_since))
+            .map(|(index, _)| index);
+        if let Some(index) = quietest {
+            let pair = self.quarantine.remove(index);
+            self.free.push(pair.port);
+        }
+    }
+}
+
+struct Retired {
+    port: u16,
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    /// When the last stray was read, or when the first sweep saw the pair.
+    quiet_since: Option<Instant>,
+}
+
+impl Retired {
+    fn drain(&self) -> u64 {
+        drain(&self.rtp) + drain(&self.rtcp)
+    }
+}
+
+fn drain(socket: &UdpSocket) -> u64 {
+    // One byte is enough: the rest of a datagram is thrown away by the kernel.
+    let mut scrap = [0; 1];
+    (0..STRAYS_PER_SWEEP).take_while(|_| socket.recv_from(&mut scrap).is_ok()).count() as u64
+}
+
+fn bind_pair(address: IpAddr, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
+    Ok((bind(SocketAddr::new(address, port))?, bind(SocketAddr::new(address, port + 1))?))
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Best effort: a system that caps the buffers or ignores the mark still carries the call.
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    let _ = match address {
+        SocketAddr::V4(_) => socket.set_tos_v4(EXPEDITED_FORWARDING),
+        SocketAddr::V6(_) => socket.set_tclass_v6(EXPEDITED_FORWARDING),
+    };
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// SplitMix64: spreads the order of ports. Nothing relies on its being hard to guess.
+fn next_random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *seed;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Datagrams read from one quarantined socket in one sweep; the kernel drops what does not fit.
+const STRAYS_PER_SWEEP: u64 = 64;
+
+/// Kernel buffer of a media socket, each way: more than a second of G.711 with its overhead, and
+/// little enough that a flood cannot hide seconds of stale audio in it.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// DSCP 46, expedited forwarding, as it stands in the TOS octet (RFC 3246, RFC 4594 §4.1).
+const EXPEDITED_FORWARDING: u32 = 46 << 2;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn pool(ports: RangeInclusive<u16>) -> PortPool {
+        let quarantine = PoolOptions::QUARANTINE;
+        PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 1 })
+    }
+
+    #[test]
+    fn rtp_is_even_and_rtcp_is_the_next_port() {
+        let pool = pool(41_001..=41_004);
+        assert_eq!(pool.counts().capacity, 1);
+        let pair = pool.allocate(crate::clock::now()).unwrap();
+        assert_eq!(pair.port(), 41_002);
+        assert_eq!(pair.rtp().local_addr().unwrap().port(), 41_002);
+        assert_eq!(pair.rtcp().local_addr().unwrap().port(), 41_003);
+    }
+
+    #[test]
+    fn the_capacity_is_exact_and_the_next_call_is_refused() {
+        let (pool, now) = (pool(41_010..=41_049), crate::clock::now());
+        let pairs: Vec<_> = (0..20).map(|_| pool.allocate(now).unwrap()).collect();
+        assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
+        drop(pairs);
+        assert_eq!(pool.counts().quarantined, 20);
+        assert!(pool.allocate(now).is_ok());
+    }
+
+    #[test]
+    fn a_port_bound_by_somebody_else_is_passed_over() {
+        let other = UdpSocket::bind((LOOPBACK, 41_053)).unwrap();
+        let (pool, now) = (pool(41_050..=41_055), crate::clock::now());
+        let pairs: Vec<_> = (0..2).map(|_| pool.allocate(now).unwrap()).collect();
+        assert!(pairs.iter().all(|pair| pair.port() != 41_052));
+        assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
+        drop(other);
+        assert_eq!(pool.allocate(now).unwrap().port(), 41_052);
+    }
+
+    #[test]
+    fn a_returned_pair_is_drained_until_its_peer_is_quiet() {
+        let (pool, start) = (pool(41_060..=41_061), crate::clock::now());
+        let at = |s| start + Duration::from_secs(s);
+        let pair = pool.allocate(start).unwrap();
+        drop(pair);
+        let phone = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        for second in 0..10 {
+            phone.send_to(b"stray", (LOOPBACK, 41_060)).unwrap();
+            pool.sweep(at(second));
+            assert_eq!(pool.counts().quarantined, 1, "after {second} s");
+        }
+        pool.sweep(at(13));
+        assert_eq!(pool.counts().quarantined, 1);
+        pool.sweep(at(14));
+        assert_eq!(pool.counts(), PortCounts { capacity: 1, free: 1, strays: 10, ..<_>::default() });
+    }
+
+    #[test]
+    fn when_the_range_is_short_the_quietest_pair_goes_first() {
+        let (pool, start) = (pool(41_070..=41_073), crate::clock::now());
+        let first = pool.allocate(start).unwrap();
+        let second = pool.allocate(start).unwrap();
+        let quiet = first.port();
+        drop(first);
+        pool.sweep(start);
+        drop(second);
+        pool.sweep(start + Duration::from_secs(1));
+        let pair = pool.allocate(start + Duration::from_secs(2)).unwrap();
+        assert_eq!(pair.port(), quiet);
+    }
+
+    #[test]
+    fn the_order_depends_on_the_seed() {
+        let order = |seed| {
+            let options = PoolOptions { seed, ..pool(20_000..=30_000).inner.options.clone() };
+            let pool = PortPool::new(options);
+            let mut state = pool.inner.lock();
+            (0..10).map(|_| state.draw(0).unwrap()).collect::<Vec<_>>()
+        };
+        assert_ne!(order(1), order(2));
+        assert_eq!(order(3), order(3));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn no_port_is_ever_lost_or_handed_out_twice(
+            steps in proptest::collection::vec((0_u8..3, 0_usize..8, 0_u64..4_000), 1..60),
+        ) {
+            let (pool, mut now) = (pool(41_080..=41_095), crate::clock::now());
+            let mut held: Vec<PortPair> = Vec::new();
+            for (step, pick, ms) in steps {
+                now += Duration::from_millis(ms);
+                match step {
+                    0 | 1 => match pool.allocate(now) {
+                        Ok(pair) => {
+                            prop_assert!(held.iter().all(|other| other.port() != pair.port()));
+                            held.push(pair);
+                        }
+                        Err(_) => prop_assert_eq!(held.len(), 8),
+                    },
+                    _ if held.is_empty() => pool.sweep(now),
+                    _ => drop(held.swap_remove(pick % held.len())),
+                }
+                let counts = pool.counts();
+                prop_assert_eq!(counts.in_use, held.len());
+                prop_assert_eq!(counts.free + counts.in_use + counts.quarantined, 8);
+            }
+            drop(held);
+            now += Duration::from_secs(60);
+            pool.sweep(now);
+            pool.sweep(now + Duration::from_secs(60));
+            prop_assert_eq!(pool.counts().free, 8);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The scheduling class of a media worker: the best the system permits.
+//!
+//! ```text
+//!   SCHED_RR 10 ──refused──► nice −15 ──refused──► normal, with a warning
+//!        └──── ran 200 ms without waiting ──────► demoted, with a warning (see the canary)
+//! ```
+//!
+//! A real-time thread that never waits starves the machine, so it is watched by a thread of normal
+//! priority rather than limited by `RLIMIT_RTTIME`: that limit counts for the whole process and its
+//! signal would kill it. The kernel's own guard (95 % of each second) keeps the watcher running.
+
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::sys;
+
+/// The class a worker thread runs in, best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// `SCHED_RR`, priority 10: other work on the machine does not delay media.
+    Realtime,
+    /// The ordinary scheduler with nice −15: short delays under load.
+    Nice,
+    /// The ordinary scheduler: audio suffers whenever the machine is busy.
+    Normal,
+    /// Was real-time until it ran for 200 ms without waiting.
+    Demoted,
+}
+
+impl Class {
+    /// A stable word for metrics and logs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Realtime => "realtime",
+            Self::Nice => "nice",
+            Self::Normal => "normal",
+            Self::Demoted => "demoted",
+        }
+    }
+
+    const ALL: [Self; 4] = [Self::Realtime, Self::Nice, Self::Normal, Self::Demoted];
+}
+
+/// Raises the calling thread as far as the system permits, or not at all if not asked to.
+pub(crate) fn enter_class(realtime: bool) -> Class {
+    if !realtime {
+        return Class::Normal;
+    }
+    let thread = sys::thread_id();
+    if sys::make_realtime(thread, REALTIME_PRIORITY).is_ok() {
+        return Class::Realtime;
+    }
+    match sys::make_nice(thread, MEDIA_NICE) {
+        Ok(()) => {
+            tracing::warn!(
+                "media worker may not run in real time (CAP_SYS_NICE or RLIMIT_RTPRIO is missing); \
+                 it runs at nice {MEDIA_NICE}"
+            );
+            Class::Nice
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "media worker may not raise its priority: audio will suffer when the machine is busy"
+            );
+            Class::Normal
+        }
+    }
+}
+
+/// A worker's pulse: set when it starts working, cleared before it waits.
+pub(crate) struct Heartbeat {
+    epoch: Instant,
+    /// Milliseconds since `epoch` at which the work in progress began, plus one; zero is waiting.
+    busy_since: AtomicU64,
+    thread: AtomicI32,
+    class: AtomicU8,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            busy_since: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+            class: AtomicU8::new(Class::Normal as u8),
+        }
+    }
+
+    /// The worker names itself, before its first wait.
+    pub(crate) fn begin(&self, class: Class) {
+        self.thread.store(sys::thread_id(), Ordering::Relaxed);
+        self.set_class(class);
+    }
+
+    pub(crate) fn busy(&self, now: Instant) {
+        self.busy_since.store(self.stamp(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn idle(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        let class = self.class.load(Ordering::Relaxed);
+        Class::ALL.get(usize::from(class)).copied().unwrap_or(Class::Normal)
+    }
+
+    fn set_class(&self, class: Class) {
+        self.class.store(class as u8, Ordering::Relaxed);
+    }
+
+    fn stamp(&self, now: Instant) -> u64 {
+        let ms = now.saturating_duration_since(self.epoch).as_millis();
+        u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// True when the worker has been working without a wait for longer than [`PATIENCE`].
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        since != 0 && self.stamp(now).saturating_sub(since) > patience
+    }
+
+    /// Takes the real-time class away from a worker that has not waited for too long.
+    pub(crate) fn demote_if_stuck(&self, now: Instant) {
+        if self.class() != Class::Realtime || !self.is_stuck(now) {
+            return;
+        }
+        let thread = self.thread.load(Ordering::Relaxed);
+        match sys::make_ordinary(thread) {
+            Ok(()) => {
+                self.set_class(Class::Demoted);
+                tracing::warn!(thread, "media worker ran 200 ms without waiting: demoted");
+            }
+            Err(error) => tracing::warn!(thread, %error, "cannot demote a stuck media worker"),
+        }
+    }
+}
+
+/// In the middle of the range above nothing else that is common; audio servers use the same.
+const REALTIME_PRIORITY: i32 = 10;
+
+/// Measured to be the second best: delays of 10 to 80 ms under load instead of hundreds.
+const MEDIA_NICE: i32 = -15;
+
+/// A worker that works for longer than this without a wait is not doing media any more.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_only_while_it_works_and_only_after_200_ms() {
+        let epoch = crate::clock::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let heartbeat = Heartbeat::new(epoch);
+        assert!(!heartbeat.is_stuck(at(1_000)));
+        heartbeat.busy(at(1_000));
+        assert!(!heartbeat.is_stuck(at(1_200)));
+        assert!(heartbeat.is_stuck(at(1_201)));
+        heartbeat.idle();
+        assert!(!heartbeat.is_stuck(at(9_000)));
+    }
+
+    #[test]
+    fn a_stuck_realtime_worker_is_demoted_once() {
+        let epoch = crate::clock::now();
+        let heartbeat = Heartbeat::new(epoch);
+        heartbeat.begin(Class::Realtime);
+        heartbeat.busy(epoch);
+        heartbeat.demote_if_stuck(epoch + Duration::from_millis(100));
+        assert_eq!(heartbeat.class(), Class::Realtime);
+        heartbeat.demote_if_stuck(epoch + Duration::from_millis(300));
+        assert_eq!(heartbeat.class(), Class::Demoted);
+    }
+
+    #[test]
+    fn nobody_is_raised_without_being_asked() {
+        assert_eq!(enter_class(false), Class::Normal);
+    }
+}

@@ -1,0 +1,367 @@
+//! The system calls the worker needs and the standard library does not offer (Linux).
+//!
+//! Every `unsafe` block of the crate is here. Each function owns what it hands to the kernel for the
+//! length of the call; nothing borrowed survives it.
+
+#![expect(unsafe_code, reason = "system calls that std does not wrap; see each SAFETY comment")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use crate::clock;
+
+/// Turns the kernel's −1 into an error.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Takes ownership of a descriptor the kernel has just made.
+fn own(result: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: the kernel returned a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What one wake-up found: at most [`Ready::MAX`] tokens.
+pub(crate) struct Ready {
+    events: [libc::epoll_event; Ready::MAX],
+    count: usize,
+}
+
+impl Ready {
+    /// Descriptors served per wake-up, so that no flood keeps the tick waiting.
+    pub(crate) const MAX: usize = 64;
+
+    pub(crate) fn new() -> Self {
+        Self { events: [libc::epoll_event { events: 0, u64: 0 }; Self::MAX], count: 0 }
+    }
+
+    /// The tokens that are ready.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
+        self.events.iter().take(self.count).map(|event| event.u64)
+    }
+}
+
+/// A level-triggered epoll set.
+pub(crate) struct Poller {
+    fd: OwnedFd,
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers.
+        Ok(Self { fd: own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })? })
+    }
+
+    /// Reports `token` while `fd` is readable.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN, token)
+    }
+
+    /// Stops reporting `fd`; the kernel then drops what does not fit its buffer.
+    pub(crate) fn mute(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, 0, token)
+    }
+
+    /// Reports a muted `fd` again.
+    pub(crate) fn unmute(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN, token)
+    }
+
+    /// Forgets `fd`. It must be called before a socket moves elsewhere still open.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
+    fn control(&self, how: i32, fd: BorrowedFd<'_>, events: i32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: token };
+        // SAFETY: both descriptors are borrowed, hence open; `event` lives through the call.
+        check(unsafe {
+            libc::epoll_ctl(self.fd.as_raw_fd(), how, fd.as_raw_fd(), &raw mut event)
+        })
+        .map(drop)
+    }
+
+    /// Sleeps until something is ready. A signal counts as nothing being ready.
+    pub(crate) fn wait(&self, ready: &mut Ready) -> io::Result<()> {
+        const MAX: libc::c_int = 64;
+        const { assert!(MAX as usize == Ready::MAX) };
+        ready.count = 0;
+        // SAFETY: the array has room for `MAX` events and outlives the call.
+        let found = check(unsafe {
+            libc::epoll_wait(self.fd.as_raw_fd(), ready.events.as_mut_ptr(), MAX, -1)
+        });
+        match found {
+            Ok(count) => ready.count = count.unsigned_abs() as usize,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// A periodic timer on the monotonic clock. Its deadlines are absolute: they never drift.
+pub(crate) struct Alarm {
+    file: File,
+}
+
+impl Alarm {
+    /// Rings every `period` from now on.
+    pub(crate) fn every(period: Duration) -> io::Result<Self> {
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: no pointers.
+        let fd = own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        let step = libc::timespec {
+            tv_sec: period.as_secs().cast_signed(),
+            tv_nsec: i64::from(period.subsec_nanos()),
+        };
+        let setting = libc::itimerspec { it_interval: step, it_value: step };
+        // SAFETY: `setting` lives through the call, the old value is not asked for.
+        check(unsafe {
+            libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
+        })?;
+        Ok(Self { file: File::from(fd) })
+    }
+
+    /// How many deadlines have passed since the last call.
+    pub(crate) fn expirations(&mut self) -> u64 {
+        read_counter(&mut self.file)
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A counter that wakes whoever polls it: `eventfd(2)`.
+pub(crate) struct Bell {
+    file: File,
+}
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = own(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
+        Ok(Self { file: File::from(fd) })
+    }
+
+    /// Wakes the other side. A counter that is full has woken it already.
+    pub(crate) fn ring(&self) {
+        let _ = (&self.file).write(&1_u64.to_ne_bytes());
+    }
+
+    /// Takes note of all rings so far and returns how many there were.
+    pub(crate) fn hush(&self) -> u64 {
+        read_counter(&mut &self.file)
+    }
+
+    /// A second descriptor of the same bell.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn read_counter(file: &mut impl Read) -> u64 {
+    let mut count = [0; 8];
+    match file.read(&mut count) {
+        Ok(8) => u64::from_ne_bytes(count),
+        _ => 0,
+    }
+}
+
+/// One datagram as it came out of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// Bytes in the buffer.
+    pub(crate) len: usize,
+    /// The datagram was longer than the buffer and is of no use.
+    pub(crate) truncated: bool,
+    /// Where it says it comes from.
+    pub(crate) from: SocketAddr,
+    /// How long it lay in the kernel, zero if the kernel did not say.
+    pub(crate) waited: Duration,
+}
+
+/// Asks the kernel to stamp each datagram of `socket` with the time it arrived.
+pub(crate) fn stamp_arrivals(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is an int that lives through the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPNS,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Room for one time stamp and a little more, aligned as control messages want it.
+type Control = [u64; 8];
+
+/// Reads one datagram into `buffer`, or `None` when there is none.
+///
+/// # Errors
+/// What the system reports, for example a pending ICMP error.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut control: Control = [0; 8];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is a valid `msghdr`: null pointers and zero lengths.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of::<Control>();
+    // SAFETY: name, part, buffer and control outlive the call and have the lengths given.
+    let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    if got < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+    }
+    // SAFETY: zeroed storage is a valid `sockaddr_storage`, whatever the kernel wrote into it.
+    let Some(from) = address(&unsafe { name.assume_init() }) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
+    let waited = arrival(&message).map_or(Duration::ZERO, |stamp| {
+        clock::since_1970().saturating_sub(stamp)
+    });
+    Ok(Some(Received { len: got.unsigned_abs(), truncated, from, waited }))
+}
+
+/// The address the kernel wrote, for the two families we bind.
+fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage holds a `sockaddr_in`, which fits in it.
+            let v4 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the storage holds a `sockaddr_in6`, which fits in it.
+            let v6 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            // Flow labels differ per packet and say nothing about who sent it.
+            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// When the datagram reached the kernel, as the time since 1970.
+fn arrival(message: &libc::msghdr) -> Option<Duration> {
+    // SAFETY: `message` was filled by the kernel and its control buffer is still alive.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+        return None;
+    }
+    // SAFETY: a message of this type carries one `timespec`; the read need not be aligned.
+    let stamp = unsafe { libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned() };
+    let nanos = u32::try_from(stamp.tv_nsec).ok()?;
+    Some(Duration::new(u64::try_from(stamp.tv_sec).ok()?, nanos))
+}
+
+/// The kernel's number for the calling thread.
+pub(crate) fn thread_id() -> libc::pid_t {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Puts `thread` into the round-robin real-time class. Threads it starts do not inherit it.
+pub(crate) fn make_realtime(thread: libc::pid_t, priority: i32) -> io::Result<()> {
+    schedule(thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, priority)
+}
+
+/// Puts `thread` back into the ordinary class.
+pub(crate) fn make_ordinary(thread: libc::pid_t) -> io::Result<()> {
+    schedule(thread, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0)
+}
+
+fn schedule(thread: libc::pid_t, policy: i32, priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: `parameters` lives through the call; a wrong thread number is an error, not harm.
+    check(unsafe { libc::sched_setscheduler(thread, policy, &raw const parameters) }).map(drop)
+}
+
+/// Sets the nice value of `thread`.
+pub(crate) fn make_nice(thread: libc::pid_t, nice: i32) -> io::Result<()> {
+    // SAFETY: no pointers. On Linux the number of a thread is accepted and means just that thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, thread.cast_unsigned(), nice) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_datagram_comes_with_its_source_and_its_age() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(socket) = UdpSocket::bind(any) else { continue };
+            stamp_arrivals(socket.as_fd()).unwrap();
+            let mut buffer = [0; 8];
+            assert!(receive(socket.as_fd(), &mut buffer).unwrap().is_none());
+            let peer = UdpSocket::bind(any).unwrap();
+            peer.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
+            let got = receive(socket.as_fd(), &mut buffer).unwrap().unwrap();
+            assert_eq!(&buffer[..got.len], b"hello");
+            assert_eq!(got.from, peer.local_addr().unwrap());
+            assert!(!got.truncated);
+            assert!(got.waited > Duration::ZERO && got.waited < Duration::from_secs(10));
+        }
+    }
+
+    #[test]
+    fn a_datagram_longer_than_the_buffer_says_so() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[7; 100], socket.local_addr().unwrap()).unwrap();
+        let got = receive(socket.as_fd(), &mut [0; 10]).unwrap().unwrap();
+        assert!(got.truncated);
+        assert_eq!(got.waited, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_bell_wakes_a_poller_until_it_is_hushed() {
+        let (poller, bell, mut ready) = (Poller::new().unwrap(), Bell::new().unwrap(), Ready::new());
+        poller.add(bell.as_fd(), 42).unwrap();
+        bell.ring();
+        bell.ring();
+        poller.wait(&mut ready).unwrap();
+        assert_eq!(ready.tokens().collect::<Vec<_>>(), [42]);
+        assert_eq!(bell.hush(), 2);
+        assert_eq!(bell.hush(), 0);
+    }
+
+    #[test]
+    fn an_alarm_counts_its_deadlines() {
+        let (poller, mut ready) = (Poller::new().unwrap(), Ready::new());
+        let mut alarm = Alarm::every(Duration::from_millis(1)).unwrap();
+        poller.add(alarm.as_fd(), 1).unwrap();
+        poller.wait(&mut ready).unwrap();
+        assert!(alarm.expirations() >= 1);
+    }
+
+    #[test]
+    fn the_calling_thread_may_always_become_ordinary() {
+        assert!(make_ordinary(thread_id()).is_ok());
+    }
+}
