@@ -1,0 +1,3 @@
+//! Skeleton.
+/// Header and SSRC.
+pub const MIN_BYTES: usize = 8;
