@@ -15,3 +15,8 @@ pub mod frame;
 pub mod noise;
 pub mod packet;
 pub mod srtp;
+pub mod dtmf;
+pub mod jitter;
+pub mod latch;
+pub mod mos;
+pub mod stats;

@@ -1,0 +1,690 @@
+//! The playout buffer: packets in whenever they come, 20 ms of audio out whenever asked.
+//!
+//! Works on the RTP time line (RFC 3550 §5.1) of a codec with one byte per sample at 8 kHz
+//! (G.711), so packets of any length are cut into 20 ms without a special case:
+//!
+//! ```text
+//!            play                       end
+//!  ───────────┼──────────────────────────┼────────────▶ RTP timestamp
+//!   consumed  │ audio │ missing │ audio  │   not yet
+//!             └────────── depth ─────────┘
+//!
+//!  Idle ──push──▶ Filling ──depth ≥ target──▶ Playing ──ran dry──▶ Starved ──push──▶ Filling
+//! ```
+//!
+//! The target depth follows the measured delay variation between a minimum and a maximum. What
+//! the sender left out on purpose (silence suppression, RFC 3551 §4.1) is told from loss by the
+//! sequence number: a time jump without a sequence jump is silence.
+//!
+//! Invariants: nothing is played twice or out of order; the depth never stays above the maximum;
+//! nothing is allocated after [`Jitter::new`].
+
+use std::time::{Duration, Instant};
+
+use crate::frame::FRAME_SAMPLES;
+
+/// RTP clock, in samples per millisecond.
+const SAMPLES_PER_MS: i32 = 8;
+/// Time line kept, in samples; a power of two. A little more than one second.
+const RING: usize = 8192;
+const RING_MASK: usize = RING - 1;
+/// One frame as a signed count of samples.
+const FRAME: i32 = 160;
+/// Longest packet accepted: 200 ms, which RFC 3551 §4.2 asks receivers to accept.
+const PACKET_MAX: usize = 1600;
+/// A packet further behind than this is no late packet but another time line, in samples.
+const LATE_MAX: i32 = 16_000;
+/// A sequence jump above this needs a second packet to be believed (RFC 3550 A.1).
+const DROPOUT_MAX: i32 = 3_000;
+/// Cells below this loudness count as quiet: slips and stretches there are not heard.
+const QUIET: u8 = 0x30;
+/// Frames between two corrections for drift: half a second.
+const CORRECTION_FRAMES: u32 = 25;
+/// Frames over which the unused reserve is judged: one second.
+const RESERVE_FRAMES: u32 = 50;
+
+/// State of one sample cell: nothing arrived for it.
+const MISSING: u8 = 0;
+/// State of one sample cell: holds audio.
+const AUDIO: u8 = 1;
+/// State of one sample cell: the sender was silent on purpose.
+const SILENT: u8 = 2;
+
+/// Bounds of the delay that the buffer may add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Least depth aimed at, in milliseconds.
+    pub min_ms: u16,
+    /// Greatest depth kept, in milliseconds; at most 400.
+    pub max_ms: u16,
+    /// The byte that decodes to silence: 0xFF for PCMU, 0xD5 for PCMA.
+    pub silence: u8,
+}
+
+impl Default for Options {
+    /// 20 to 200 ms of µ-law.
+    fn default() -> Self {
+        Self { min_ms: 20, max_ms: 200, silence: 0xFF }
+    }
+}
+
+/// What became of a packet that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It will be played.
+    Buffered,
+    /// Its sequence number was here before.
+    Duplicate,
+    /// Its moment has passed.
+    Late,
+    /// Empty or longer than 200 ms, or out of any order: not believed yet.
+    Refused,
+}
+
+/// What there is to play for one 20 ms tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot<'a> {
+    /// 20 ms of payload: always 160 bytes.
+    Frame(&'a [u8]),
+    /// The packet is lost although later ones are here: conceal.
+    Lost,
+    /// The sender is silent on purpose: comfort noise.
+    Silence,
+    /// Nothing to play: not begun, filling up, or run dry. Conceal with a fade-out.
+    Empty,
+}
+
+/// Counts since the start; frames are 20 ms each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets of a sequence number seen before.
+    pub duplicates: u64,
+    /// Packets that came after their moment.
+    pub late: u64,
+    /// Packets refused for their length or their odd position.
+    pub refused: u64,
+    /// Frames played, whole or in part.
+    pub played: u64,
+    /// Frames known to be lost.
+    pub lost: u64,
+    /// Frames that had to be bridged because the buffer ran dry.
+    pub starved: u64,
+    /// Frames skipped to come down to the target.
+    pub slipped: u64,
+    /// Frames inserted to come up to the target.
+    pub stretched: u64,
+    /// Times the sender jumped to another time line.
+    pub restarts: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Filling { since: Instant },
+    Playing,
+    Starved,
+}
+
+/// The playout buffer of one stream. See the module documentation.
+pub struct Jitter {
+    options: Options,
+    state: State,
+    /// Payload bytes by timestamp.
+    bytes: Box<[u8; RING]>,
+    /// State of each cell of `bytes`.
+    cells: Box<[u8; RING]>,
+    frame: [u8; FRAME_SAMPLES],
+    /// Timestamp of the next sample to play.
+    play: u32,
+    /// Timestamp after the last sample known of.
+    end: u32,
+    /// Nothing before this timestamp may be played any more.
+    floor: u32,
+    sequence: Option<SequenceWindow>,
+    /// The packet that would prove a jump: sequence number and timestamp expected next.
+    suspect: Option<(u16, u32)>,
+    delay: DelayEstimate,
+    /// Samples per packet of the sender, the largest seen.
+    packet_samples: i32,
+    reserve: Reserve,
+    since_correction: u32,
+    counters: Counters,
+}
+
+impl Jitter {
+    /// An empty buffer. Allocates its 16 KiB here and nowhere else.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let max_ms = options.max_ms.clamp(40, 400);
+        let options = Options { min_ms: options.min_ms.clamp(20, max_ms), max_ms, ..options };
+        Self {
+            options,
+            state: State::Idle,
+            bytes: Box::new([options.silence; RING]),
+            cells: Box::new([MISSING; RING]),
+            frame: [options.silence; FRAME_SAMPLES],
+            play: 0,
+            end: 0,
+            floor: 0,
+            sequence: None,
+            suspect: None,
+            delay: DelayEstimate::new(),
+            packet_samples: FRAME,
+            reserve: Reserve::default(),
+            since_correction: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one audio packet: its sequence number, RTP timestamp and payload.
+    pub fn push(&mut self, sequence: u16, timestamp: u32, payload: &[u8], now: Instant) -> Pushed {
+        if payload.is_empty() || payload.len() > PACKET_MAX {
+            self.counters.refused += 1;
+            return Pushed::Refused;
+        }
+        let samples = i32::try_from(payload.len()).unwrap_or(FRAME);
+        let step = match self.place(sequence, timestamp, samples) {
+            Ok(step) => step,
+            Err(why) => return why,
+        };
+        self.delay.observe(timestamp, now);
+        self.packet_samples = samples.max(self.packet_samples - 1);
+        self.make_room(timestamp, samples, step, now);
+        if signed(timestamp, self.floor) < 0 {
+            self.counters.late += 1;
+            return Pushed::Late;
+        }
+        self.store(timestamp, payload);
+        Pushed::Buffered
+    }
+
+    /// Takes note of a packet of this stream that carries no audio (comfort noise, telephone
+    /// event): its sequence number is not missing, so the time it covers is silence, not loss.
+    pub fn skip(&mut self, sequence: u16) {
+        if let Some(window) = &mut self.sequence {
+            let step = window.step(sequence);
+            if (1..=DROPOUT_MAX).contains(&step) {
+                window.advance(step, sequence);
+            } else {
+                window.mark(step);
+            }
+        }
+    }
+
+    /// Gives the next 20 ms. To be called once per 20 ms tick.
+    pub fn pull(&mut self, now: Instant) -> Slot<'_> {
+        self.delay.age();
+        match self.state {
+            State::Idle => Slot::Empty,
+            State::Starved => {
+                self.counters.starved += 1;
+                Slot::Empty
+            }
+            State::Filling { since } => {
+                let waited = now.saturating_duration_since(since);
+                let target = self.target_samples();
+                if self.depth() < target && waited < samples_to_duration(target) {
+                    return Slot::Empty;
+                }
+                self.state = State::Playing;
+                self.reserve = Reserve::default();
+                self.play_one()
+            }
+            State::Playing => self.play_one(),
+        }
+    }
+
+    /// Forgets the stream: for a new SSRC, or after a pause without media.
+    pub fn reset(&mut self) {
+        self.clear_all();
+        self.state = State::Idle;
+        self.sequence = None;
+        self.suspect = None;
+        self.delay = DelayEstimate::new();
+        self.packet_samples = FRAME;
+        self.reserve = Reserve::default();
+    }
+
+    /// Audio waiting to be played, in milliseconds.
+    #[must_use]
+    pub fn depth_ms(&self) -> u32 {
+        u32::try_from(self.depth().max(0) / SAMPLES_PER_MS).unwrap_or(0)
+    }
+
+    /// The depth aimed at, in milliseconds.
+    #[must_use]
+    pub fn target_ms(&self) -> u32 {
+        u32::try_from(self.target_samples() / SAMPLES_PER_MS).unwrap_or(0)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Finds the packet's place in the sequence: how many numbers it is ahead of the newest.
+    fn place(&mut self, sequence: u16, timestamp: u32, samples: i32) -> Result<i32, Pushed> {
+        let Some(window) = &mut self.sequence else {
+            self.begin(sequence, timestamp);
+            return Ok(0);
+        };
+        let step = window.step(sequence);
+        let ahead = signed(timestamp, self.end);
+        let believable = match step {
+            1.. => step <= DROPOUT_MAX && ahead > -LATE_MAX.min(self.packet_samples + FRAME),
+            _ => step > -SequenceWindow::SPAN && ahead > -LATE_MAX && ahead < LATE_MAX,
+        };
+        if believable {
+            self.suspect = None;
+            if step > 0 {
+                window.advance(step, sequence);
+            } else if !window.mark(step) {
+                self.counters.duplicates += 1;
+                return Err(Pushed::Duplicate);
+            }
+            return Ok(step);
+        }
+        if self.suspect == Some((sequence, timestamp)) {
+            self.counters.restarts += 1;
+            self.reset();
+            self.begin(sequence, timestamp);
+            return Ok(0);
+        }
+        // A very old straggler is only late; anything else may be a sender that began anew.
+        if (-DROPOUT_MAX..=0).contains(&step) && (-LATE_MAX..=0).contains(&ahead) {
+            self.counters.late += 1;
+            return Err(Pushed::Late);
+        }
+        let next = timestamp.wrapping_add_signed(samples);
+        self.suspect = Some((sequence.wrapping_add(1), next));
+        self.counters.refused += 1;
+        Err(Pushed::Refused)
+    }
+
+    fn begin(&mut self, sequence: u16, timestamp: u32) {
+        self.sequence = Some(SequenceWindow::starting_at(sequence));
+        self.suspect = None;
+        self.play = timestamp;
+        self.end = timestamp;
+        // Packets reordered at the very start may still go before the first one.
+        self.floor = timestamp.wrapping_add_signed(-self.max_samples());
+    }
+
+    /// Moves the time line so that the packet fits: start, silence, jump, overflow.
+    fn make_room(&mut self, timestamp: u32, samples: i32, step: i32, now: Instant) {
+        match self.state {
+            State::Idle => self.state = State::Filling { since: now },
+            State::Starved => {
+                let gap = signed(timestamp, self.play);
+                if gap >= 0 {
+                    if gap >= FRAME {
+                        self.jump_to(timestamp);
+                    }
+                    self.state = State::Filling { since: now };
+                }
+            }
+            State::Filling { .. } => {
+                if signed(timestamp, self.play) < 0 && signed(timestamp, self.floor) >= 0 {
+                    self.play = timestamp;
+                }
+            }
+            State::Playing => {}
+        }
+        let gap = signed(timestamp, self.end);
+        let depth = signed(timestamp, self.play).saturating_add(samples);
+        if depth > self.max_samples() + self.packet_samples {
+            // Too much to hold: a burst after a pause, or silence longer than the ring. The
+            // newest audio is worth most, so the line moves up until the packet just fits.
+            let target = self.target_samples().max(samples);
+            let start = timestamp.wrapping_add_signed(samples - target);
+            let dropped = signed(self.end.min_signed(start), self.play).max(0) / FRAME;
+            self.counters.slipped += u64::try_from(dropped).unwrap_or(0);
+            self.jump_to(start);
+        }
+        if step == 1 && gap > 0 {
+            self.mark_silent(self.end, timestamp);
+        }
+        let after = timestamp.wrapping_add_signed(samples);
+        if signed(after, self.end) > 0 {
+            self.end = after;
+        }
+    }
+
+    /// Plays from the time line, correcting the depth where nobody hears it.
+    fn play_one(&mut self) -> Slot<'_> {
+        let depth = self.depth();
+        if depth < FRAME {
+            self.state = State::Starved;
+            self.counters.starved += 1;
+            return Slot::Empty;
+        }
+        self.since_correction = self.since_correction.saturating_add(1);
+        if self.should_stretch(depth) {
+            self.since_correction = 0;
+            self.counters.stretched += 1;
+            return Slot::Silence;
+        }
+        self.slip(depth);
+        let found = self.take_frame();
+        self.reserve.observe(self.depth());
+        match found {
+            AUDIO => {
+                self.counters.played += 1;
+                Slot::Frame(&self.frame)
+            }
+            SILENT => Slot::Silence,
+            _ => {
+                self.counters.lost += 1;
+                Slot::Lost
+            }
+        }
+    }
+
+    /// Comes down to the target: at once above the maximum, else where it is quiet.
+    fn slip(&mut self, depth: i32) {
+        let mut excess = if depth > self.max_samples() + self.packet_samples - FRAME {
+            depth - self.target_samples()
+        } else if self.surplus(depth) && (self.is_quiet() || self.since_correction > 100) {
+            FRAME
+        } else {
+            0
+        };
+        while excess >= FRAME && self.depth() >= 2 * FRAME {
+            self.clear(self.play, FRAME);
+            self.play = self.play.wrapping_add_signed(FRAME);
+            self.floor = self.play;
+            self.counters.slipped += 1;
+            self.since_correction = 0;
+            self.reserve = Reserve::default();
+            excess -= FRAME;
+        }
+    }
+
+    /// A whole frame lay unused for a second, although the target does not ask for it.
+    fn surplus(&self, depth: i32) -> bool {
+        self.since_correction >= CORRECTION_FRAMES
+            && depth > self.target_samples()
+            && self.reserve.unused().is_some_and(|unused| unused >= FRAME + FRAME / 4)
+    }
+
+    fn should_stretch(&self, depth: i32) -> bool {
+        self.since_correction >= CORRECTION_FRAMES
+            && depth + FRAME + self.packet_samples <= self.target_samples()
+            && self.is_quiet()
+    }
+
+    /// Moves one frame out of the ring; the best cell state in it says what it is.
+    fn take_frame(&mut self) -> u8 {
+        let mut found = MISSING;
+        let mut silent = 0;
+        for (offset, out) in self.frame.iter_mut().enumerate() {
+            let at = index(self.play, offset);
+            let (Some(cell), Some(byte)) = (self.cells.get_mut(at), self.bytes.get(at)) else {
+                continue;
+            };
+            *out = if *cell == AUDIO { *byte } else { self.options.silence };
+            match *cell {
+                AUDIO => found = AUDIO,
+                SILENT => silent += 1,
+                _ => {}
+            }
+            *cell = MISSING;
+        }
+        self.play = self.play.wrapping_add_signed(FRAME);
+        self.floor = self.play;
+        if found == MISSING && silent * 2 >= FRAME_SAMPLES { SILENT } else { found }
+    }
+
+    /// Nothing loud in the next frame. The distance from the silence byte grows with loudness in
+    /// both laws of G.711.
+    fn is_quiet(&self) -> bool {
+        (0..FRAME_SAMPLES).step_by(4).all(|offset| {
+            let at = index(self.play, offset);
+            let (cell, byte) = (self.cells.get(at), self.bytes.get(at));
+            cell != Some(&AUDIO)
+                || byte.is_some_and(|byte| (byte ^ self.options.silence) & 0x7F < QUIET)
+        })
+    }
+
+    fn store(&mut self, timestamp: u32, payload: &[u8]) {
+        for (offset, byte) in payload.iter().enumerate() {
+            let at = index(timestamp, offset);
+            if let (Some(cell), Some(slot)) = (self.cells.get_mut(at), self.bytes.get_mut(at)) {
+                *cell = AUDIO;
+                *slot = *byte;
+            }
+        }
+    }
+
+    fn mark_silent(&mut self, from: u32, to: u32) {
+        let start = if signed(from, self.play) < 0 { self.play } else { from };
+        let length = usize::try_from(signed(to, start)).unwrap_or(0).min(RING);
+        for offset in 0..length {
+            if let Some(cell) = self.cells.get_mut(index(start, offset)) {
+                *cell = SILENT;
+            }
+        }
+    }
+
+    /// Goes on at `timestamp`, forgetting what lies before it. Never backwards.
+    fn jump_to(&mut self, timestamp: u32) {
+        let distance = signed(timestamp, self.play);
+        if distance <= 0 {
+            return;
+        }
+        self.clear(self.play, distance);
+        self.play = timestamp;
+        self.floor = timestamp;
+        if signed(self.end, timestamp) < 0 {
+            self.end = timestamp;
+        }
+        self.reserve = Reserve::default();
+    }
+
+    fn clear(&mut self, from: u32, samples: i32) {
+        let length = usize::try_from(samples).unwrap_or(0).min(RING);
+        for offset in 0..length {
+            if let Some(cell) = self.cells.get_mut(index(from, offset)) {
+                *cell = MISSING;
+            }
+        }
+    }
+
+    fn clear_all(&mut self) {
+        self.cells.fill(MISSING);
+    }
+
+    fn depth(&self) -> i32 {
+        signed(self.end, self.play)
+    }
+
+    fn max_samples(&self) -> i32 {
+        i32::from(self.options.max_ms) * SAMPLES_PER_MS
+    }
+
+    fn target_samples(&self) -> i32 {
+        let least = (i32::from(self.options.min_ms) * SAMPLES_PER_MS).max(self.packet_samples);
+        let wanted = self.delay.spread_samples() + FRAME.max(self.packet_samples);
+        wanted.clamp(least, self.max_samples().max(least))
+    }
+}
+
+/// `a - b` on the RTP clock, which wraps.
+#[expect(clippy::cast_possible_wrap, reason = "modular distance is what RTP time is")]
+const fn signed(a: u32, b: u32) -> i32 {
+    a.wrapping_sub(b) as i32
+}
+
+trait MinSigned {
+    fn min_signed(self, other: Self) -> Self;
+}
+
+impl MinSigned for u32 {
+    fn min_signed(self, other: Self) -> Self {
+        if signed(self, other) < 0 { self } else { other }
+    }
+}
+
+/// Where the sample `offset` after `timestamp` lives.
+fn index(timestamp: u32, offset: usize) -> usize {
+    let at = usize::try_from(timestamp).unwrap_or(0).wrapping_add(offset);
+    at & RING_MASK
+}
+
+fn samples_to_duration(samples: i32) -> Duration {
+    Duration::from_micros(u64::try_from(samples).unwrap_or(0) * 125)
+}
+
+/// Sequence numbers seen, newest first, in one word (RFC 3550 A.1 without the probation).
+struct SequenceWindow {
+    newest: u16,
+    /// Bit n: `newest - n` was here.
+    seen: u64,
+}
+
+impl SequenceWindow {
+    /// Numbers remembered.
+    const SPAN: i32 = 64;
+
+    fn starting_at(sequence: u16) -> Self {
+        Self { newest: sequence, seen: 1 }
+    }
+
+    /// How far `sequence` is ahead of the newest one; negative when behind.
+    #[expect(clippy::cast_possible_wrap, reason = "modular distance is what a sequence is")]
+    fn step(&self, sequence: u16) -> i32 {
+        i32::from(sequence.wrapping_sub(self.newest) as i16)
+    }
+
+    fn advance(&mut self, step: i32, sequence: u16) {
+        let shift = u32::try_from(step).unwrap_or(0);
+        self.seen = self.seen.checked_shl(shift).unwrap_or(0) | 1;
+        self.newest = sequence;
+    }
+
+    /// Notes an older number; false when it was here before.
+    fn mark(&mut self, step: i32) -> bool {
+        let Some(bit) = u32::try_from(-step).ok().and_then(|back| 1u64.checked_shl(back)) else {
+            return false;
+        };
+        let fresh = self.seen & bit == 0;
+        self.seen |= bit;
+        fresh
+    }
+}
+
+/// How much later than the fastest packet the others come.
+///
+/// A histogram in steps of 10 ms with exponential forgetting; the base follows the least transit
+/// time of the last ten to twenty seconds, so a drifting clock does not look like delay.
+struct DelayEstimate {
+    epoch: Option<Instant>,
+    base: i32,
+    next_base: i32,
+    ticks: u32,
+    /// Share of packets per 10 ms of lateness, in 1/65536.
+    share: [u32; DelayEstimate::BUCKETS],
+}
+
+impl DelayEstimate {
+    const BUCKETS: usize = 41;
+    const BUCKET_SAMPLES: i32 = 80;
+    const WHOLE: u32 = 1 << 16;
+    /// Share of packets that may miss the target: 2 in 100.
+    const MISSES: u32 = Self::WHOLE / 50;
+    /// Ticks until the base of transit times is renewed: 10 s.
+    const BASE_TICKS: u32 = 500;
+
+    fn new() -> Self {
+        let mut share = [0; Self::BUCKETS];
+        // Before anything is known: 20 ms of variation.
+        if let Some(first) = share.get_mut(2) {
+            *first = Self::WHOLE;
+        }
+        Self { epoch: None, base: 0, next_base: 0, ticks: 0, share }
+    }
+
+    fn observe(&mut self, timestamp: u32, now: Instant) {
+        let Some(epoch) = self.epoch else {
+            self.epoch = Some(now);
+            self.base = signed(0, timestamp);
+            self.next_base = self.base;
+            return;
+        };
+        let transit = signed(arrival_samples(now, epoch), timestamp);
+        let lateness = transit.wrapping_sub(self.base);
+        if lateness < 0 {
+            self.base = transit;
+        }
+        if transit.wrapping_sub(self.next_base) < 0 {
+            self.next_base = transit;
+        }
+        if lateness > LATE_MAX {
+            // Not delay but another time line, or hours of drift: start measuring again.
+            self.base = transit;
+            self.next_base = transit;
+        }
+        let bucket = usize::try_from(lateness.clamp(0, LATE_MAX) / Self::BUCKET_SAMPLES);
+        let bucket = bucket.unwrap_or(0).min(Self::BUCKETS - 1);
+        let mut taken = 0;
+        for share in &mut self.share {
+            let loss = *share / 128;
+            *share -= loss;
+            taken += loss;
+        }
+        if let Some(share) = self.share.get_mut(bucket) {
+            *share += taken;
+        }
+    }
+
+    /// One 20 ms tick has passed.
+    fn age(&mut self) {
+        self.ticks += 1;
+        if self.ticks >= Self::BASE_TICKS {
+            self.ticks = 0;
+            self.base = self.next_base;
+            self.next_base = self.next_base.wrapping_add(LATE_MAX / 2);
+        }
+    }
+
+    /// Lateness that all but a few packets stay below, in samples.
+    fn spread_samples(&self) -> i32 {
+        let mut beyond = 0;
+        for (bucket, share) in self.share.iter().enumerate().rev() {
+            beyond += share;
+            if beyond > Self::MISSES {
+                return i32::try_from(bucket).unwrap_or(0) * Self::BUCKET_SAMPLES;
+            }
+        }
+        0
+    }
+}
+
+/// Time since `epoch` on the RTP clock, wrapped like a timestamp.
+#[expect(clippy::cast_possible_truncation, reason = "wraps as RTP timestamps do")]
+fn arrival_samples(now: Instant, epoch: Instant) -> u32 {
+    (now.saturating_duration_since(epoch).as_micros() / 125) as u32
+}
+
+/// The least depth left after playing, over the last second.
+#[derive(Default)]
+struct Reserve {
+    least: Option<i32>,
+    frames: u32,
+}
+
+impl Reserve {
+    fn observe(&mut self, depth: i32) {
+        if self.frames >= 2 * RESERVE_FRAMES {
+            *self = Self::default();
+        }
+        self.frames += 1;
+        self.least = Some(self.least.map_or(depth, |least| least.min(depth)));
+    }
+
+    /// What was never needed, once a second has been watched.
+    fn unused(&self) -> Option<i32> {
+        (self.frames >= RESERVE_FRAMES).then_some(self.least).flatten()
+    }
+}

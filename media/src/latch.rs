@@ -1,0 +1,413 @@
+//! Where the peer really is: source learning that cannot be stolen (RFC 4961 symmetric RTP).
+//!
+//! A description says where the peer wants its media, NAT makes that untrue, and whoever sends
+//! first to an open port would like to be believed. The rules, strictest evidence first:
+//!
+//! | packet comes from | plain RTP | SRTP |
+//! |---|---|---|
+//! | the signalled address and port | heard, locks at once | only once authenticated |
+//! | the signalled address, other port | heard; locks after [`PROBATION`] in sequence | same |
+//! | the signalling source address | heard; locks after [`PROBATION`] in sequence | same |
+//! | anywhere else | dropped (see [`Policy::learn_anywhere`]) | authenticated: locks |
+//!
+//! ```text
+//!             proof of the source                     packet of another source
+//!   Learning ─────────────────────▶ Locked(source) ──────────────────────────▶ dropped, counted
+//!      ▲                               │
+//!      └────── relatch: another address was signalled ──┘
+//! ```
+//!
+//! After the lock every other source is dropped, with two exceptions that are better evidence
+//! than the lock itself: the exactly signalled source after a lock that was only learned, and, for
+//! SRTP, a newer authenticated packet from a new place (the peer moved).
+//!
+//! Until the lock at most [`UNPROVEN_PACKETS`] go to an address nobody has vouched for, so the
+//! latch is neither a tap (CVE-2025-53399) nor a cannon. RTCP never moves anything here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Packets in sequence that a learned source has to show before it locks.
+pub const PROBATION: u8 = 4;
+/// The same for a source that nothing in the signalling points at: half a second of audio.
+pub const PROBATION_ANYWHERE: u8 = 25;
+/// Packets sent to an address that neither signalling nor a received packet vouches for.
+pub const UNPROVEN_PACKETS: u8 = 4;
+/// A gap in the sequence that probation forgives (lost packets).
+const PROBATION_GAP: u16 = 3;
+/// Dropped packets within [`INTRUSION_WINDOW`] that are an intrusion and no stray.
+pub const INTRUSION_PACKETS: u32 = 10;
+/// Over how long dropped packets are counted together.
+const INTRUSION_WINDOW: Duration = Duration::from_secs(1);
+/// An intrusion that goes on is told again after this time.
+const INTRUSION_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the signalling side knows about the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Where the peer's signalling comes from: its address behind NAT, most often.
+    pub signalling: IpAddr,
+    /// Media is SRTP: only authenticated packets are evidence.
+    pub secure: bool,
+    /// The trunk lists the signalled media address: it needs no proof before we send.
+    pub listed: bool,
+    /// Believe a source that neither description nor signalling names, after a long probation,
+    /// uncontested, and only when the signalled address is private while the signalling is not.
+    /// For peers behind NAT whose SIP comes through a proxy. A stranger who sends alone for half
+    /// a second is believed too, so this is off unless the trunk asks for it.
+    pub learn_anywhere: bool,
+}
+
+/// One RTP packet as the latch sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Source of the datagram.
+    pub source: SocketAddr,
+    /// SSRC of the header.
+    pub ssrc: u32,
+    /// Sequence number of the header.
+    pub sequence: u16,
+    /// SRTP: the tag was good and the packet no replay. Plain RTP: false.
+    pub authenticated: bool,
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Hear it.
+    Yes,
+    /// Hear it; with it the source is locked, and media goes there from now on.
+    Locked,
+    /// Drop it.
+    No,
+    /// Drop it, and tell: this is more than a stray packet.
+    Intrusion,
+}
+
+impl Admit {
+    /// The packet may be heard.
+    #[must_use]
+    pub const fn is_heard(self) -> bool {
+        matches!(self, Self::Yes | Self::Locked)
+    }
+}
+
+/// Counts since the start of the leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets heard.
+    pub heard: u64,
+    /// Packets dropped because of their source.
+    pub strangers: u64,
+    /// Locks, the first one included.
+    pub locks: u32,
+    /// Intrusions told.
+    pub intrusions: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Learning,
+    Locked(Lock),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lock {
+    source: SocketAddr,
+    /// SRTP: the SSRC and newest sequence number seen from there.
+    ssrc: u32,
+    newest: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    source: SocketAddr,
+    ssrc: u32,
+    newest: u16,
+    count: u8,
+}
+
+/// How much the source of a packet agrees with the signalling, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Evidence {
+    Exact,
+    Near,
+    Stranger,
+}
+
+/// Who may be heard on one leg, and where its media goes.
+#[derive(Clone, Debug)]
+pub struct Latch {
+    signalled: SocketAddr,
+    policy: Policy,
+    state: State,
+    candidate: Option<Candidate>,
+    stranger: Option<Candidate>,
+    /// Still heard after a relatch, until the new address shows: media in flight.
+    previous: Option<SocketAddr>,
+    unproven_left: u8,
+    window: Option<(Instant, u32)>,
+    told: Option<Instant>,
+    counters: Counters,
+}
+
+impl Latch {
+    /// A latch for the address the peer signalled. Unspecified: the description does not tell.
+    #[must_use]
+    pub fn new(signalled: SocketAddr, policy: Policy) -> Self {
+        Self {
+            signalled: canonical(signalled),
+            policy: Policy { signalling: policy.signalling.to_canonical(), ..policy },
+            state: State::Learning,
+            candidate: None,
+            stranger: None,
+            previous: None,
+            unproven_left: UNPROVEN_PACKETS,
+            window: None,
+            told: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Judges one RTP packet. For SRTP call it after the tag was checked.
+    pub fn admit(&mut self, arrival: Arrival, now: Instant) -> Admit {
+        let arrival = Arrival { source: canonical(arrival.source), ..arrival };
+        let verdict = match (self.state, self.policy.secure) {
+            (_, true) if !arrival.authenticated => Admit::No,
+            (State::Learning, true) => self.lock(arrival),
+            (State::Learning, false) => self.learn(arrival),
+            (State::Locked(lock), true) => self.follow(lock, arrival),
+            (State::Locked(lock), false) => self.hold(lock, arrival),
+        };
+        if verdict.is_heard() {
+            self.counters.heard += 1;
+            return verdict;
+        }
+        self.counters.strangers += 1;
+        self.watch(now)
+    }
+
+    /// Whether an RTCP packet may be read. It never moves the latch: plain RTCP must come from
+    /// the host that media comes from; SRTCP must be authenticated.
+    #[must_use]
+    pub fn admit_rtcp(&self, source: SocketAddr, authenticated: bool) -> bool {
+        let source = canonical(source);
+        match (self.state, self.policy.secure) {
+            (_, true) => authenticated,
+            (State::Locked(lock), false) => lock.source.ip() == source.ip(),
+            (State::Learning, false) => self.signalled.ip() == source.ip(),
+        }
+    }
+
+    /// Where the next RTP packet goes, if it may go anywhere. Before the source is proven each
+    /// call spends one of [`UNPROVEN_PACKETS`], unless the signalling vouches for the address.
+    pub fn send_to(&mut self) -> Option<SocketAddr> {
+        match self.state {
+            State::Locked(lock) => Some(lock.source),
+            State::Learning if self.signalled.ip().is_unspecified() => None,
+            State::Learning if self.is_vouched() => Some(self.signalled),
+            State::Learning => {
+                self.unproven_left = self.unproven_left.checked_sub(1)?;
+                Some(self.signalled)
+            }
+        }
+    }
+
+    /// Where RTCP goes: nowhere before the RTP address is proven or vouched for. A learned
+    /// address has its RTCP one port up, as NATs that keep pairs have it (RFC 4787 §4.2.2).
+    #[must_use]
+    pub fn send_rtcp_to(&self, signalled: SocketAddr, mux: bool) -> Option<SocketAddr> {
+        let rtp = match self.state {
+            State::Locked(lock) => lock.source,
+            State::Learning if self.signalled.ip().is_unspecified() => return None,
+            State::Learning if self.is_vouched() => self.signalled,
+            State::Learning => return None,
+        };
+        if mux {
+            return Some(rtp);
+        }
+        if rtp == self.signalled && canonical(signalled).ip() == rtp.ip() {
+            return Some(canonical(signalled));
+        }
+        rtp.port().checked_add(1).map(|port| SocketAddr::new(rtp.ip(), port))
+    }
+
+    /// A new plan came. Another address starts learning anew; until it shows, what was heard
+    /// stays heard, but nothing more is sent there. The same address changes nothing.
+    pub fn relatch(&mut self, signalled: SocketAddr, secure: bool) {
+        let signalled = canonical(signalled);
+        if signalled == self.signalled && secure == self.policy.secure {
+            return;
+        }
+        let previous = self.locked();
+        let counters = self.counters;
+        let told = self.told;
+        *self = Self::new(signalled, Policy { secure, ..self.policy });
+        // What was heard in the clear proves nothing about a stream that is now encrypted.
+        self.previous = previous.filter(|_| !secure);
+        self.counters = counters;
+        self.told = told;
+    }
+
+    /// The locked source.
+    #[must_use]
+    pub fn locked(&self) -> Option<SocketAddr> {
+        match self.state {
+            State::Locked(lock) => Some(lock.source),
+            State::Learning => None,
+        }
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn learn(&mut self, arrival: Arrival) -> Admit {
+        match self.evidence(arrival.source) {
+            Evidence::Exact => self.lock(arrival),
+            Evidence::Near => {
+                if prove(&mut self.candidate, arrival) >= PROBATION {
+                    return self.lock(arrival);
+                }
+                Admit::Yes
+            }
+            Evidence::Stranger if self.previous == Some(arrival.source) => Admit::Yes,
+            Evidence::Stranger => {
+                if !self.may_learn_anywhere() || self.candidate.is_some() {
+                    return Admit::No;
+                }
+                if prove(&mut self.stranger, arrival) >= PROBATION_ANYWHERE {
+                    return self.lock(arrival);
+                }
+                Admit::No
+            }
+        }
+    }
+
+    /// Plain RTP after the lock: only the locked source, or the signalled one after a guess.
+    fn hold(&mut self, lock: Lock, arrival: Arrival) -> Admit {
+        if arrival.source == lock.source {
+            return Admit::Yes;
+        }
+        let better = self.evidence(arrival.source) == Evidence::Exact && !self.is_masked();
+        if better { self.lock(arrival) } else { Admit::No }
+    }
+
+    /// SRTP after the lock: every authenticated packet is the peer's, the newest one moves us.
+    fn follow(&mut self, lock: Lock, arrival: Arrival) -> Admit {
+        let ahead = arrival.sequence.wrapping_sub(lock.newest);
+        let newer = arrival.ssrc != lock.ssrc || (1..0x8000).contains(&ahead);
+        if !newer {
+            return Admit::Yes;
+        }
+        if arrival.source == lock.source {
+            self.state = State::Locked(Lock {
+                source: lock.source,
+                ssrc: arrival.ssrc,
+                newest: arrival.sequence,
+            });
+            return Admit::Yes;
+        }
+        self.lock(arrival)
+    }
+
+    fn lock(&mut self, arrival: Arrival) -> Admit {
+        let Arrival { source, ssrc, sequence, .. } = arrival;
+        self.state = State::Locked(Lock { source, ssrc, newest: sequence });
+        self.candidate = None;
+        self.stranger = None;
+        self.previous = None;
+        self.counters.locks += 1;
+        Admit::Locked
+    }
+
+    fn evidence(&self, source: SocketAddr) -> Evidence {
+        if source == self.signalled {
+            Evidence::Exact
+        } else if source.ip() == self.signalled.ip() && !self.is_masked() {
+            Evidence::Near
+        } else if source.ip() == self.policy.signalling {
+            Evidence::Near
+        } else {
+            Evidence::Stranger
+        }
+    }
+
+    /// The signalled address is private while the signalling came from a public one: it means a
+    /// host in the peer's network, not the host that has this address in ours.
+    fn is_masked(&self) -> bool {
+        let signalled = self.signalled.ip();
+        signalled != self.policy.signalling
+            && is_private(signalled)
+            && !is_private(self.policy.signalling)
+    }
+
+    fn is_vouched(&self) -> bool {
+        self.policy.listed || self.signalled.ip() == self.policy.signalling
+    }
+
+    fn may_learn_anywhere(&self) -> bool {
+        self.policy.learn_anywhere && (self.is_masked() || self.signalled.ip().is_unspecified())
+    }
+
+    /// Counts a dropped packet; tells when they are many.
+    fn watch(&mut self, now: Instant) -> Admit {
+        let (since, count) = match self.window {
+            Some((since, count)) if now.saturating_duration_since(since) < INTRUSION_WINDOW => {
+                (since, count + 1)
+            }
+            _ => (now, 1),
+        };
+        self.window = Some((since, count));
+        let quiet =
+            self.told.is_some_and(|told| now.saturating_duration_since(told) < INTRUSION_AGAIN);
+        if count < INTRUSION_PACKETS || quiet {
+            return Admit::No;
+        }
+        self.told = Some(now);
+        self.counters.intrusions += 1;
+        Admit::Intrusion
+    }
+}
+
+/// Counts packets of one source and SSRC in sequence; anything else starts the count again, so
+/// two who compete never get there.
+fn prove(candidate: &mut Option<Candidate>, arrival: Arrival) -> u8 {
+    let Arrival { source, ssrc, sequence, .. } = arrival;
+    let count = match candidate {
+        Some(known) if known.source == source && known.ssrc == ssrc => {
+            let ahead = sequence.wrapping_sub(known.newest);
+            if (1..=PROBATION_GAP).contains(&ahead) { known.count.saturating_add(1) } else { 1 }
+        }
+        _ => 1,
+    };
+    *candidate = Some(Candidate { source, ssrc, newest: sequence, count });
+    count
+}
+
+/// IPv4 in IPv6 clothes is IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Not routable on the public Internet: RFC 1918, 6598, 3927, 4193, loopback, unspecified.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => {
+            let shared = Ipv4Addr::new(100, 64, 0, 0).to_bits();
+            ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.to_bits() & 0xFFC0_0000 == shared
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+    }
+}
