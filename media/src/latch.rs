@@ -324,14 +324,12 @@ impl Latch {
     }
 
     fn evidence(&self, source: SocketAddr) -> Evidence {
-        if source == self.signalled {
-            Evidence::Exact
-        } else if source.ip() == self.signalled.ip() && !self.is_masked() {
-            Evidence::Near
-        } else if source.ip() == self.policy.signalling {
-            Evidence::Near
-        } else {
-            Evidence::Stranger
+        let ip = source.ip();
+        let near = ip == self.policy.signalling || (ip == self.signalled.ip() && !self.is_masked());
+        match (source == self.signalled, near) {
+            (true, _) => Evidence::Exact,
+            (false, true) => Evidence::Near,
+            (false, false) => Evidence::Stranger,
         }
     }
 

@@ -11,12 +11,13 @@
 //! authenticated, where there is a key to do that with.
 
 pub mod codec;
-pub mod frame;
-pub mod noise;
-pub mod packet;
-pub mod srtp;
 pub mod dtmf;
+pub mod frame;
 pub mod jitter;
 pub mod latch;
 pub mod mos;
+pub mod noise;
+pub mod packet;
+pub mod sdp;
+pub mod srtp;
 pub mod stats;

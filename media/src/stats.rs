@@ -242,7 +242,7 @@ pub fn round_trip(now_ntp: u32, last_sr: u32, delay_since_last_sr: u32) -> Optio
     }
     let units = now_ntp.wrapping_sub(last_sr).checked_sub(delay_since_last_sr)?;
     // More than a minute is a peer whose clock arithmetic is wrong.
-    (units < 60 << 16).then(|| Duration::from_micros(u64::from(units) * 1_000_000 >> 16))
+    (units < 60 << 16).then(|| Duration::from_micros((u64::from(units) * 1_000_000) >> 16))
 }
 
 /// What is known about a leg's audio at its end.
