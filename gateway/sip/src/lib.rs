@@ -16,7 +16,9 @@
 //!
 //! Time, randomness and addresses are arguments: the same inputs give the same bytes.
 
+mod dialog;
 pub mod digest;
+pub mod endpoint;
 pub mod flow;
 pub mod frame;
 pub mod header;
@@ -27,9 +29,11 @@ pub mod name_addr;
 pub mod param;
 mod parse;
 pub mod print;
+mod transaction;
 pub mod uri;
 pub mod via;
 
+pub use endpoint::{Endpoint, Options};
 pub use flow::{Flow, Transport};
 pub use frame::{Frame, FrameError, StreamFramer};
 pub use header::HeaderName;
