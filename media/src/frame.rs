@@ -55,6 +55,7 @@ pub(crate) fn level_dbfs(samples: &[i16]) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test signals are made to fit")]
 mod tests {
     use super::*;
 

@@ -172,6 +172,7 @@ impl<S: NoiseSuppressor> Cleaner<S> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test signals are made to fit")]
 mod tests {
     use super::*;
 

@@ -427,3 +427,8 @@ impl SrtpSession for SrtpPair {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+#[expect(clippy::cast_possible_truncation, reason = "test values are made to fit")]
+mod tests;

@@ -16,6 +16,7 @@ mod kdf;
 mod replay;
 mod suite;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test values are made to fit")]
 pub(crate) mod testing;
 
 pub use context::{Context, MAX_STREAMS, SrtpPair};
@@ -44,6 +45,8 @@ pub enum SrtpError {
     TooManyStreams,
     /// 2^48 RTP or 2^31 RTCP packets were sent: only a new key can go on (RFC 3711 §9.2).
     KeyExhausted,
+    /// This implementation has no way to do that.
+    Unsupported,
 }
 
 /// Which of the two keys of a session.
@@ -91,6 +94,6 @@ pub trait SrtpSession {
     /// midway. A source that was met already keeps its replay window and can only go forward.
     ///
     /// # Errors
-    /// `TooManyStreams`; `TooOld` when the counter would go back.
+    /// `TooManyStreams`; `TooOld` when the counter would go back; `Unsupported`.
     fn set_roc(&mut self, direction: Direction, ssrc: u32, roc: u32) -> Result<(), SrtpError>;
 }
