@@ -10,7 +10,9 @@
 //! locks, logs or looks anything up by name, and no packet changes any state before it was
 //! authenticated, where there is a key to do that with.
 
+pub mod clock;
 pub mod codec;
+pub mod command;
 pub mod dtmf;
 pub mod frame;
 pub mod jitter;
@@ -18,6 +20,13 @@ pub mod latch;
 pub mod mos;
 pub mod noise;
 pub mod packet;
+pub mod port;
+pub mod ports;
+pub mod report;
+mod ring;
 pub mod sdp;
+pub mod session;
 pub mod srtp;
 pub mod stats;
+mod stream;
+pub mod worker;

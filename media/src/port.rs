@@ -33,6 +33,7 @@ pub fn agent_port(capacity_frames: usize) -> (WorkerPort, AgentPort) {
 
 /// What goes from the caller to the agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every item is a frame; none is ever boxed")]
 pub enum Up {
     /// 20 ms of what the caller said, silence included.
     Frame(Frame),
@@ -47,6 +48,7 @@ pub enum Up {
 
 /// What goes from the agent to the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every item is a frame; none is ever boxed")]
 pub enum Down {
     /// 20 ms of audio.
     Frame(Frame),

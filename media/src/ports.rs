@@ -16,10 +16,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::worker::sys;
 
 /// How a [`PortPool`] is made.
 #[derive(Clone, Debug)]
@@ -94,8 +97,7 @@ impl PortPool {
         let (low, high) = (*options.ports.start(), *options.ports.end());
         let free: Vec<u16> =
             (low..high).filter(|port| *port != 0 && port.is_multiple_of(2)).collect();
-        let state =
-            State { capacity: free.len(), free, seed: options.seed, ..State::default() };
+        let state = State { capacity: free.len(), free, seed: options.seed, ..State::default() };
         Self { inner: Arc::new(Inner { options, state: Mutex::new(state) }) }
     }
 
@@ -153,6 +155,11 @@ impl PortPool {
         }
     }
 
+    /// Both are handles of one pool.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The address the pairs are bound to.
     #[must_use]
     pub fn bind(&self) -> IpAddr {
@@ -185,6 +192,11 @@ impl PortPair {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.lease.port
+    }
+
+    /// The pool this pair goes back to.
+    pub(crate) fn pool(&self) -> PortPool {
+        PortPool { inner: Arc::clone(&self.lease.pool) }
     }
 }
 
@@ -302,6 +314,7 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V4(_) => socket.set_tos_v4(EXPEDITED_FORWARDING),
         SocketAddr::V6(_) => socket.set_tclass_v6(EXPEDITED_FORWARDING),
     };
+    let _ = sys::stamp_arrivals(socket.as_fd());
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -389,7 +402,10 @@ mod tests {
         pool.sweep(at(13));
         assert_eq!(pool.counts().quarantined, 1);
         pool.sweep(at(14));
-        assert_eq!(pool.counts(), PortCounts { capacity: 1, free: 1, strays: 10, ..<_>::default() });
+        assert_eq!(
+            pool.counts(),
+            PortCounts { capacity: 1, free: 1, strays: 10, ..<_>::default() }
+        );
     }
 
     #[test]

@@ -94,17 +94,19 @@ impl Drops {
         ]
     }
 
-    /// Adds `other`, cause by cause.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.stranger += other.stranger;
-        self.unauthenticated += other.unauthenticated;
-        self.malformed += other.malformed;
-        self.payload_type += other.payload_type;
-        self.over_budget += other.over_budget;
-        self.stale += other.stale;
-        self.on_hold += other.on_hold;
-        self.overrun += other.overrun;
-        self.unsent += other.unsent;
+    /// What has come since these figures were `told`.
+    pub(crate) const fn since(&self, told: &Self) -> Self {
+        Self {
+            stranger: self.stranger - told.stranger,
+            unauthenticated: self.unauthenticated - told.unauthenticated,
+            malformed: self.malformed - told.malformed,
+            payload_type: self.payload_type - told.payload_type,
+            over_budget: self.over_budget - told.over_budget,
+            stale: self.stale - told.stale,
+            on_hold: self.on_hold - told.on_hold,
+            overrun: self.overrun - told.overrun,
+            unsent: self.unsent - told.unsent,
+        }
     }
 }
 
@@ -183,6 +185,11 @@ impl Counters {
                 counter.add(count);
             }
         }
+    }
+
+    /// Counts one datagram that the system refused to send.
+    pub(crate) fn count_unsent(&self) {
+        self.count_drops(&Drops { unsent: 1, ..Drops::default() });
     }
 
     pub(crate) fn read(&self, class: Class) -> WorkerMetrics {

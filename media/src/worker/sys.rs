@@ -19,6 +19,14 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// The size of a small structure, as the socket calls want it.
+const fn length_of<T>() -> libc::socklen_t {
+    const { assert!(size_of::<T>() <= 1_024) };
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above to be small")]
+    let length = size_of::<T>() as libc::socklen_t;
+    length
+}
+
 /// Takes ownership of a descriptor the kernel has just made.
 fn own(result: libc::c_int) -> io::Result<OwnedFd> {
     let fd = check(result)?;
@@ -80,10 +88,8 @@ impl Poller {
     fn control(&self, how: i32, fd: BorrowedFd<'_>, events: i32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: token };
         // SAFETY: both descriptors are borrowed, hence open; `event` lives through the call.
-        check(unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), how, fd.as_raw_fd(), &raw mut event)
-        })
-        .map(drop)
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), how, fd.as_raw_fd(), &raw mut event) })
+            .map(drop)
     }
 
     /// Sleeps until something is ready. A signal counts as nothing being ready.
@@ -204,7 +210,7 @@ pub(crate) fn stamp_arrivals(socket: BorrowedFd<'_>) -> io::Result<()> {
             libc::SOL_SOCKET,
             libc::SO_TIMESTAMPNS,
             (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            length_of::<libc::c_int>(),
         )
     })
     .map(drop)
@@ -224,7 +230,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<O
     // SAFETY: all-zero is a valid `msghdr`: null pointers and zero lengths.
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_name = name.as_mut_ptr().cast();
-    message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    message.msg_namelen = length_of::<libc::sockaddr_storage>();
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
@@ -240,9 +246,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<O
         return Err(io::ErrorKind::InvalidData.into());
     };
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    let waited = arrival(&message).map_or(Duration::ZERO, |stamp| {
-        clock::since_1970().saturating_sub(stamp)
-    });
+    let waited =
+        arrival(&message).map_or(Duration::ZERO, |stamp| clock::since_1970().saturating_sub(stamp));
     Ok(Some(Received { len: got.unsigned_abs(), truncated, from, waited }))
 }
 
@@ -341,7 +346,8 @@ mod tests {
 
     #[test]
     fn a_bell_wakes_a_poller_until_it_is_hushed() {
-        let (poller, bell, mut ready) = (Poller::new().unwrap(), Bell::new().unwrap(), Ready::new());
+        let (poller, bell, mut ready) =
+            (Poller::new().unwrap(), Bell::new().unwrap(), Ready::new());
         poller.add(bell.as_fd(), 42).unwrap();
         bell.ring();
         bell.ring();

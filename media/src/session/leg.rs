@@ -1,0 +1,483 @@
+//! The wire side of a session: one peer, its two ports, everything between a datagram and a frame.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::clock::WallAnchor;
+use crate::codec::Codec;
+use crate::command::LegOptions;
+use crate::dtmf::{self, Digit};
+use crate::frame::{FRAME_SAMPLES, Frame};
+use crate::latch::{Admit, Arrival, Latch, Policy};
+use crate::packet::rtcp as wire;
+use crate::packet::rtp::{self, RtpView};
+use crate::report::LegReport;
+use crate::sdp::Plan;
+use crate::srtp::{SrtpError, TAIL_ROOM};
+use crate::stats::{Quality, Reception};
+use crate::stream::{Outgoing, Stream};
+use crate::worker::Drops;
+
+use super::budget::Budget;
+use super::listen::{Listener, Suppressor};
+use super::rtcp::{COMPOUND_BYTES, Rtcp};
+use super::secure::Secured;
+use super::{Channel, Datagram, Outlet};
+
+/// What became of an RTP packet.
+pub(super) enum Heard {
+    /// It was dropped and counted.
+    Nothing,
+    /// It was dropped, and there are too many of its kind.
+    Intrusion,
+    /// It is the peer's.
+    Peer {
+        /// The first one ever.
+        first: bool,
+        /// Where media goes from now on, if that has just been learned.
+        latched: Option<SocketAddr>,
+        /// A digit that is complete with this packet.
+        digit: Option<Digit>,
+    },
+}
+
+/// One side of a call as RTP sees it.
+pub(super) struct Leg {
+    terms: Terms,
+    secured: Option<Secured>,
+    latch: Latch,
+    budget: Budget,
+    reception: Reception,
+    listener: Listener,
+    digits: dtmf::Receiver,
+    stream: Stream,
+    dialler: dtmf::Sender,
+    rtcp: Rtcp,
+    drops: Drops,
+    drops_told: Drops,
+    ever_heard: bool,
+    digits_received: u32,
+    digits_sent: u32,
+}
+
+/// What the plan says, without its keys.
+#[derive(Clone, Copy)]
+struct Terms {
+    codec: Codec,
+    payload_type: u8,
+    dtmf_send: Option<u8>,
+    dtmf_receive: Option<u8>,
+    send: bool,
+    receive: bool,
+    remote_rtcp: SocketAddr,
+    rtcp_mux: bool,
+}
+
+impl Terms {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            codec: plan.codec,
+            payload_type: plan.payload_type,
+            dtmf_send: plan.dtmf_payload,
+            dtmf_receive: plan.dtmf_receive_payload,
+            send: plan.send,
+            receive: plan.receive,
+            remote_rtcp: plan.remote_rtcp,
+            rtcp_mux: plan.rtcp_mux,
+        }
+    }
+
+    fn content(&self, payload_type: u8) -> Option<Content> {
+        if payload_type == self.payload_type {
+            Some(Content::Audio)
+        } else if Some(payload_type) == self.dtmf_receive {
+            Some(Content::Digits)
+        } else if payload_type == COMFORT_NOISE {
+            Some(Content::ComfortNoise)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a payload type stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Audio,
+    Digits,
+    ComfortNoise,
+}
+
+impl Leg {
+    pub(super) fn new(plan: &Plan, options: &LegOptions, anchor: WallAnchor) -> Self {
+        let numbers = Numbers::from(options.entropy);
+        let policy = Policy {
+            signalling: options.peer_signalling_ip,
+            secure: plan.srtp.is_some(),
+            listed: options.listed,
+            learn_anywhere: options.learn_anywhere,
+        };
+        let mut stream = Stream::new(numbers.ssrc, numbers.sequence, numbers.timestamp);
+        stream.configure(plan.payload_type, plan.ptime_ms);
+        let clock_hz = plan.codec.clock_rate_hz();
+        Self {
+            terms: Terms::of(plan),
+            secured: plan.srtp.as_ref().map(|keys| Secured::renew(None, keys)),
+            latch: Latch::new(plan.remote, policy),
+            budget: Budget::new(),
+            reception: Reception::new(clock_hz),
+            listener: Listener::new(plan.codec, options.noise_cancellation, numbers.ssrc),
+            digits: dtmf::Receiver::new(clock_hz),
+            stream,
+            dialler: dtmf::Sender::new(clock_hz),
+            rtcp: Rtcp::new(anchor, numbers.name, numbers.intervals),
+            drops: Drops::default(),
+            drops_told: Drops::default(),
+            ever_heard: false,
+            digits_received: 0,
+            digits_sent: 0,
+        }
+    }
+
+    /// Obeys a new plan; see [`super::Session::apply`].
+    pub(super) fn apply(&mut self, plan: &Plan) {
+        let was = std::mem::replace(&mut self.terms, Terms::of(plan));
+        let previous = self.secured.take();
+        self.secured = plan.srtp.as_ref().map(|keys| Secured::renew(previous, keys));
+        self.latch.relatch(plan.remote, plan.srtp.is_some());
+        self.listener.change_codec(plan.codec);
+        if plan.receive && !was.receive {
+            // What the peer sends now has nothing to do with what it sent before the hold.
+            self.listener.reset();
+        }
+        self.stream.configure(plan.payload_type, plan.ptime_ms);
+    }
+
+    pub(super) fn clean_with(&mut self, suppressor: Option<Suppressor>) {
+        self.listener.clean_with(suppressor);
+    }
+
+    // Receiving.
+
+    /// Takes one packet that looks like RTP.
+    pub(super) fn handle_rtp(&mut self, now: Instant, datagram: &mut Datagram<'_>) -> Heard {
+        let is_peer = self.latch.locked().is_none_or(|peer| peer == datagram.from);
+        if !self.budget.spend(is_peer) {
+            self.drops.over_budget += 1;
+            return Heard::Nothing;
+        }
+        let Some(len) = self.unprotect(datagram) else { return Heard::Nothing };
+        let packet = datagram.buffer.get(..len).unwrap_or_default();
+        let Ok(view) = rtp::view(packet) else {
+            self.drops.malformed += 1;
+            return Heard::Nothing;
+        };
+        let Some(content) = self.terms.content(view.header.payload_type) else {
+            self.drops.payload_type += 1;
+            return Heard::Nothing;
+        };
+        let latched = match self.admit(&view, datagram.from, now) {
+            Admit::Yes => None,
+            Admit::Locked => self.latch.locked(),
+            verdict @ (Admit::No | Admit::Intrusion) => {
+                self.drops.stranger += 1;
+                let is_intrusion = verdict == Admit::Intrusion;
+                return if is_intrusion { Heard::Intrusion } else { Heard::Nothing };
+            }
+        };
+        let first = !std::mem::replace(&mut self.ever_heard, true);
+        let digit = self.take(&view, content, (packet, datagram.waited), now);
+        Heard::Peer { first, latched, digit }
+    }
+
+    /// Takes one packet that looks like RTCP.
+    pub(super) fn handle_rtcp(&mut self, now: Instant, datagram: &mut Datagram<'_>) {
+        let is_peer = self.latch.locked().is_none_or(|peer| peer.ip() == datagram.from.ip());
+        if !self.budget.spend(is_peer) {
+            self.drops.over_budget += 1;
+            return;
+        }
+        let len = match &mut self.secured {
+            None => datagram.len,
+            Some(secured) => match secured.unprotect_rtcp(datagram.buffer, datagram.len) {
+                Ok(len) => len,
+                Err(why) => return self.count_refused(why),
+            },
+        };
+        if !self.latch.admit_rtcp(datagram.from, self.secured.is_some()) {
+            self.drops.stranger += 1;
+            return;
+        }
+        let packet = datagram.buffer.get(..len).unwrap_or_default();
+        let Ok(packets) = wire::parse(packet) else { return self.count_malformed() };
+        let ssrc = self.stream.ssrc();
+        for packet in packets {
+            self.rtcp.heard(&packet, ssrc, &mut self.reception, now);
+        }
+    }
+
+    pub(super) fn count_malformed(&mut self) {
+        self.drops.malformed += 1;
+    }
+
+    pub(super) fn count_digit(&mut self) {
+        self.digits_received = self.digits_received.saturating_add(1);
+    }
+
+    /// A digit whose end was lost, once its time is over.
+    pub(super) fn poll_digit(&mut self, now: Instant) -> Option<Digit> {
+        self.digits.poll(now)
+    }
+
+    /// The frame of this tick.
+    pub(super) fn listen(&mut self, now: Instant) -> Frame {
+        self.listener.pull(now)
+    }
+
+    /// Lets this tick begin, after `missed` others that never did.
+    pub(super) fn let_pass(&mut self, now: Instant, missed: u64) {
+        self.budget.refill(missed.saturating_add(1));
+        if missed > 0 {
+            self.listener.let_pass(now, missed);
+            self.stream.skip(missed);
+        }
+    }
+
+    /// The plan keeps one of the directions shut.
+    pub(super) fn is_on_hold(&self) -> bool {
+        !(self.terms.send && self.terms.receive)
+    }
+
+    fn unprotect(&mut self, datagram: &mut Datagram<'_>) -> Option<usize> {
+        let Some(secured) = &mut self.secured else { return Some(datagram.len) };
+        match secured.unprotect(datagram.buffer, datagram.len) {
+            Ok(len) => Some(len),
+            Err(why) => {
+                self.count_refused(why);
+                None
+            }
+        }
+    }
+
+    fn count_refused(&mut self, why: SrtpError) {
+        match why {
+            SrtpError::Malformed => self.drops.malformed += 1,
+            _ => self.drops.unauthenticated += 1,
+        }
+    }
+
+    fn admit(&mut self, view: &RtpView, source: SocketAddr, now: Instant) -> Admit {
+        let arrival = Arrival {
+            source,
+            ssrc: view.header.ssrc,
+            sequence: view.header.sequence,
+            authenticated: self.secured.is_some(),
+        };
+        self.latch.admit(arrival, now)
+    }
+
+    /// Uses a packet of the peer, which has `waited` in the kernel.
+    fn take(
+        &mut self,
+        view: &RtpView,
+        content: Content,
+        (packet, waited): (&[u8], Duration),
+        now: Instant,
+    ) -> Option<Digit> {
+        let rtp::Header { ssrc, sequence, timestamp, .. } = view.header;
+        let media_time = (content == Content::Audio).then_some(timestamp);
+        self.reception.arrived(ssrc, sequence, media_time, now);
+        if !self.terms.receive {
+            self.drops.on_hold += 1;
+            return None;
+        }
+        match content {
+            Content::Audio if waited > STALE => {
+                self.drops.stale += 1;
+                self.listener.skip(ssrc, sequence);
+            }
+            Content::Audio => {
+                self.listener.push((ssrc, sequence, timestamp), view.payload(packet), now);
+            }
+            Content::ComfortNoise => self.listener.comfort(ssrc, sequence, view.payload(packet)),
+            Content::Digits => {
+                self.listener.skip(ssrc, sequence);
+                return self.digits.push(view.payload(packet), timestamp, now);
+            }
+        }
+        None
+    }
+
+    // Sending.
+
+    /// The far side's audio may go out: the plan allows it and the peer's address is proven or
+    /// vouched for. Until then the far side waits, so that its first word is not spoken to nobody.
+    pub(super) fn may_speak(&self) -> bool {
+        self.terms.send && self.latch.send_rtcp_to(self.terms.remote_rtcp, true).is_some()
+    }
+
+    /// Digits are on their way, or the pause after them.
+    pub(super) fn is_dialling(&self) -> bool {
+        self.dialler.is_active()
+    }
+
+    /// Queues a digit for the peer. Without telephone events in the plan it cannot be sent.
+    pub(super) fn dial(&mut self, digit: char, duration_ms: u32) {
+        if self.terms.dtmf_send.is_some() && self.dialler.start(digit, duration_ms).is_ok() {
+            self.digits_sent = self.digits_sent.saturating_add(1);
+        }
+    }
+
+    /// While the far side may not speak: silence to an unproven address, as far as the latch lets
+    /// us, or nothing but the passing of time.
+    pub(super) fn send_filler(&mut self, outlet: &mut impl Outlet) {
+        if self.terms.send {
+            self.send_codes(&[self.terms.codec.silence(); FRAME_SAMPLES], outlet);
+        } else {
+            self.stream.skip(1);
+        }
+    }
+
+    /// Sends one frame of the far side.
+    pub(super) fn send_frame(&mut self, frame: &Frame, outlet: &mut impl Outlet) {
+        let mut codes = [0; FRAME_SAMPLES];
+        self.terms.codec.encode(&frame.samples, &mut codes);
+        self.send_codes(&codes, outlet);
+    }
+
+    /// Sends the next packet of a digit if there is one to dial, else silence.
+    pub(super) fn send_event_or_silence(&mut self, outlet: &mut impl Outlet) {
+        let event = self.dialler.next(self.stream.timestamp());
+        let (Some(event), Some(payload_type)) = (event, self.terms.dtmf_send) else {
+            return self.send_codes(&[self.terms.codec.silence(); FRAME_SAMPLES], outlet);
+        };
+        let Some(to) = self.latch.send_to() else { return self.stream.skip(1) };
+        let secured = &mut self.secured;
+        self.stream.push_event(payload_type, &event, |out| transmit(secured, to, &out, outlet));
+    }
+
+    /// Sends a report when its time has come.
+    pub(super) fn report_if_due(&mut self, now: Instant, outlet: &mut impl Outlet) {
+        if self.rtcp.is_due(now) {
+            self.send_report(now, false, outlet);
+        }
+    }
+
+    /// Ends our stream (RFC 3550 §6.6).
+    pub(super) fn say_bye(&mut self, now: Instant, outlet: &mut impl Outlet) {
+        self.send_report(now, true, outlet);
+    }
+
+    fn send_codes(&mut self, codes: &[u8; FRAME_SAMPLES], outlet: &mut impl Outlet) {
+        let Some(to) = self.latch.send_to() else { return self.stream.skip(1) };
+        let secured = &mut self.secured;
+        self.stream.push(codes, |out| transmit(secured, to, &out, outlet));
+    }
+
+    fn send_report(&mut self, now: Instant, bye: bool, outlet: &mut impl Outlet) {
+        let mux = self.terms.rtcp_mux;
+        let Some(to) = self.latch.send_rtcp_to(self.terms.remote_rtcp, mux) else { return };
+        let mut buffer = [0; COMPOUND_BYTES + TAIL_ROOM];
+        let written = self.rtcp.write((&mut buffer, bye), &self.stream, &mut self.reception, now);
+        let Some(mut len) = written else { return };
+        if let Some(secured) = &mut self.secured {
+            let Ok(protected) = secured.protect_rtcp(&mut buffer, len) else { return };
+            len = protected;
+        }
+        let channel = if mux { Channel::Rtp } else { Channel::Rtcp };
+        outlet.send(channel, to, buffer.get(..len).unwrap_or_default());
+    }
+
+    // Telling.
+
+    pub(super) fn take_drops(&mut self) -> Drops {
+        let new = self.drops.since(&self.drops_told);
+        self.drops_told = self.drops;
+        new
+    }
+
+    pub(super) fn report(&self, overrun: u64, frames_played: u64) -> LegReport {
+        let playout = self.listener.playout();
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let buffer_ms = self.listener.target_ms() as f32;
+        let round_trip = self.rtcp.round_trip_ms();
+        let quality = Quality {
+            packets_sent: self.stream.packets(),
+            remote_loss_percent: self.rtcp.remote_loss_percent(),
+            ..Quality::of(&self.reception, playout.late, buffer_ms, round_trip)
+        };
+        let latch = self.latch.counters();
+        LegReport {
+            quality,
+            noise: self.listener.noise_report(),
+            latched: self.latch.locked(),
+            strangers: latch.strangers,
+            intrusions: latch.intrusions,
+            auth_failures: self.drops.unauthenticated,
+            secured: self.secured.is_some(),
+            drops: Drops { overrun, ..self.drops },
+            playout,
+            frames_played,
+            digits_received: self.digits_received,
+            digits_sent: self.digits_sent,
+        }
+    }
+}
+
+/// Builds, protects and sends one RTP packet.
+fn transmit(
+    secured: &mut Option<Secured>,
+    to: SocketAddr,
+    out: &Outgoing<'_>,
+    outlet: &mut impl Outlet,
+) {
+    let mut buffer = [0; PACKET_BYTES];
+    let mut len = rtp::HEADER_BYTES + out.payload.len();
+    if rtp::write_header(&mut buffer, out.header).is_err() {
+        return;
+    }
+    let Some(payload) = buffer.get_mut(rtp::HEADER_BYTES..len) else { return };
+    payload.copy_from_slice(out.payload);
+    if let Some(secured) = secured {
+        // A packet that cannot be protected is not sent: never in the clear.
+        let Ok(protected) = secured.protect(&mut buffer, len) else { return };
+        len = protected;
+    }
+    outlet.send(Channel::Rtp, to, buffer.get(..len).unwrap_or_default());
+}
+
+/// The random numbers of a leg, cut from its entropy.
+struct Numbers {
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    intervals: u64,
+    name: [u8; 8],
+}
+
+impl From<[u8; 32]> for Numbers {
+    fn from(entropy: [u8; 32]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, rest @ ..] = entropy;
+        let (words, _) = rest.as_chunks::<8>();
+        let word = |at: usize| words.get(at).copied().unwrap_or_default();
+        Self {
+            ssrc: u32::from_be_bytes([a, b, c, d]),
+            // The upper half is left out so that an SRTP receiver that misses the first packets
+            // cannot mistake the rollover counter (RFC 3711 §3.3.1).
+            sequence: u16::from_be_bytes([e, f]) & 0x7fff,
+            timestamp: u32::from_be_bytes([g, h, i, j]),
+            // Never zero: the generator of intervals would stand still.
+            intervals: u64::from_be_bytes(word(0)) | 1,
+            name: word(1),
+        }
+    }
+}
+
+/// Comfort noise at 8 kHz (RFC 3389 §4): static, and sent by some without being negotiated.
+const COMFORT_NOISE: u8 = 13;
+
+/// Audio that lay in the kernel for longer than this is not played any more.
+const STALE: Duration = Duration::from_millis(60);
+
+/// The longest packet we send: 60 ms of G.711, and room for the tag.
+const PACKET_BYTES: usize = rtp::HEADER_BYTES + 480 + TAIL_ROOM;

@@ -1,0 +1,125 @@
+//! From packets to frames: playout buffer, decoder, concealment, noise cancellation.
+//!
+//! Whatever the network does, there is one frame for every tick.
+
+use std::time::Instant;
+
+use crate::codec::Codec;
+use crate::codec::conceal::Concealer;
+use crate::frame::Frame;
+use crate::jitter::{self, Jitter, Slot};
+use crate::noise::{Cleaner, NoiseReport, Rnn};
+
+/// Noise cancellation between its two meters.
+pub(crate) type Suppressor = Box<Cleaner<Rnn>>;
+
+/// The hearing side of one leg.
+pub(super) struct Listener {
+    codec: Codec,
+    jitter: Jitter,
+    concealer: Concealer,
+    suppressor: Option<Suppressor>,
+    /// The source of the audio in the buffer; another one has its own numbering.
+    ssrc: Option<u32>,
+}
+
+impl Listener {
+    pub(super) fn new(codec: Codec, noise_cancellation: bool, noise_seed: u32) -> Self {
+        Self {
+            codec,
+            jitter: buffer_for(codec),
+            concealer: Concealer::new(noise_seed),
+            suppressor: noise_cancellation.then(|| Box::new(Cleaner::new(Rnn::new()))),
+            ssrc: None,
+        }
+    }
+
+    /// Another codec: what is buffered was encoded with the old one and goes.
+    pub(super) fn change_codec(&mut self, codec: Codec) {
+        if codec != self.codec {
+            self.codec = codec;
+            self.jitter = buffer_for(codec);
+            self.ssrc = None;
+        }
+    }
+
+    pub(super) fn clean_with(&mut self, suppressor: Option<Suppressor>) {
+        self.suppressor = suppressor;
+    }
+
+    /// Takes an audio packet: SSRC, sequence number, timestamp, payload.
+    pub(super) fn push(&mut self, packet: (u32, u16, u32), payload: &[u8], now: Instant) {
+        let (ssrc, sequence, timestamp) = packet;
+        if self.ssrc.is_some_and(|known| known != ssrc) {
+            self.jitter.reset();
+        }
+        self.ssrc = Some(ssrc);
+        self.jitter.push(sequence, timestamp, payload, now);
+    }
+
+    /// Notes a packet without audio, so that its number is not taken for lost.
+    pub(super) fn skip(&mut self, ssrc: u32, sequence: u16) {
+        if self.ssrc == Some(ssrc) {
+            self.jitter.skip(sequence);
+        }
+    }
+
+    /// Takes a comfort noise packet: the sender is silent and says what its silence sounds like.
+    pub(super) fn comfort(&mut self, ssrc: u32, sequence: u16, payload: &[u8]) {
+        self.skip(ssrc, sequence);
+        self.concealer.described(payload);
+    }
+
+    /// Gives the frame of this tick.
+    pub(super) fn pull(&mut self, now: Instant) -> Frame {
+        let mut frame = Frame::SILENCE;
+        let heard = match self.jitter.pull(now) {
+            Slot::Frame(codes) => {
+                self.codec.decode(codes, &mut frame.samples);
+                self.concealer.heard(&mut frame);
+                true
+            }
+            Slot::Lost | Slot::Silence | Slot::Empty => {
+                self.concealer.missing(&mut frame);
+                false
+            }
+        };
+        if let Some(suppressor) = &mut self.suppressor {
+            suppressor.process(&mut frame, heard);
+        }
+        frame
+    }
+
+    /// Lets the audio of `ticks` pass unheard: its time is over.
+    pub(super) fn let_pass(&mut self, now: Instant, ticks: u64) {
+        for _ in 0..ticks.min(MAX_PASSED) {
+            self.jitter.pull(now);
+        }
+    }
+
+    /// Forgets what is buffered.
+    pub(super) fn reset(&mut self) {
+        self.jitter.reset();
+        self.ssrc = None;
+    }
+
+    pub(super) fn playout(&self) -> jitter::Counters {
+        self.jitter.counters()
+    }
+
+    /// Delay the buffer adds, in milliseconds.
+    pub(super) fn target_ms(&self) -> u32 {
+        self.jitter.target_ms()
+    }
+
+    pub(super) fn noise_report(&self) -> Option<NoiseReport> {
+        self.suppressor.as_ref()?.report()
+    }
+}
+
+fn buffer_for(codec: Codec) -> Jitter {
+    Jitter::new(jitter::Options { silence: codec.silence(), ..jitter::Options::default() })
+}
+
+/// Everything a playout buffer can hold, and more.
+const MAX_PASSED: u64 = 50;

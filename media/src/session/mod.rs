@@ -1,0 +1,271 @@
+//! One call's media, without sockets and without a clock: fed datagrams and ticks, it gives
+//! datagrams and events (RFC 3550, 3711, 4733).
+//!
+//! ```text
+//!             datagram                                             tick (20 ms)
+//!                │                                                      │
+//!   budget ─► unprotect ─► latch ─► statistics ─┬─► jitter ──► decode / conceal ─► clean ─┐
+//!                                               └─► digits ───────────────────────────────┤
+//!                                                                                        ▼
+//!   network ◄─ protect ◄─ RTP header ◄─ encode ◄─ frame, digit or silence ◄───────── far side
+//! ```
+//!
+//! A session has one leg and a far side: an agent, an echo, or a clip. The caller's audio passes the
+//! gate only when signalling has opened it (the call is answered), and so does the far side's.
+//!
+//! Invariants: nothing an unproven source sends changes any state but counters; after
+//! [`Session::new`] and [`Session::apply`] nothing is allocated; time never goes back.
+
+mod budget;
+mod far;
+mod leg;
+mod listen;
+mod rtcp;
+mod secure;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::clock::WallAnchor;
+use crate::command::{Event, Far, LegOptions, SessionKey};
+use crate::packet::{self, Kind};
+use crate::report::LegReport;
+use crate::sdp::Plan;
+use crate::srtp::TAIL_ROOM;
+use crate::worker::Drops;
+
+use far::{FarSide, Speech};
+use leg::{Heard, Leg};
+
+pub(crate) use listen::Suppressor;
+
+/// Bytes a buffer for received datagrams must have: any packet we take, and room for SRTP to work.
+pub const DATAGRAM_BYTES: usize = 2_048 + TAIL_ROOM;
+
+/// Which of a leg's two ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// The even port.
+    Rtp,
+    /// The odd port above it; idle when RTP and RTCP share one (RFC 5761).
+    Rtcp,
+}
+
+/// One received datagram; it is decrypted in place.
+pub struct Datagram<'a> {
+    /// The port it came to.
+    pub channel: Channel,
+    /// The address it came from.
+    pub from: SocketAddr,
+    /// How long it waited before we looked at it.
+    pub waited: Duration,
+    /// The bytes: the datagram is the first `len` of them.
+    pub buffer: &'a mut [u8],
+    /// Length of the datagram.
+    pub len: usize,
+}
+
+/// Where a session's outputs go, at once and in order.
+pub trait Outlet {
+    /// Sends `datagram` from the leg's `channel`. Whether it arrives is not our concern.
+    fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]);
+
+    /// Tells signalling.
+    fn event(&mut self, event: Event);
+}
+
+/// One call's media.
+pub struct Session {
+    key: SessionKey,
+    leg: Leg,
+    far: FarSide,
+    gate_open: bool,
+    media_timeout: Option<Duration>,
+    /// When the peer was last heard, or media was last allowed to flow.
+    last_sign: Instant,
+    timeout_told: bool,
+    overruns_told: u64,
+    frames_played: u64,
+}
+
+impl Session {
+    /// A session that obeys `plan`, with its gate shut.
+    #[must_use]
+    pub fn new(
+        key: SessionKey,
+        plan: &Plan,
+        far: Far,
+        options: &LegOptions,
+        anchor: WallAnchor,
+    ) -> Self {
+        let timeout_ms = u64::from(options.media_timeout_ms);
+        Self {
+            key,
+            leg: Leg::new(plan, options, anchor),
+            far: far.into(),
+            gate_open: false,
+            media_timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)),
+            last_sign: anchor.at,
+            timeout_told: false,
+            overruns_told: 0,
+            frames_played: 0,
+        }
+    }
+
+    /// The key given at the start.
+    #[must_use]
+    pub const fn key(&self) -> SessionKey {
+        self.key
+    }
+
+    /// An agent pulls frames from this session, and each tick has given it one.
+    #[must_use]
+    pub fn feeds_agent(&self) -> bool {
+        self.gate_open && self.far.is_agent()
+    }
+
+    /// Takes one datagram.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        mut datagram: Datagram<'_>,
+        outlet: &mut impl Outlet,
+    ) {
+        let bytes = datagram.buffer.get(..datagram.len).unwrap_or_default();
+        match (packet::classify(bytes), datagram.channel) {
+            (Kind::Rtp, Channel::Rtp) => {
+                let heard = self.leg.handle_rtp(now, &mut datagram);
+                self.note(now, heard, outlet);
+            }
+            // Peers that do not agree to share a port are known to do it all the same.
+            (Kind::Rtcp, _) => self.leg.handle_rtcp(now, &mut datagram),
+            (Kind::Rtp | Kind::Stun | Kind::Other, _) => self.leg.count_malformed(),
+        }
+    }
+
+    /// Does what is due every 20 ms. `missed` ticks before this one were left out because the
+    /// worker was stalled: their time has passed, and so has their audio.
+    pub fn handle_tick(&mut self, now: Instant, missed: u64, outlet: &mut impl Outlet) {
+        self.leg.let_pass(now, missed);
+        while let Some(digit) = self.leg.poll_digit(now) {
+            self.hear_digit(digit);
+        }
+        let frame = self.leg.listen(now);
+        if self.gate_open {
+            self.far.hear(&frame);
+            self.speak(outlet);
+            self.leg.report_if_due(now, outlet);
+            self.watch(now, outlet);
+        }
+    }
+
+    /// Obeys a new plan from here on. The stream we send goes on with the same SSRC and numbering;
+    /// keys that did not change keep their state.
+    pub fn apply(&mut self, now: Instant, plan: &Plan) {
+        self.leg.apply(plan);
+        // What was allowed or known before says nothing about how long to wait now.
+        self.last_sign = now;
+    }
+
+    /// Opens or shuts the gate: only while it is open does audio pass between leg and far side.
+    pub fn gate(&mut self, now: Instant, open: bool) {
+        if open && !self.gate_open {
+            self.last_sign = now;
+        }
+        self.gate_open = open;
+    }
+
+    /// Turns noise cancellation on or off.
+    pub(crate) fn clean_with(&mut self, suppressor: Option<Suppressor>) {
+        self.leg.clean_with(suppressor);
+    }
+
+    /// Ends the session: says BYE and tells what is known.
+    pub fn close(&mut self, now: Instant, outlet: &mut impl Outlet) -> LegReport {
+        if self.gate_open {
+            self.leg.say_bye(now, outlet);
+        }
+        self.gate_open = false;
+        let overruns = self.far.overruns();
+        self.leg.report(overruns, self.frames_played)
+    }
+
+    /// What was dropped since the last call.
+    pub(crate) fn take_drops(&mut self) -> Drops {
+        let overruns = self.far.overruns();
+        let new = overruns - self.overruns_told;
+        self.overruns_told = overruns;
+        Drops { overrun: new, ..self.leg.take_drops() }
+    }
+
+    fn note(&mut self, now: Instant, heard: Heard, outlet: &mut impl Outlet) {
+        let key = self.key;
+        match heard {
+            Heard::Nothing => return,
+            Heard::Intrusion => return outlet.event(Event::Intrusion { key }),
+            Heard::Peer { first, latched, digit } => {
+                if let Some(address) = latched {
+                    outlet.event(Event::Latched { key, address });
+                }
+                if first {
+                    outlet.event(Event::FirstPacket { key });
+                }
+                if let Some(digit) = digit {
+                    self.hear_digit(digit);
+                }
+            }
+        }
+        self.last_sign = now;
+        self.timeout_told = false;
+    }
+
+    fn hear_digit(&mut self, digit: crate::dtmf::Digit) {
+        self.leg.count_digit();
+        if self.gate_open {
+            self.far.hear_digit(digit.digit, digit.duration_ms);
+        }
+    }
+
+    /// Sends the caller 20 ms of what the far side has to say, or of silence.
+    fn speak(&mut self, outlet: &mut impl Outlet) {
+        if !self.leg.may_speak() {
+            return self.leg.send_filler(outlet);
+        }
+        if self.leg.is_dialling() {
+            return self.leg.send_event_or_silence(outlet);
+        }
+        match self.far.speak() {
+            Some(Speech::Frame(frame)) => {
+                self.leg.send_frame(&frame, outlet);
+                self.far.count_played();
+                self.frames_played += 1;
+            }
+            Some(Speech::Digit { digit, duration_ms }) => {
+                self.leg.dial(digit, duration_ms);
+                self.leg.send_event_or_silence(outlet);
+            }
+            None => {
+                self.leg.send_event_or_silence(outlet);
+                if self.far.take_end() {
+                    outlet.event(Event::PlaybackEnded { key: self.key });
+                }
+            }
+        }
+    }
+
+    /// Tells when the peer has been silent for too long although it should not be.
+    fn watch(&mut self, now: Instant, outlet: &mut impl Outlet) {
+        if self.leg.is_on_hold() {
+            self.last_sign = now;
+            return;
+        }
+        let silent = now.saturating_duration_since(self.last_sign);
+        if self.media_timeout.is_some_and(|limit| silent >= limit) && !self.timeout_told {
+            self.timeout_told = true;
+            outlet.event(Event::MediaTimeout { key: self.key });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

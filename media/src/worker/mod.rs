@@ -1,0 +1,310 @@
+//! The media workers: operating-system threads that own sockets and sessions and nothing else.
+//!
+//! ```text
+//!  signalling              worker thread (one per core but one)                 network
+//!  ──────────              ──────────────────────────────────────               ───────
+//!  open, apply, ─mailbox─► ┌ epoll ─────────────────────────────┐ ◄─ RTP, RTCP ─ peers
+//!  gate, close   +bell     │ bell │ 20 ms alarm │ leg sockets   │ ── RTP, RTCP ─►
+//!                          └────────────────────────────────────┘
+//!  events       ◄───────────┘      │ frames (rings), one bell per tick
+//!  agent links  ◄──────────────────┘
+//!
+//!  housekeeper: watches heartbeats, returns ports, delivers reports (normal priority)
+//! ```
+//!
+//! A session lives on one worker from open to close, so nothing on a packet's way is shared.
+//!
+//! After a stall the alarm says how many ticks were missed; they are not made up for. Sessions let
+//! that time pass, packets that lay in the kernel for more than 60 ms are not played, and the peer
+//! hears a gap instead of a burst.
+
+mod housekeeper;
+mod metrics;
+mod schedule;
+mod slab;
+pub(crate) mod sys;
+mod thread;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::clock::{self, WallAnchor};
+use crate::command::{
+    Command, CommandError, Event, MailboxFull, Open, Reply, SessionKey, WorkerId,
+};
+use crate::noise::{Cleaner, Rnn};
+use crate::report::LegReport;
+use crate::sdp::Plan;
+use crate::session::Session;
+
+pub use metrics::{Drops, RESIDENCE_BUCKETS, Residence, WorkerMetrics};
+pub use schedule::Class;
+
+use housekeeper::Housekeeper;
+use metrics::Counters;
+use schedule::Heartbeat;
+use sys::Bell;
+use thread::Worker;
+
+/// How [`Workers`] are made.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Threads; zero for one per core but one, and at least one.
+    pub threads: usize,
+    /// Ask for real-time priority; without the right to it the best that is permitted is taken.
+    pub realtime: bool,
+    /// Commands that may wait for one worker. Over it, `open`, `apply` and `gate` are refused.
+    pub mailbox: usize,
+    /// Sessions one worker takes. Over it, `open` is refused.
+    pub max_sessions: usize,
+}
+
+impl Default for WorkerOptions {
+    /// One thread per core but one, real-time, 1024 commands, 2000 sessions each.
+    fn default() -> Self {
+        Self { threads: 0, realtime: true, mailbox: 1_024, max_sessions: 2_000 }
+    }
+}
+
+/// Receives what workers tell on their own account; called on their threads.
+pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// All workers of the program. Dropping it closes every session and ends the threads.
+pub struct Workers {
+    links: Vec<Link>,
+    routes: Mutex<HashMap<SessionKey, WorkerId>>,
+    housekeeper: Housekeeper,
+    max_sessions: usize,
+}
+
+/// What the rest of the program holds of one worker.
+struct Link {
+    mailbox: SyncSender<Command>,
+    shared: Arc<Shared>,
+    /// Sessions routed to this worker, opened or about to be.
+    load: AtomicUsize,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a worker shares with the rest of the program: bells and numbers.
+pub(crate) struct Shared {
+    pub(crate) counters: Counters,
+    pub(crate) heartbeat: Heartbeat,
+    /// Rung when something was put into the mailbox.
+    pub(crate) mail: Bell,
+    /// Rung after each tick that gave agents frames.
+    pub(crate) tick: Bell,
+}
+
+impl Workers {
+    /// Starts the threads. `events` is called on them and must not wait for anything.
+    ///
+    /// # Errors
+    /// When the system refuses a thread, a descriptor or a timer.
+    pub fn start(
+        options: &WorkerOptions,
+        events: Box<dyn Fn(Event) + Send + Sync>,
+    ) -> io::Result<Self> {
+        let events: Events = events.into();
+        let mut workers = Self {
+            links: Vec::new(),
+            routes: Mutex::default(),
+            housekeeper: Housekeeper::start()?,
+            max_sessions: options.max_sessions,
+        };
+        for index in 0..threads(options.threads) {
+            let link = workers.start_one(index, options, &events)?;
+            workers.links.push(link);
+        }
+        Ok(workers)
+    }
+
+    fn start_one(&self, index: usize, options: &WorkerOptions, events: &Events) -> io::Result<Link> {
+        let (mailbox, commands) = sync_channel(options.mailbox.max(1));
+        let (ready, is_ready) = sync_channel(1);
+        let shared = Arc::new(Shared {
+            counters: Counters::default(),
+            heartbeat: Heartbeat::new(clock::now()),
+            mail: Bell::new()?,
+            tick: Bell::new()?,
+        });
+        let worker = Worker::new(
+            Arc::clone(&shared),
+            commands,
+            self.housekeeper.finished(),
+            Arc::clone(events),
+            options.max_sessions,
+        )?;
+        let realtime = options.realtime;
+        let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+            let worker = worker.enter(realtime);
+            // The receiver waits for this; that it has gone would be no reason to stop.
+            let _ = ready.send(());
+            worker.run();
+        })?;
+        let _ = is_ready.recv();
+        self.housekeeper.watch(Arc::clone(&shared));
+        Ok(Link { mailbox, shared, load: AtomicUsize::new(0), thread: Some(thread) })
+    }
+
+    /// Opens a session on the worker that has the fewest. Its gate is shut.
+    ///
+    /// # Errors
+    /// [`MailboxFull`] when that worker takes no more; the ports go back to their pool.
+    pub fn open(&self, key: SessionKey, open: Open) -> Result<WorkerId, MailboxFull> {
+        let (index, link) = self
+            .links
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, link)| link.load.load(Ordering::Relaxed))
+            .ok_or(MailboxFull)?;
+        if link.load.load(Ordering::Relaxed) >= self.max_sessions {
+            return Err(MailboxFull);
+        }
+        let Open { ports, plan, far, options } = open;
+        // Everything the session will ever need is allocated here, not on the worker.
+        let session = Box::new(Session::new(key, &plan, far, &options, WallAnchor::now()));
+        let mut routes = self.routes();
+        link.post(Command::Open { session, ports }).map_err(|_| MailboxFull)?;
+        link.load.fetch_add(1, Ordering::Relaxed);
+        routes.insert(key, WorkerId(index));
+        Ok(WorkerId(index))
+    }
+
+    /// Gives a session a new plan: after a re-INVITE or an UPDATE.
+    ///
+    /// # Errors
+    /// [`CommandError`]; after `MailboxFull` the old plan is still in force.
+    pub fn apply(&self, key: SessionKey, plan: Plan) -> Result<(), CommandError> {
+        self.post(key, Command::Apply { key, plan: Box::new(plan) })
+    }
+
+    /// Opens or shuts the gate between caller and far side. It is opened when the call is answered:
+    /// the far side's first frame goes out with the next tick and every 20 ms from then on.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn gate(&self, key: SessionKey, open: bool) -> Result<(), CommandError> {
+        self.post(key, Command::Gate { key, open })
+    }
+
+    /// Turns noise cancellation of what the caller says on or off.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn noise_cancellation(&self, key: SessionKey, on: bool) -> Result<(), CommandError> {
+        let suppressor = on.then(|| Box::new(Cleaner::new(Rnn::new())));
+        self.post(key, Command::Noise { key, suppressor })
+    }
+
+    /// Ends a session: RTCP BYE, then the ports go into quarantine and `reply` gets the report,
+    /// on a thread of normal priority. It is never refused for lack of room.
+    ///
+    /// # Errors
+    /// [`CommandError::Unknown`]; `reply` is dropped then.
+    pub fn close(
+        &self,
+        key: SessionKey,
+        reply: impl FnOnce(LegReport) + Send + 'static,
+    ) -> Result<(), CommandError> {
+        let worker = self.routes().remove(&key).ok_or(CommandError::Unknown)?;
+        let link = self.links.get(worker.0).ok_or(CommandError::Unknown)?;
+        link.load.fetch_sub(1, Ordering::Relaxed);
+        let reply: Reply = Box::new(reply);
+        if let Err(command) = link.post(Command::Close { key, reply }) {
+            // Bounded by the number of sessions: each is closed once.
+            self.housekeeper.post_later(link.mailbox.clone(), Arc::clone(&link.shared), command);
+        }
+        Ok(())
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// A descriptor of the worker's tick bell (`eventfd(2)`, non-blocking): readable after each tick
+    /// that gave agents frames. Reading its eight bytes silences it until the next one.
+    ///
+    /// # Errors
+    /// `NotFound` for a worker that does not exist, or when the system is out of descriptors.
+    pub fn tick_fd(&self, worker: WorkerId) -> io::Result<OwnedFd> {
+        let link = self.links.get(worker.0).ok_or(io::ErrorKind::NotFound)?;
+        link.shared.tick.duplicate()
+    }
+
+    /// The worst scheduling class among the workers.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        let classes = self.links.iter().map(|link| link.shared.heartbeat.class());
+        classes.max().unwrap_or(Class::Normal)
+    }
+
+    /// What each worker counts.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<WorkerMetrics> {
+        let read = |link: &Link| link.shared.counters.read(link.shared.heartbeat.class());
+        self.links.iter().map(read).collect()
+    }
+
+    fn post(&self, key: SessionKey, command: Command) -> Result<(), CommandError> {
+        let worker = *self.routes().get(&key).ok_or(CommandError::Unknown)?;
+        let link = self.links.get(worker.0).ok_or(CommandError::Unknown)?;
+        link.post(command).map_err(|_| CommandError::MailboxFull)
+    }
+
+    fn routes(&self) -> MutexGuard<'_, HashMap<SessionKey, WorkerId>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for link in &mut self.links {
+            // Waits for room if need be; a worker that is gone has nothing to stop.
+            if link.mailbox.send(Command::Stop).is_ok() {
+                link.shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
+                link.shared.mail.ring();
+            }
+        }
+        for thread in self.links.iter_mut().filter_map(|link| link.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Link {
+    /// Puts `command` into the mailbox, or hands it back.
+    fn post(&self, command: Command) -> Result<(), Command> {
+        post(&self.mailbox, &self.shared, command)
+    }
+}
+
+/// Puts `command` into a worker's mailbox and wakes it, or hands the command back.
+fn post(mailbox: &SyncSender<Command>, shared: &Shared, command: Command) -> Result<(), Command> {
+    match mailbox.try_send(command) {
+        Ok(()) => {
+            shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
+            shared.mail.ring();
+            Ok(())
+        }
+        Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => Err(command),
+    }
+}
+
+/// `asked`, or one per core but one: that one is for signalling.
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1),
+        asked => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! One worker thread: wait, tick, obey, receive.
+//!
+//! Every piece of work is bounded, so the next tick is never far: [`Ready::MAX`] descriptors per
+//! wake-up, [`DATAGRAMS_PER_TURN`] of each, [`COMMANDS_PER_TURN`], and per leg
+//! [`DATAGRAMS_PER_TICK`], after which its sockets are left to the kernel until the next tick.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use super::housekeeper::Finished;
+use super::schedule::enter_class;
+use super::slab::{Slab, SlabKey};
+use super::sys::{self, Alarm, Poller, Ready, Received};
+use super::{Events, Shared};
+use crate::clock;
+use crate::command::{Command, Event, Reply, SessionKey};
+use crate::frame::FRAME_MS;
+use crate::ports::PortPair;
+use crate::report::LegReport;
+use crate::session::{Channel, DATAGRAM_BYTES, Datagram, Outlet, Session};
+use crate::srtp::TAIL_ROOM;
+
+/// A worker before and while it runs.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    finished: SyncSender<Finished>,
+    events: Events,
+    poller: Poller,
+    alarm: Alarm,
+    /// The deadline of the last tick.
+    deadline: Instant,
+    tenants: Slab<Tenant>,
+    keys: HashMap<SessionKey, SlabKey>,
+    buffer: Box<[u8; DATAGRAM_BYTES]>,
+}
+
+/// A session and its sockets.
+struct Tenant {
+    session: Box<Session>,
+    ports: PortPair,
+    /// Datagrams read since the last tick.
+    received: u32,
+    muted: bool,
+    /// Handling it has panicked: it is not touched any more.
+    faulty: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+        finished: SyncSender<Finished>,
+        events: Events,
+        max_sessions: usize,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let alarm = Alarm::every(TICK)?;
+        poller.add(alarm.as_fd(), ALARM)?;
+        poller.add(shared.mail.as_fd(), MAIL)?;
+        Ok(Self {
+            shared,
+            commands,
+            finished,
+            events,
+            poller,
+            alarm,
+            deadline: clock::now(),
+            tenants: Slab::new(max_sessions),
+            keys: HashMap::new(),
+            buffer: Box::new([0; DATAGRAM_BYTES]),
+        })
+    }
+
+    /// Takes its scheduling class; to be called on the worker's own thread.
+    pub(super) fn enter(self, realtime: bool) -> Self {
+        self.shared.heartbeat.begin(enter_class(realtime));
+        self
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(mut self) {
+        let mut ready = Ready::new();
+        loop {
+            self.shared.heartbeat.idle();
+            if let Err(error) = self.poller.wait(&mut ready) {
+                tracing::error!(%error, "media worker cannot wait for its sockets and stops");
+                break;
+            }
+            self.shared.heartbeat.busy(clock::now());
+            if ready.tokens().any(|token| token == ALARM) {
+                self.tick();
+            }
+            let mut stop = false;
+            for token in ready.tokens() {
+                match token {
+                    ALARM => {}
+                    MAIL => stop |= self.obey(),
+                    _ => self.receive(token),
+                }
+            }
+            if stop {
+                break;
+            }
+        }
+        self.close_all();
+    }
+
+    // Ticks.
+
+    fn tick(&mut self) {
+        let expirations = self.alarm.expirations();
+        if expirations == 0 {
+            return;
+        }
+        let now = clock::now();
+        let elapsed = u32::try_from(expirations).unwrap_or(u32::MAX);
+        self.deadline += TICK.saturating_mul(elapsed);
+        let counters = &self.shared.counters;
+        counters.ticks.add(1);
+        counters.missed_ticks.add(expirations - 1);
+        if now.saturating_duration_since(self.deadline) > LATE {
+            counters.late_ticks.add(1);
+        }
+        let mut fed_agents = false;
+        for index in 0..self.tenants.slots() {
+            if let Some(key) = self.tenants.key_at(index) {
+                fed_agents |= self.tick_tenant(key, now, expirations - 1);
+            }
+        }
+        if fed_agents {
+            self.shared.tick.ring();
+        }
+    }
+
+    fn tick_tenant(&mut self, key: SlabKey, now: Instant, missed: u64) -> bool {
+        let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
+            return false;
+        };
+        tenant.received = 0;
+        if std::mem::take(&mut tenant.muted) {
+            unmute(&self.poller, &tenant.ports, key);
+        }
+        let Tenant { session, ports, .. } = tenant;
+        let mut network =
+            Network { ports, shared: &self.shared, events: &self.events, since: self.deadline };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            session.handle_tick(now, missed, &mut network);
+            self.shared.counters.count_drops(&session.take_drops());
+            session.feeds_agent()
+        }));
+        done.unwrap_or_else(|_| {
+            self.retire(key);
+            false
+        })
+    }
+
+    /// A session that panicked harms no other: it is left alone until signalling closes it.
+    fn retire(&mut self, key: SlabKey) {
+        self.shared.counters.faults.add(1);
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        tenant.faulty = true;
+        leave(&self.poller, &tenant.ports);
+        let key = tenant.session.key();
+        tracing::error!(session = key.0, "a media session panicked and is out of use");
+        (self.events)(Event::Fault { key });
+    }
+
+    // Datagrams.
+
+    fn receive(&mut self, token: u64) {
+        let (key, channel) = parse_token(token);
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
+                return;
+            };
+            if tenant.received >= DATAGRAMS_PER_TICK {
+                tenant.muted = true;
+                return mute(&self.poller, &tenant.ports, key);
+            }
+            let room = DATAGRAM_BYTES - TAIL_ROOM;
+            let space = self.buffer.get_mut(..room).unwrap_or_default();
+            match sys::receive(socket(&tenant.ports, channel).as_fd(), space) {
+                Ok(Some(received)) => {
+                    tenant.received += 1;
+                    self.handle(key, channel, received);
+                }
+                Ok(None) => return,
+                // An ICMP error of something sent earlier; the next call reads on.
+                Err(_) => tenant.received += 1,
+            }
+        }
+    }
+
+    fn handle(&mut self, key: SlabKey, channel: Channel, received: Received) {
+        let Received { len, truncated, from, waited } = received;
+        let Some(Tenant { session, ports, .. }) = self.tenants.get_mut(key) else { return };
+        let now = clock::now();
+        // What does not fit the buffer is no packet of ours; as an empty one it is counted malformed.
+        let len = if truncated { 0 } else { len };
+        let buffer = self.buffer.as_mut_slice();
+        let datagram = Datagram { channel, from, waited, buffer, len };
+        let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            session.handle_datagram(now, datagram, &mut network);
+        }));
+        self.shared.counters.received.add(1);
+        self.shared.counters.count_residence(waited);
+        if done.is_err() {
+            self.retire(key);
+        }
+    }
+
+    // Commands.
+
+    /// Obeys what waits in the mailbox; true when told to stop.
+    fn obey(&mut self) -> bool {
+        self.shared.mail.hush();
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else { return false };
+            self.shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
+            match command {
+                Command::Open { session, ports } => self.open(session, ports),
+                Command::Apply { key, plan } => {
+                    self.with(key, |session, now| session.apply(now, &plan));
+                }
+                Command::Gate { key, open } => {
+                    self.with(key, |session, now| session.gate(now, open));
+                }
+                Command::Noise { key, suppressor } => {
+                    self.with(key, |session, _| session.clean_with(suppressor));
+                }
+                Command::Close { key, reply } => self.close(key, Some(reply)),
+                Command::Stop => return true,
+            }
+        }
+        // There may be more: come back after the sockets had their turn.
+        self.shared.mail.ring();
+        false
+    }
+
+    fn open(&mut self, session: Box<Session>, ports: PortPair) {
+        let name = session.key();
+        let tenant = Tenant { session, ports, received: 0, muted: false, faulty: false };
+        let key = match self.tenants.insert(tenant) {
+            Ok(key) => key,
+            Err(Tenant { session, ports, .. }) => {
+                (self.events)(Event::Fault { key: name });
+                let remains = Some((session, ports));
+                return self.conclude(Finished {
+                    report: LegReport::default(),
+                    reply: None,
+                    remains,
+                });
+            }
+        };
+        self.keys.insert(name, key);
+        self.count_sessions();
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        if let Err(error) = join(&self.poller, &tenant.ports, key) {
+            tracing::error!(%error, "cannot listen on a media socket");
+            self.retire(key);
+        }
+    }
+
+    fn with(&mut self, key: SessionKey, act: impl FnOnce(&mut Session, Instant)) {
+        let Some(&key) = self.keys.get(&key) else { return };
+        let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
+            return;
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut tenant.session, clock::now())));
+        if done.is_err() {
+            self.retire(key);
+        }
+    }
+
+    fn close(&mut self, name: SessionKey, reply: Option<Reply>) {
+        let key = self.keys.remove(&name);
+        let Some(mut tenant) = key.and_then(|key| self.tenants.remove(key)) else {
+            // It never came to be; whoever waits for its report gets an empty one.
+            return self.conclude(Finished { report: LegReport::default(), reply, remains: None });
+        };
+        self.count_sessions();
+        let report = self.last_words(&mut tenant);
+        leave(&self.poller, &tenant.ports);
+        let Tenant { session, ports, .. } = tenant;
+        self.conclude(Finished { report, reply, remains: Some((session, ports)) });
+    }
+
+    fn last_words(&self, tenant: &mut Tenant) -> LegReport {
+        let now = clock::now();
+        let Tenant { session, ports, .. } = tenant;
+        let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            self.shared.counters.count_drops(&session.take_drops());
+            session.close(now, &mut network)
+        }));
+        done.unwrap_or_default()
+    }
+
+    fn conclude(&self, finished: Finished) {
+        match self.finished.try_send(finished) {
+            Ok(()) => {}
+            Err(TrySendError::Full(finished) | TrySendError::Disconnected(finished)) => {
+                finished.conclude();
+            }
+        }
+    }
+
+    fn close_all(&mut self) {
+        let names: Vec<_> = self.keys.keys().copied().collect();
+        for name in names {
+            self.close(name, None);
+        }
+        self.shared.heartbeat.idle();
+    }
+
+    fn count_sessions(&self) {
+        self.shared.counters.sessions.store(self.tenants.len(), Ordering::Relaxed);
+    }
+}
+
+/// The way out of a session while it handles one input.
+struct Network<'a> {
+    ports: &'a PortPair,
+    shared: &'a Shared,
+    events: &'a Events,
+    /// What it handles was due, or read, at this moment.
+    since: Instant,
+}
+
+impl Outlet for Network<'_> {
+    fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]) {
+        let counters = &self.shared.counters;
+        match socket(self.ports, channel).send_to(datagram, to) {
+            Ok(_) => {
+                counters.sent.add(1);
+                counters.count_residence(clock::now().saturating_duration_since(self.since));
+            }
+            Err(_) => counters.count_unsent(),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        (self.events)(event);
+    }
+}
+
+fn socket(ports: &PortPair, channel: Channel) -> &UdpSocket {
+    match channel {
+        Channel::Rtp => ports.rtp(),
+        Channel::Rtcp => ports.rtcp(),
+    }
+}
+
+/// Which socket of which tenant: the key in the upper 63 bits, the channel in the last.
+fn token(key: SlabKey, channel: Channel) -> u64 {
+    key.to_bits() << 1 | u64::from(channel == Channel::Rtcp)
+}
+
+fn parse_token(token: u64) -> (SlabKey, Channel) {
+    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
+    (SlabKey::from_bits(token >> 1), channel)
+}
+
+const CHANNELS: [Channel; 2] = [Channel::Rtp, Channel::Rtcp];
+
+fn join(poller: &Poller, ports: &PortPair, key: SlabKey) -> io::Result<()> {
+    CHANNELS
+        .iter()
+        .try_for_each(|&channel| poller.add(socket(ports, channel).as_fd(), token(key, channel)))
+}
+
+fn leave(poller: &Poller, ports: &PortPair) {
+    for channel in CHANNELS {
+        // It may not have joined, or have left already.
+        let _ = poller.remove(socket(ports, channel).as_fd());
+    }
+}
+
+fn mute(poller: &Poller, ports: &PortPair, key: SlabKey) {
+    for channel in CHANNELS {
+        let _ = poller.mute(socket(ports, channel).as_fd(), token(key, channel));
+    }
+}
+
+fn unmute(poller: &Poller, ports: &PortPair, key: SlabKey) {
+    for channel in CHANNELS {
+        let _ = poller.unmute(socket(ports, channel).as_fd(), token(key, channel));
+    }
+}
+
+const ALARM: u64 = u64::MAX;
+const MAIL: u64 = u64::MAX - 1;
+
+const TICK: Duration = Duration::from_millis(FRAME_MS as u64);
+
+/// A tick that begins later than this is counted: a quarter of a frame.
+const LATE: Duration = Duration::from_millis(5);
+
+/// Read from one socket before the next one has its turn.
+const DATAGRAMS_PER_TURN: usize = 8;
+
+/// Read from one leg in 20 ms: 25,600 a second, fifty times what its budget lets through.
+const DATAGRAMS_PER_TICK: u32 = 512;
+
+/// Obeyed before the sockets have their turn again.
+const COMMANDS_PER_TURN: usize = 64;
