@@ -1,0 +1,360 @@
+//! The JSON Schema of an agent config, and the check of a config against it.
+//!
+//! A config is stored and returned as it was written; the schema types what is known and lets
+//! everything else through (`additionalProperties: true`), so that a config made for another server
+//! of the same contract keeps all of its parts. Only `runtime` is ours to act on.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Violation};
+use super::schema::Schema;
+use crate::limits::{
+    NAME_CHARACTERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS, RUNTIME_URL_CHARACTERS,
+};
+
+/// The schema, as `GET /core/agent-config-schema` returns it.
+pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
+
+/// Checks the known parts of a config, whose place is `loc`.
+pub(crate) fn check(config: &Value) -> Result<(), ApiError> {
+    let found = Schema { document: &SCHEMA, root: &SCHEMA, enums: true }
+        .violations(config, &[json!("body"), json!("config")]);
+    if found.is_empty() { Ok(()) } else { Err(ApiError::Violations(found)) }
+}
+
+/// Checks what the settings of this node forbid of an agent's address.
+pub(crate) fn check_address(config: &Value, rules: AddressRules) -> Result<(), ApiError> {
+    let Some(url) = config.pointer("/runtime/url").and_then(Value::as_str) else { return Ok(()) };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if scheme.eq_ignore_ascii_case("ws") && !rules.allow_plain_ws {
+        return Err(refuse("must be wss://: this node does not allow agents without TLS"));
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let inside = host.parse().is_ok_and(is_private) || host.eq_ignore_ascii_case("localhost");
+    if inside && !rules.allow_private_addresses {
+        return Err(refuse("must not be a private or loopback address on this node"));
+    }
+    Ok(())
+}
+
+/// What the settings say about the addresses of agents.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AddressRules {
+    pub(crate) allow_plain_ws: bool,
+    pub(crate) allow_private_addresses: bool,
+}
+
+fn refuse(message: &str) -> ApiError {
+    let loc = ["body", "config", "runtime", "url"].map(Value::from);
+    ApiError::Violations(vec![Violation::new(&loc, "value_error", message)])
+}
+
+/// Addresses that are not on the public Internet (RFC 6890 and the like). Names are checked when
+/// they are resolved, by the gateway.
+fn is_private(address: std::net::IpAddr) -> bool {
+    match address.to_canonical() {
+        std::net::IpAddr::V4(four) => {
+            four.is_loopback()
+                || four.is_private()
+                || four.is_link_local()
+                || four.is_unspecified()
+                || four.is_broadcast()
+                || four.is_multicast()
+                || matches!(four.octets(), [100, 64..=127, _, _] | [0, ..])
+        }
+        std::net::IpAddr::V6(six) => {
+            six.is_loopback()
+                || six.is_unspecified()
+                || six.is_multicast()
+                || six.is_unique_local()
+                || six.is_unicast_link_local()
+        }
+    }
+}
+
+fn schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "AgentConfig",
+        "description": "What an agent version does. Unknown fields are kept as they are.",
+        "x-version": env!("CARGO_PKG_VERSION"),
+        "type": "object",
+        "additionalProperties": true,
+        "properties": {
+            "runtime": runtime(),
+            "instructions": {
+                "type": ["string", "null"],
+                "description": "The prompt.",
+            },
+            "starting_message": {
+                "description": "What is said first.",
+                "anyOf": [{ "type": "null" }, { "type": "string" }, { "$ref": "#/$defs/Message" }],
+            },
+            "stt_llm_tts": speech(),
+            "inactivity_nudge": nudge(),
+            "tools": {
+                "type": ["array", "null"],
+                "items": { "$ref": "#/$defs/ToolCall" },
+            },
+            "channel_overrides": by_channel(json!({
+                "instructions": { "type": ["string", "null"] },
+                "instructions_mode": { "enum": ["append", "replace", null] },
+                "max_tool_steps": { "type": ["integer", "null"], "minimum": 0 },
+            })),
+            "channel_properties": by_channel(json!({
+                "enabled": { "type": ["boolean", "null"] },
+            })),
+            "pre_conversation_workflow": { "type": ["object", "null"] },
+            "post_conversation_workflow": { "type": ["object", "null"] },
+        },
+        "$defs": { "Message": message(), "ToolCall": tool_call(), "Action": action() },
+    })
+}
+
+/// Where the conversation runs; one form per value of `type`.
+fn runtime() -> Value {
+    json!({
+        "description": "Where the conversation runs. Absent or null: the built-in echo.",
+        "oneOf": [{ "type": "null" }, builtin(), websocket()],
+    })
+}
+
+fn builtin() -> Value {
+    json!({
+        "type": "object",
+        "title": "Builtin",
+        "description": "Inside the gateway: needs nothing outside.",
+        "required": ["type"],
+        "additionalProperties": true,
+        "properties": {
+            "type": { "const": "builtin" },
+            "builtin": {
+                "enum": ["echo", "playback"],
+                "default": "echo",
+                "description": "Say back what is heard, or play a clip.",
+            },
+            "clip": { "enum": ["greeting", "tone", null], "default": "greeting" },
+            "repeat": { "type": "boolean", "default": false },
+        },
+    })
+}
+
+fn websocket() -> Value {
+    json!({
+        "type": "object",
+        "title": "Websocket",
+        "description": "At the far end of a WebSocket.",
+        "required": ["type", "url"],
+        "additionalProperties": true,
+        "properties": {
+            "type": { "const": "websocket" },
+            "url": {
+                "type": "string",
+                "format": "uri",
+                "minLength": 1,
+                "maxLength": RUNTIME_URL_CHARACTERS.value,
+                "description": "wss://…, or ws://… where the node allows it.",
+            },
+            "dialect": {
+                "enum": ["twilio"],
+                "default": "twilio",
+                "description": "Whose protocol it speaks: Twilio Media Streams.",
+            },
+            "auth_token": {
+                "type": ["string", "null"],
+                "writeOnly": true,
+                "description": "Signs the handshake. Never returned; null keeps the stored one.",
+            },
+            "parameters": parameters(),
+            "custom_parameters": parameters(),
+            "on_failure": { "enum": ["hangup", null] },
+            "connect_timeout_ms": { "type": ["integer", "null"], "minimum": 1, "maximum": 60_000 },
+        },
+    })
+}
+
+fn parameters() -> Value {
+    json!({
+        "type": "object",
+        "maxProperties": RUNTIME_PARAMETERS.value,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": RUNTIME_PARAMETER_CHARACTERS.value,
+        },
+        "description": "Passed to the agent when the stream starts.",
+    })
+}
+
+fn message() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": true,
+        "properties": {
+            "type": { "type": ["string", "null"] },
+            "text": { "type": ["string", "null"] },
+            "prompt": { "type": ["string", "null"] },
+        },
+    })
+}
+
+fn speech() -> Value {
+    json!({
+        "type": ["object", "null"],
+        "additionalProperties": true,
+        "properties": {
+            "turn_detection": {
+                "type": ["object", "null"],
+                "additionalProperties": true,
+                "properties": { "models": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": true,
+                        "properties": { "provider": { "type": "string" } },
+                    },
+                } },
+            },
+            "interruption": {
+                "type": ["object", "null"],
+                "additionalProperties": true,
+                "properties": { "mode": { "enum": ["adaptive", "vad"], "default": "adaptive" } },
+            },
+            "endpointing": { "type": ["object", "null"] },
+        },
+    })
+}
+
+fn nudge() -> Value {
+    json!({
+        "type": ["object", "null"],
+        "additionalProperties": true,
+        "properties": {
+            "timeout_seconds": { "type": "number", "exclusiveMinimum": 0, "default": 30 },
+            "nudge_interval_seconds": { "type": "number", "exclusiveMinimum": 0, "default": 15 },
+            "nudges": {
+                "type": "array",
+                "minItems": 1,
+                "items": { "$ref": "#/$defs/Message" },
+            },
+        },
+    })
+}
+
+fn tool_call() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": true,
+        "required": ["name", "description", "actions"],
+        "properties": {
+            "name": { "type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS.value },
+            "description": { "type": "string" },
+            "properties": { "type": "object", "default": {} },
+            "required": { "type": "array", "items": { "type": "string" }, "default": [] },
+            "actions": { "type": "array", "items": { "$ref": "#/$defs/Action" } },
+            "actions_on_error": {
+                "type": "array",
+                "items": { "$ref": "#/$defs/Action" },
+                "default": [],
+            },
+            "output": { "type": ["string", "null"] },
+        },
+    })
+}
+
+fn action() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": true,
+        "required": ["type"],
+        "properties": {
+            "type": {
+                "type": "string",
+                "description": "play_message, play_audio, stop_audio, cold_transfer, \
+                    warm_transfer, conference, dtmf, wait, hangup, leave_room, \
+                    update_endpointing, workflow, knowledge_base.",
+            },
+            "condition": { "type": ["string", "null"] },
+        },
+    })
+}
+
+fn by_channel(properties: Value) -> Value {
+    let channel = json!({
+        "type": ["object", "null"],
+        "additionalProperties": true,
+        "properties": properties,
+    });
+    json!({ "type": ["object", "null"], "additionalProperties": channel })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse as _;
+
+    const LOCKED: AddressRules =
+        AddressRules { allow_plain_ws: false, allow_private_addresses: false };
+
+    #[test]
+    fn unknown_parts_pass_and_known_parts_are_checked() {
+        assert!(check(&json!({})).is_ok());
+        assert!(
+            check(&json!({"instructions": "x", "llm": {"model": "y"}, "runtime": null})).is_ok()
+        );
+        assert!(check(&json!({"runtime": {"type": "builtin", "builtin": "echo"}})).is_ok());
+        let websocket = json!({"type": "websocket", "url": "wss://h/", "parameters": {"a": "b"}});
+        assert!(check(&json!({ "runtime": websocket })).is_ok());
+        for (bad, place) in [
+            (json!([]), r#"["body","config"]"#),
+            (json!({"instructions": 3}), r#"["body","config","instructions"]"#),
+            (json!({"runtime": {"type": "websocket"}}), r#"["body","config","runtime","url"]"#),
+            (json!({"runtime": {"type": "sip"}}), r#"["body","config","runtime","type"]"#),
+            (
+                json!({"runtime": {"type": "builtin", "builtin": "x"}}),
+                r#"["body","config","runtime","builtin"]"#,
+            ),
+            (
+                json!({"runtime": {"type": "websocket", "url": "wss://h", "parameters": {"a": 1}}}),
+                r#"["body","config","runtime","parameters","a"]"#,
+            ),
+            (
+                json!({"tools": [{"name": "x", "description": "", "actions": [{}]}]}),
+                r#"["body","config","tools",0,"actions",0,"type"]"#,
+            ),
+        ] {
+            let Err(ApiError::Violations(found)) = check(&bad) else { panic!("{bad} passes") };
+            let places: Vec<_> = found.iter().map(|v| json!(v.loc).to_string()).collect();
+            assert_eq!(places, [place], "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_inside_are_refused_unless_the_settings_allow_them() {
+        let open = AddressRules { allow_plain_ws: true, allow_private_addresses: true };
+        for url in [
+            "ws://agent.example.com/",
+            "wss://127.0.0.1/",
+            "wss://10.0.0.1:8443/x",
+            "wss://[::1]/",
+            "wss://[::ffff:192.168.0.1]:1/",
+            "wss://169.254.169.254/",
+            "wss://localhost:9",
+            "wss://100.64.0.1/",
+        ] {
+            let config = json!({"runtime": {"type": "websocket", "url": url}});
+            let error = check_address(&config, LOCKED).expect_err(url);
+            assert_eq!(error.into_response().status(), 422);
+            assert!(check_address(&config, open).is_ok());
+        }
+        let fine = json!({"runtime": {"type": "websocket", "url": "wss://agent.example.com/"}});
+        assert!(check_address(&fine, LOCKED).is_ok());
+        assert!(check_address(&json!({}), LOCKED).is_ok());
+    }
+}

@@ -1,0 +1,204 @@
+//! How a request's path, query and body become typed values, or 404, 413 and 422.
+
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{Uri, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{ApiError, Violation};
+use super::schema::Schema;
+use super::{Api, json};
+use crate::ids::{AgentId, ConversationId, KeyId, TrunkId};
+
+/// A JSON body that fits the schema of `T` in the served document.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + ToSchema> FromRequest<Api> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let bytes = read(request, api).await?;
+        typed(&bytes).map(Self)
+    }
+}
+
+/// A JSON body that may be absent.
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + ToSchema + Default> FromRequest<Api> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let bytes = read(request, api).await?;
+        match bytes.trim_ascii() {
+            b"" | b"null" => Ok(Self(T::default())),
+            present => typed(present).map(Self),
+        }
+    }
+}
+
+/// Reads what arrives, never more than the limit, whatever Content-Length promises.
+async fn read(request: Request, api: &Api) -> Result<axum::body::Bytes, ApiError> {
+    let limit = api.options.max_body_bytes;
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(ApiError::TooLarge(limit));
+    }
+    to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::TooLarge(limit))
+}
+
+fn typed<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    let body = json!("body");
+    let value = json::parse(bytes).map_err(|why| {
+        ApiError::Violations(vec![Violation::new(std::slice::from_ref(&body), "json_invalid", why)])
+    })?;
+    let pointer = format!("/components/schemas/{}", T::name());
+    let document = &*super::document::OPENAPI;
+    let Some(root) = document.pointer(&pointer) else {
+        return Err(ApiError::Bug(format!("the document has no schema {}", T::name())));
+    };
+    let found =
+        Schema { document, root, enums: false }.violations(&value, std::slice::from_ref(&body));
+    settle(value, "body", found)
+}
+
+/// Gives a value its type, or says all that is wrong with it.
+fn settle<T: DeserializeOwned>(
+    value: Value,
+    place: &str,
+    found: Vec<Violation>,
+) -> Result<T, ApiError> {
+    if !found.is_empty() {
+        return Err(ApiError::Violations(found));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut loc = vec![json!(place)];
+        loc.extend(error.path().iter().filter_map(|segment| match segment {
+            serde_path_to_error::Segment::Seq { index } => Some(json!(index)),
+            serde_path_to_error::Segment::Map { key } => Some(json!(key)),
+            _ => None,
+        }));
+        let why = error.into_inner().to_string();
+        ApiError::Violations(vec![Violation::new(&loc, "value_error", why)])
+    })
+}
+
+/// The query, checked against the parameters that `T` documents; unknown names are refused, because
+/// a mistyped filter that is ignored shows more than was asked for.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + IntoParams> FromRequestParts<Api> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        parse_query(&parts.uri).map(Self)
+    }
+}
+
+fn parse_query<T: DeserializeOwned + IntoParams>(uri: &Uri) -> Result<T, ApiError> {
+    let known = T::into_params(|| Some(ParameterIn::Query));
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| ApiError::Unprocessable("Query cannot be read".to_owned()))?
+        .0;
+    let (mut found, mut object) = (Vec::new(), Map::new());
+    for (name, text) in pairs {
+        let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
+            found.push(Violation::query(&name, "extra_forbidden", "Unknown query parameter"));
+            continue;
+        };
+        let schema = schema_of(parameter);
+        let value = from_text(&schema, text);
+        let place = [json!("query"), json!(name)];
+        let document = &*super::document::OPENAPI;
+        let check = Schema { document, root: &schema, enums: false };
+        found.extend(check.violations(&value, &place));
+        if object.insert(name.clone(), value).is_some() {
+            found.push(Violation::query(&name, "value_error", "Query parameter is given twice"));
+        }
+    }
+    settle(Value::Object(object), "query", found)
+}
+
+fn schema_of(parameter: &Parameter) -> Value {
+    parameter
+        .schema
+        .as_ref()
+        .and_then(|schema| serde_json::to_value(schema).ok())
+        .unwrap_or_default()
+}
+
+/// Gives the text of a query parameter the JSON type its schema asks for.
+fn from_text(schema: &Value, text: String) -> Value {
+    let is = |name: &str| match schema.get("type") {
+        Some(Value::String(only)) => only == name,
+        Some(Value::Array(names)) => names.iter().any(|one| one == name),
+        _ => false,
+    };
+    let number = is("integer").then(|| text.parse::<i64>().ok()).flatten();
+    let truth = is("boolean").then(|| text.to_ascii_lowercase().parse::<bool>().ok()).flatten();
+    match (number, truth) {
+        (Some(number), _) => json!(number),
+        (None, Some(truth)) => json!(truth),
+        // An offset or a number whose plus was not escaped arrives with a space instead.
+        (None, None) if schema.get("format").is_some_and(|format| format == "date-time") => {
+            json!(text.replace(' ', "+"))
+        }
+        (None, None) => json!(text),
+    }
+}
+
+/// Something a path names by id.
+pub(crate) trait Named: FromStr {
+    /// What it is called in "… not found".
+    const NOUN: &'static str;
+    /// The name of the path parameter.
+    const PARAMETER: &'static str;
+}
+
+macro_rules! named {
+    ($($id:ty = $parameter:literal, $noun:literal;)+) => {$(
+        impl Named for $id {
+            const NOUN: &'static str = $noun;
+            const PARAMETER: &'static str = $parameter;
+        }
+    )+};
+}
+
+named! {
+    TrunkId = "id", "Trunk";
+    AgentId = "id", "Agent";
+    ConversationId = "conversation_id", "Conversation";
+    KeyId = "key_id", "Key";
+}
+
+/// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.
+pub(crate) struct Id<T>(pub(crate) T);
+
+impl<T: Named> FromRequestParts<Api> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let text = path_parameter(parts, api, T::PARAMETER).await;
+        let id = text.and_then(|text| text.parse().ok());
+        id.map(Self).ok_or_else(|| ApiError::not_found(T::NOUN))
+    }
+}
+
+/// A text in the path, by the name of its parameter.
+pub(crate) async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> Option<String> {
+    let all = RawPathParams::from_request_parts(parts, api).await.ok()?;
+    all.iter().find(|(key, _)| *key == name).map(|(_, text)| text.to_owned())
+}
+
+/// Builds the document before the first request needs it.
+pub(crate) fn warm_up() {
+    LazyLock::force(&super::document::OPENAPI);
+}

@@ -1,0 +1,202 @@
+//! The REST API: what customers and their programs configure and read.
+//!
+//! ```text
+//!  request ─► envelope ─► guard of the route ─► extractors ─► handler ─► store
+//!             request id  key, scopes,          404, 413,
+//!             one at a    organisation          422 with
+//!             time limit  401, 403              every place
+//! ```
+//!
+//! Routes, scopes and the OpenAPI document come from one [`table`]. Handlers are thin: they name the
+//! verb of the store and the words of its errors. Every error is `{"detail": …}` (`error.rs`).
+//!
+//! What the contract leaves open and this API decides: an id that is no UUID is an unknown id (404);
+//! unknown fields and query parameters are refused (422); a body beyond the limit is 413; a created
+//! object comes back with 200; the filter `custom_metadata` needs the scope that shows it.
+
+mod agent_config;
+mod agents;
+mod conversations;
+mod decisions;
+mod document;
+mod envelope;
+mod error;
+mod extract;
+mod json;
+mod keys;
+mod numbers;
+mod page;
+mod schema;
+mod table;
+mod trunks;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Json, Router, middleware};
+use serde_json::Value;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::routes;
+
+pub use table::{Access, Route};
+
+use crate::calls::LiveCalls;
+use crate::credential::Authenticated;
+use crate::credential::Scope::{
+    self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
+    ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
+    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
+};
+use crate::settings::Settings;
+use crate::store::Store;
+use error::ApiError;
+use table::Table;
+
+/// What the API stands on. Clones share everything.
+#[derive(Clone)]
+pub struct Api {
+    /// Where everything is kept.
+    pub store: Store,
+    /// What is up right now.
+    pub calls: Arc<dyn LiveCalls>,
+    /// What the settings say.
+    pub options: ApiOptions,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    fn authenticate(&self, key: &str) -> Result<Authenticated, ApiError> {
+        let refused = |_| ApiError::Unauthenticated("Invalid, expired or revoked token");
+        self.store.authenticate(key).map_err(refused)
+    }
+
+    const fn address_rules(&self) -> agent_config::AddressRules {
+        agent_config::AddressRules {
+            allow_plain_ws: self.options.allow_plain_ws,
+            allow_private_addresses: self.options.allow_private_addresses,
+        }
+    }
+}
+
+/// The settings that concern the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiOptions {
+    /// Bytes of a request body; more gets 413.
+    pub max_body_bytes: usize,
+    /// How long a request may take; more gets 503.
+    pub request_timeout: Duration,
+    /// Requests at the same time; one more gets 503.
+    pub max_concurrent_requests: usize,
+    /// Refuse trunks that take calls from anywhere.
+    pub require_inbound_protection: bool,
+    /// Accept agents at `ws://`.
+    pub allow_plain_ws: bool,
+    /// Accept agents at private addresses.
+    pub allow_private_addresses: bool,
+}
+
+impl From<&Settings> for ApiOptions {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            max_body_bytes: settings.api.max_body_bytes,
+            request_timeout: Duration::from_secs(settings.api.request_timeout_seconds.into()),
+            max_concurrent_requests: settings.api.max_concurrent_requests,
+            require_inbound_protection: settings.sip.require_inbound_protection,
+            allow_plain_ws: settings.agents.allow_plain_ws,
+            allow_private_addresses: settings.agents.allow_private_addresses,
+        }
+    }
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self::from(&Settings::default())
+    }
+}
+
+/// The whole API as a router, ready to serve.
+pub fn router(api: Api) -> Router {
+    extract::warm_up();
+    let gate = envelope::Gate::new(api.options);
+    let (router, _) = table().router.split_for_parts();
+    router
+        .fallback(async || ApiError::NotFound("Not found".to_owned()))
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .with_state(api.clone())
+        .layer(Extension(api))
+        .layer(CatchPanicLayer::custom(envelope::answer_panic))
+        .layer(middleware::from_fn_with_state(gate, envelope::enclose))
+}
+
+/// The OpenAPI document, as `GET /core/openapi.json` serves it.
+#[must_use]
+pub fn openapi() -> &'static Value {
+    &document::OPENAPI
+}
+
+/// Every route with who may use it.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    table().rows
+}
+
+const AGENTS_READ: &[Scope] = &[AgentsRead, AgentsManage];
+const AGENTS_MANAGE: &[Scope] = &[AgentsManage];
+const TRUNKS_READ: &[Scope] = &[TrunksRead, TrunksManage];
+const TRUNKS_MANAGE: &[Scope] = &[TrunksManage];
+const NUMBERS_READ: &[Scope] = &[PhoneNumbersRead, PhoneNumbersManage];
+const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
+const CONVERSATIONS_READ: &[Scope] =
+    &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
+const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
+const KEYS_MANAGE: &[Scope] = &[OrganizationsManage];
+
+/// The table: every route, with the scopes of which any one opens it.
+fn table() -> Table {
+    use Access::{AnyKey, AnyOf, Anyone};
+    Table::new()
+        .route(Anyone, routes!(get_openapi))
+        .route(AnyOf(TRUNKS_READ), routes!(trunks::list_trunks))
+        .route(AnyOf(TRUNKS_MANAGE), routes!(trunks::create_trunk))
+        .route(AnyOf(TRUNKS_READ), routes!(trunks::get_trunk))
+        .route(AnyOf(TRUNKS_MANAGE), routes!(trunks::update_trunk))
+        .route(AnyOf(TRUNKS_MANAGE), routes!(trunks::delete_trunk))
+        .route(AnyOf(NUMBERS_READ), routes!(numbers::list_phone_numbers))
+        .route(AnyOf(NUMBERS_MANAGE), routes!(numbers::create_phone_number))
+        .route(AnyOf(NUMBERS_READ), routes!(numbers::get_phone_number))
+        .route(AnyOf(NUMBERS_MANAGE), routes!(numbers::update_phone_number))
+        .route(AnyOf(NUMBERS_MANAGE), routes!(numbers::delete_phone_number))
+        .route(AnyOf(AGENTS_READ), routes!(agents::list_agents))
+        .route(AnyOf(AGENTS_MANAGE), routes!(agents::create_agent))
+        .route(AnyOf(AGENTS_READ), routes!(agents::get_agent))
+        .route(AnyOf(AGENTS_MANAGE), routes!(agents::update_agent))
+        .route(AnyOf(AGENTS_MANAGE), routes!(agents::delete_agent))
+        .route(AnyOf(AGENTS_MANAGE), routes!(agents::deploy_agent_as_sip))
+        .route(AnyOf(AGENTS_MANAGE), routes!(agents::undeploy_agent_as_sip))
+        .route(AnyOf(AGENTS_READ), routes!(agents::get_agent_config_schema))
+        .route(AnyOf(AGENTS_READ), routes!(versions::list_agent_versions))
+        .route(AnyOf(AGENTS_MANAGE), routes!(versions::create_agent_version))
+        .route(AnyOf(AGENTS_READ), routes!(versions::get_agent_version))
+        .route(AnyOf(AGENTS_MANAGE), routes!(versions::update_agent_version))
+        .route(AnyOf(AGENTS_MANAGE), routes!(versions::publish_agent_version))
+        .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
+        .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
+        .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))
+        .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
+        .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
+        .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))
+        .route(AnyKey, routes!(keys::get_my_scopes))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/core/openapi.json", tag = "meta",
+    responses((status = 200, description = "An OpenAPI document", body = Object)))]
+async fn get_openapi() -> Json<&'static Value> {
+    Json(openapi())
+}
