@@ -198,3 +198,98 @@ fn promise(line: &[u8], promised: Option<usize>) -> Result<Option<usize>, FrameE
         _ => Ok(Some(length)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &[u8] = b"INFO sip:a SIP/2.0\r\nl\t:\r\n 3\r\nX: y\r\n\r\nabc";
+    const TWO: &[u8] = b"SIP/2.0 200 OK\r\nContent-Length: 0\r\ncontent-length : 0\r\n\r\n";
+
+    fn frames(chunks: &[&[u8]]) -> Result<Vec<Frame>, FrameError> {
+        let mut framer = StreamFramer::new();
+        let mut frames = Vec::new();
+        for chunk in chunks {
+            framer.push(chunk);
+            while let Some(frame) = framer.next_frame()? {
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    fn error(text: &str) -> Option<FrameError> {
+        frames(&[text.as_bytes()]).err()
+    }
+
+    #[test]
+    fn messages_and_keep_alives_come_out_in_order_wherever_the_stream_is_cut() {
+        let stream = [ONE, b"\r\n\r\n\r\n", TWO, ONE, b"\r\n\r\n"].concat();
+        let one = || Frame::Message(Bytes::from_static(ONE));
+        let two = Frame::Message(Bytes::from_static(TWO));
+        let expected = vec![
+            one(),
+            Frame::Pong,
+            Frame::Ping,
+            Frame::Pong,
+            two,
+            one(),
+            Frame::Pong,
+            Frame::Ping,
+        ];
+        assert_eq!(frames(&[&stream]), Ok(expected.clone()));
+        let bytes: Vec<_> = stream.chunks(1).collect();
+        assert_eq!(frames(&bytes), Ok(expected.clone()));
+        for cut in 0..stream.len() {
+            let (head, tail) = stream.split_at(cut);
+            assert_eq!(frames(&[head, tail]), Ok(expected.clone()), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_trusted_end_the_stream() {
+        let with =
+            |headers: &str| error(&format!("INFO sip:a SIP/2.0\r\n{headers}\r\nX: y\r\n\r\n"));
+        assert_eq!(with("To: a"), Some(FrameError::NoContentLength));
+        assert_eq!(with("l: -1"), Some(FrameError::ContentLength));
+        assert_eq!(with("l: 0x10"), Some(FrameError::ContentLength));
+        assert_eq!(with("l: 4294967296"), Some(FrameError::ContentLength));
+        assert_eq!(with("l: 18446744073709551615"), Some(FrameError::ContentLength));
+        assert_eq!(with("l: 1\r\nContent-Length: 2"), Some(FrameError::ContentLengths));
+        assert_eq!(with("l: 65535"), Some(FrameError::TooLong));
+        assert_eq!(with("l: 3\nX: y"), Some(FrameError::LineEnd));
+        assert_eq!(with("l: 0"), None);
+    }
+
+    #[test]
+    fn nothing_is_held_beyond_the_limits_and_nothing_reserved_for_promises() {
+        assert_eq!(error(&"a".repeat(MAX_HEADER_BYTES + 1)), Some(FrameError::TooLong));
+        let lines = "X: y\r\n".repeat(MAX_HEADER_LINES + 1);
+        assert_eq!(error(&format!("INFO sip:a SIP/2.0\r\n{lines}\r\n")), Some(FrameError::TooLong));
+        let mut framer = StreamFramer::new();
+        framer.push(b"INFO sip:a SIP/2.0\r\nl: 60000\r\n\r\n");
+        assert_eq!(framer.next_frame(), Ok(None));
+        assert!(framer.held.capacity() < 1_024, "{} bytes reserved", framer.held.capacity());
+    }
+
+    #[test]
+    fn an_error_is_for_ever() {
+        let mut framer = StreamFramer::new();
+        framer.push(b"INFO sip:a SIP/2.0\r\n\r\n");
+        for _ in 0..2 {
+            assert_eq!(framer.next_frame(), Err(FrameError::NoContentLength));
+            framer.push(TWO);
+        }
+        assert_eq!(framer.pending(), 0);
+    }
+
+    #[test]
+    fn half_a_message_is_pending_and_no_message_is_not() {
+        let mut framer = StreamFramer::new();
+        framer.push(&ONE[..9]);
+        assert_eq!((framer.next_frame(), framer.pending()), (Ok(None), 9));
+        framer.push(&ONE[9..]);
+        assert_eq!(framer.next_frame(), Ok(Some(Frame::Message(Bytes::from_static(ONE)))));
+        assert_eq!((framer.next_frame(), framer.pending()), (Ok(None), 0));
+    }
+}

@@ -608,3 +608,65 @@ fn first_address(message: &Message) -> Option<NameAddr<'_>> {
         Contact::Any => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(headers: &str) -> Message {
+        Message::parse(Bytes::from(format!("OPTIONS sip:h SIP/2.0\r\n{headers}\r\nbody"))).unwrap()
+    }
+
+    #[test]
+    fn unknown_headers_are_as_present_as_any_other() {
+        let message = message("X-Odd:  1 \r\nTo: a\r\nx-odd : 2\r\n");
+        let all: Vec<_> = message.headers().collect();
+        assert_eq!(all[0], (HeaderName::Other, &b"X-Odd"[..], &b"1"[..]));
+        assert_eq!(all[1], (HeaderName::To, &b"To"[..], &b"a"[..]));
+        assert_eq!(all[2], (HeaderName::Other, &b"x-odd"[..], &b"2"[..]));
+        assert_eq!(message.extension("X-ODD"), Some(&b"1"[..]));
+        assert_eq!(message.extension("X"), None);
+    }
+
+    #[test]
+    fn values_are_split_over_lines_and_commas_where_the_grammar_has_lists() {
+        let message = message("Supported: timer, 100rel\r\nk:path\r\nSubject: a, b\r\n");
+        let supported: Vec<_> = message.values(HeaderName::Supported).collect();
+        assert_eq!(supported, [&b"timer"[..], b"100rel", b"path"]);
+        assert_eq!(message.values(HeaderName::Subject).collect::<Vec<_>>(), [b"a, b"]);
+        assert_eq!(message.lines(HeaderName::Supported).count(), 2);
+    }
+
+    #[test]
+    fn folds_are_undone_only_where_there_are_any() {
+        let message = message("Subject: a\r\n \tb \r\n  c\r\nDate: x y\r\n");
+        assert_eq!(message.header(HeaderName::Subject), Some(&b"a\r\n \tb \r\n  c"[..]));
+        assert_eq!(message.text(HeaderName::Subject).as_deref(), Some(&b"a b c"[..]));
+        assert!(matches!(message.text(HeaderName::Date), Some(Cow::Borrowed(b"x y"))));
+        assert_eq!(message.text(HeaderName::From), None);
+    }
+
+    #[test]
+    fn bodies_share_the_messages_memory() {
+        let message = message("");
+        assert_eq!(message.body(), b"body");
+        assert_eq!(message.body_bytes().as_ptr(), message.body().as_ptr());
+    }
+
+    #[test]
+    fn more_lines_than_fit_in_place_are_kept_as_well() {
+        let lines: String = (0..MAX_HEADER_LINES).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        let message = message(&lines);
+        assert_eq!(message.headers().count(), MAX_HEADER_LINES);
+        assert_eq!(message.extension("X-127"), Some(&b"127"[..]));
+        assert_eq!(message.clone().headers().last().unwrap().2, b"127");
+    }
+
+    #[test]
+    fn debug_output_shows_no_header_and_no_body() {
+        assert_eq!(
+            format!("{:?}", message("Authorization: secret\r\n")),
+            r#"Message("OPTIONS sip:h SIP/2.0")"#
+        );
+    }
+}

@@ -374,3 +374,232 @@ fn max_forwards(value: &[u8]) -> Result<u8, Malformed> {
     }
     Ok(lex::number(value).and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &[&str] = &[
+        "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa",
+        "From: <sip:a@h>;tag=1",
+        "To: <sip:b@h>",
+        "Call-ID: x@h",
+        "CSeq: 7 OPTIONS",
+        "Max-Forwards: 70",
+    ];
+
+    fn text(start: &str, lines: &[&str], end: &str) -> Bytes {
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        Bytes::from(format!("{start}\r\n{lines}{end}"))
+    }
+
+    fn options(lines: &[&str]) -> Bytes {
+        text("OPTIONS sip:b@h SIP/2.0", lines, "\r\n")
+    }
+
+    fn request(bytes: Bytes) -> Result<Request, Malformed> {
+        Request::try_from(Message::parse(bytes)?).map_err(|rejection| rejection.why)
+    }
+
+    fn with(extra: &str) -> Result<Request, Malformed> {
+        request(options(&[LINES, &[extra]].concat()))
+    }
+
+    #[test]
+    fn a_plain_request_has_all_it_needs() {
+        let request = with("Content-Length: 0").unwrap();
+        assert_eq!((request.method(), request.cseq()), (Method::Options, 7));
+        assert_eq!((request.call_id(), request.max_forwards()), (&b"x@h"[..], Some(70)));
+        assert_eq!(request.via().branch(), Some(&b"z9hG4bKa"[..]));
+        assert_eq!((request.from().tag(), request.to().tag()), (Some(&b"1"[..]), None));
+        assert_eq!(request.uri_bytes(), b"sip:b@h");
+        assert!(request.contact().is_none() && request.body().is_empty());
+    }
+
+    #[test]
+    fn every_mandatory_header_is_missed_and_none_may_stand_twice() {
+        use HeaderName::{CSeq, CallId, From, MaxForwards, To, Via};
+        for (row, name) in [Via, From, To, CallId, CSeq].into_iter().enumerate() {
+            let mut lines = LINES.to_vec();
+            let line = lines.remove(row);
+            assert_eq!(request(options(&lines)).err(), Some(Malformed::Missing(name)));
+            if name != Via {
+                lines.extend([line, line]);
+                assert_eq!(request(options(&lines)).err(), Some(Malformed::Repeated(name)));
+            }
+        }
+        assert_eq!(with("max-forwards: 70").err(), Some(Malformed::Repeated(MaxForwards)));
+        assert_eq!(with("v: SIP/2.0/TCP h2, SIP/2.0/UDP h3").unwrap().vias().count(), 3);
+    }
+
+    #[test]
+    fn without_max_forwards_it_is_an_old_friends_request() {
+        assert_eq!(request(options(&LINES[..5])).unwrap().max_forwards(), None);
+        for (value, hops) in [("0068", 68), ("255", 255), ("300", 255), ("99999999999", 255)] {
+            let line = format!("Max-Forwards: {value}");
+            let lines = [&LINES[..5], &[line.as_str()]].concat();
+            assert_eq!(request(options(&lines)).unwrap().max_forwards(), Some(hops));
+        }
+        let lines = [&LINES[..5], &["Max-Forwards: -1"]].concat();
+        let wrong = Some(Malformed::Invalid(HeaderName::MaxForwards));
+        assert_eq!(request(options(&lines)).err(), wrong);
+    }
+
+    #[test]
+    fn cseq_is_a_number_that_fits_and_the_requests_method() {
+        let cseq = |value: &str| {
+            let line = format!("CSeq: {value}");
+            request(options(&[&LINES[..4], &[line.as_str()]].concat()))
+        };
+        assert_eq!(cseq("4294967295\r\n\tOPTIONS").unwrap().cseq(), u32::MAX);
+        for wrong in
+            ["4294967296 OPTIONS", "-1 OPTIONS", "OPTIONS", "7", "7 OPTIONS x", "", "7OPTIONS"]
+        {
+            assert_eq!(cseq(wrong).err(), Some(Malformed::Invalid(HeaderName::CSeq)), "{wrong}");
+        }
+        assert_eq!(cseq("7 INVITE").err(), Some(Malformed::MethodMismatch));
+        assert_eq!(cseq("7 options").err(), Some(Malformed::MethodMismatch));
+    }
+
+    #[test]
+    fn bodies_end_where_content_length_says() {
+        let body = |header: &[&str], body: &str| {
+            let end = format!("\r\n{body}");
+            request(text("OPTIONS sip:b@h SIP/2.0", &[LINES, header].concat(), &end))
+        };
+        assert_eq!(body(&[], "all of it").unwrap().body(), b"all of it");
+        let cut = body(&["l: 3"], "abcINVITE sip:x SIP/2.0").unwrap();
+        assert_eq!((cut.body(), cut.bytes().ends_with(b"\r\n\r\nabc")), (&b"abc"[..], true));
+        assert_eq!(body(&["l: 3", "Content-Length : 003"], "abc").unwrap().body(), b"abc");
+        assert_eq!(body(&["l: 4"], "abc").err(), Some(Malformed::BodyTooShort));
+        assert_eq!(body(&["l: 3", "l: 2"], "abc").err(), Some(Malformed::ContentLengths));
+        for wrong in ["-1", "1e3", "", "3, 3", "99999999999999999999", "0x3", "3 3"] {
+            let line = format!("Content-Length: {wrong}");
+            let why = body(&[line.as_str()], "abc").err();
+            assert_eq!(why, Some(Malformed::ContentLength), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_message_ends_its_lines_in_one_way_only() {
+        let crlf = String::from_utf8(options(LINES).to_vec()).unwrap();
+        assert!(request(crlf.replace("\r\n", "\n").into()).is_ok());
+        for wrong in [
+            crlf.replace("h>\r\nCall", "h>\nCall"),
+            crlf.replace("x@h", "x\rX: y@h"),
+            crlf.replace("\r\n", "\n").replace("h>\nCall", "h>\r\nCall"),
+        ] {
+            let rejection = Request::try_from(Message::parse(wrong.into()).unwrap()).unwrap_err();
+            assert_eq!((rejection.why, rejection.status), (Malformed::LineEnd, 400));
+            assert!(rejection.is_answerable());
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_apart_from_what_is_a_bad_one() {
+        let parse = |bytes: &'static [u8]| Message::parse(Bytes::from_static(bytes)).err();
+        assert_eq!(parse(b"\r\n\r\n"), Some(Malformed::Empty));
+        assert_eq!(parse(b""), Some(Malformed::Empty));
+        for noise in [
+            &b"HELLO"[..],
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\0\0\0\0",
+            b"INVITE sip:a@h\r\n\r\n",
+            b" SIP/2.0\r\n\r\n",
+            b"IN,VITE sip:a SIP/2.0\r\n\r\n",
+            b"INVITE SIP/2.0\r\n",
+        ] {
+            assert_eq!(parse(noise), Some(Malformed::StartLine), "{}", noise.escape_ascii());
+        }
+        assert_eq!(parse(b"SIP/2.0 99 x\r\n\r\n"), Some(Malformed::StatusCode));
+        assert_eq!(parse(b"SIP/2.0 700 x\r\n\r\n"), Some(Malformed::StatusCode));
+        assert_eq!(parse(b"SIP/3.0 200 x\r\n\r\n"), Some(Malformed::Version));
+        assert!(Message::parse(Bytes::from_static(b"\r\n\nSIP/2.0 200\r\n\r\n")).is_ok());
+        let newer = request(text("OPTIONS sip:b@h SIP/7.0", LINES, "\r\n"));
+        assert_eq!(newer.err(), Some(Malformed::Version));
+    }
+
+    #[test]
+    fn every_limit_holds() {
+        let many = |count, line: &str| {
+            let lines: Vec<_> =
+                LINES.iter().copied().chain(std::iter::repeat_n(line, count)).collect();
+            request(options(&lines))
+        };
+        assert!(many(122, "X: y").is_ok());
+        assert_eq!(many(123, "X: y").err(), Some(Malformed::TooManyHeaders));
+        assert_eq!(many(63, "v: SIP/2.0/UDP h").unwrap().vias().count(), 64);
+        assert_eq!(many(64, "v: SIP/2.0/UDP h").err(), Some(Malformed::TooManyVias));
+        assert!(with(&format!("X: {}", "y".repeat(8_189))).is_ok());
+        assert_eq!(
+            with(&format!("X: {}", "y".repeat(8_190))).err(),
+            Some(Malformed::HeaderTooLong)
+        );
+        let folds = "\r\n y".repeat(3_000);
+        assert_eq!(with(&format!("X: y{folds}")).err(), Some(Malformed::HeaderTooLong));
+        assert_eq!(with(&format!("{}: y", "x".repeat(256))).err(), Some(Malformed::HeaderTooLong));
+        let long = Bytes::from(vec![b'a'; MAX_MESSAGE_BYTES + 1]);
+        assert_eq!(Message::parse(long).err(), Some(Malformed::TooLong));
+    }
+
+    #[test]
+    fn lines_that_are_no_headers_are_refused_and_known_names_are_not_forged() {
+        for wrong in ["no colon", "X Y: z", ": z", "To\0: z", "Ｔo: z", "X"] {
+            assert_eq!(with(wrong).err(), Some(Malformed::HeaderLine), "{wrong}");
+        }
+        let odd = with("Contact\t : <sip:a@h>").unwrap();
+        assert_eq!(odd.contact().unwrap().uri_bytes, b"sip:a@h");
+        assert_eq!(
+            with("Contact: <sip:a@h>, sip:b@h?x").err(),
+            Some(Malformed::Invalid(HeaderName::Contact))
+        );
+    }
+
+    #[test]
+    fn a_missing_last_line_is_forgiven_and_a_cut_one_is_not() {
+        let whole = options(LINES);
+        assert!(request(whole.slice(..whole.len() - 2)).is_ok());
+        assert_eq!(request(whole.slice(..whole.len() - 4)).err(), Some(Malformed::Truncated));
+        assert_eq!(request(whole.slice(..whole.len() - 6)).err(), Some(Malformed::Truncated));
+    }
+
+    #[test]
+    fn request_uris_with_blanks_brackets_or_headers_are_refused() {
+        for uri in [
+            "sip:b@h; lr",
+            " sip:b@h ",
+            "<sip:b@h>",
+            "sip:b@h?Route=%3Csip:h%3E",
+            "sip:2001:db8::10",
+            "b",
+        ] {
+            let bytes = text(&format!("OPTIONS {uri} SIP/2.0"), LINES, "\r\n");
+            assert_eq!(request(bytes).err(), Some(Malformed::RequestUri), "{uri}");
+        }
+        let trailing = text("OPTIONS sip:b@h SIP/2.0  ", LINES, "\r\n");
+        assert_eq!(request(trailing).unwrap().uri_bytes(), b"sip:b@h");
+    }
+
+    #[test]
+    fn responses_carry_their_numbers_and_phrases() {
+        let response = |start: &str| {
+            Response::try_from(Message::parse(text(start, LINES, "\r\n")).unwrap()).unwrap()
+        };
+        let ok = response("sip/2.0 200 \u{43e}\u{442}\u{43b}\u{438}\u{447}\u{43d}\u{43e} = ok");
+        assert_eq!((ok.status(), ok.is_success(), ok.cseq()), (200, true, (7, Method::Options)));
+        assert!(ok.reason().ends_with(b" = ok"));
+        assert!(response("SIP/2.0 100 ").is_provisional());
+        assert_eq!(response("SIP/2.0 486").reason(), b"");
+        let is_request = Message::parse(options(LINES)).unwrap();
+        assert_eq!(Response::try_from(is_request).err(), Some(Malformed::StartLine));
+    }
+
+    #[test]
+    fn acks_and_requests_without_via_are_never_answered() {
+        let ack = text("ACK sip:b@h SIP/2.0", &LINES[..2], "\r\n");
+        let rejection = Request::try_from(Message::parse(ack).unwrap()).unwrap_err();
+        assert!(!rejection.is_answerable());
+        let rejection = Request::try_from(Message::parse(options(&LINES[1..])).unwrap());
+        assert!(!rejection.unwrap_err().is_answerable());
+    }
+}

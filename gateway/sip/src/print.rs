@@ -365,3 +365,114 @@ const fn client_error(status: u16) -> &'static str {
         _ => "Bad Request",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Request;
+
+    fn source() -> SocketAddr {
+        "203.0.113.9:5080".parse().unwrap()
+    }
+
+    fn request(via: &str, rest: &str) -> Request {
+        let text = format!(
+            "INVITE sip:b@h SIP/2.0\r\nVia: {via}\r\nf: <sip:a@h>;tag=1\r\nt: \r\n <sip:b@h>\r\n\
+             i: x@h\r\nCSeq: 7 \r\n INVITE\r\n{rest}\r\n"
+        );
+        Request::try_from(Message::parse(text.into()).unwrap()).unwrap()
+    }
+
+    fn reply(request: &Request, status: u16, tag: Option<&str>) -> String {
+        let writer = Writer::reply_to(request, source(), status, None, tag).unwrap();
+        String::from_utf8(writer.finish(None).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_reply_echoes_what_finds_it_its_way_back() {
+        let request = request(
+            "SIP/2.0/UDP a.example;branch=z9hG4bKx",
+            "v: SIP/2.0/TCP b\r\nRecord-Route: <sip:p;lr>\r\n",
+        );
+        assert_eq!(
+            reply(&request, 180, Some("ours")),
+            "SIP/2.0 180 Ringing\r\n\
+             Via: SIP/2.0/UDP a.example;branch=z9hG4bKx;received=203.0.113.9\r\n\
+             Via: SIP/2.0/TCP b\r\n\
+             From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>;tag=ours\r\nCall-ID: x@h\r\n\
+             CSeq: 7 INVITE\r\nRecord-Route: <sip:p;lr>\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert!(!reply(&request, 486, Some("ours")).contains("Record-Route"));
+    }
+
+    #[test]
+    fn the_topmost_via_tells_where_the_packet_came_from_and_believes_no_claim() {
+        let stamped = |via: &str| {
+            let reply = reply(&request(via, ""), 100, None);
+            reply.split("\r\n").nth(1).unwrap().to_owned()
+        };
+        assert_eq!(stamped("SIP/2.0/UDP 203.0.113.9"), "Via: SIP/2.0/UDP 203.0.113.9");
+        assert_eq!(
+            stamped("SIP/2.0/UDP 203.0.113.9 ; RPORT ; branch=z9hG4bKx"),
+            "Via: SIP/2.0/UDP 203.0.113.9;RPORT=5080;branch=z9hG4bKx;received=203.0.113.9"
+        );
+        assert_eq!(
+            stamped("SIP/2.0/UDP a;received=192.0.2.66;rport=1;x=\"y;z\", SIP/2.0/TCP b ;rport"),
+            "Via: SIP/2.0/UDP a;rport=5080;x=\"y;z\";received=203.0.113.9, SIP/2.0/TCP b ;rport"
+        );
+        assert_eq!(
+            stamped("SIP/2.0/UDP [::ffff:203.0.113.9]"),
+            "Via: SIP/2.0/UDP [::ffff:203.0.113.9]"
+        );
+    }
+
+    #[test]
+    fn a_tag_is_added_once_and_only_where_it_belongs() {
+        let tagged = request("SIP/2.0/UDP a", "Timestamp: 54\r\n");
+        assert!(reply(&tagged, 100, None).contains("To: <sip:b@h>\r\n"));
+        assert!(reply(&tagged, 100, None).contains("Timestamp: 54\r\n"));
+        assert!(!reply(&tagged, 200, None).contains("Timestamp"));
+        let text = "BYE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nTo: sip:b@h;TAG=2\r\n\r\n";
+        let message = Message::parse(text.into()).unwrap();
+        let writer = Writer::reply_to(&message, source(), 481, Some("Gone"), Some("ours")).unwrap();
+        let reply = writer.finish(None).unwrap();
+        assert!(reply.windows(20).any(|part| part == b"To: sip:b@h;TAG=2\r\nC"));
+    }
+
+    #[test]
+    fn nothing_that_would_break_a_line_can_be_printed() {
+        let mut writer = Writer::request("INFO", b"sip:a@h").unwrap();
+        for value in ["a\rb", "a\nb", "a\0b", "\r\n", "a\r\nVia: x"] {
+            assert_eq!(writer.header(HeaderName::Subject, value).err(), Some(Unprintable::Value));
+        }
+        for name in ["", "X Y", "X:", "X\r\n", "\u{dc}"] {
+            assert_eq!(writer.extension(name, "v").err(), Some(Unprintable::Name));
+        }
+        assert_eq!(writer.header(HeaderName::Other, "v").err(), Some(Unprintable::Name));
+        writer.extension("X-Odd", "\u{fc} \t").unwrap().number(HeaderName::MaxForwards, 70);
+        let bytes = writer.finish(Some(("text/plain", b"a\r\n\0"))).unwrap();
+        assert_eq!(
+            bytes,
+            "INFO sip:a@h SIP/2.0\r\nX-Odd: \u{fc} \t\r\nMax-Forwards: 70\r\n\
+             Content-Type: text/plain\r\nContent-Length: 4\r\n\r\na\r\n\0"
+        );
+        assert_eq!(Writer::request("IN VITE", b"sip:h").err(), Some(Unprintable::Name));
+        assert_eq!(Writer::request("INVITE", b"sip:h SIP/2.0\r\n").err(), Some(Unprintable::Uri));
+        assert_eq!(Writer::response(99, None).err(), Some(Unprintable::Status));
+        assert_eq!(Writer::response(200, Some("a\nb")).err(), Some(Unprintable::Value));
+        let to = request("SIP/2.0/UDP a", "");
+        let tag = Writer::reply_to(&to, source(), 200, None, Some("a;b"));
+        assert_eq!(tag.err(), Some(Unprintable::Value));
+    }
+
+    #[test]
+    fn every_status_has_a_phrase() {
+        for status in 100..700 {
+            assert!(!reason_phrase(status).is_empty());
+        }
+        assert_eq!(
+            (reason_phrase(499), reason_phrase(199)),
+            ("Bad Request", "Early Dialog Terminated")
+        );
+    }
+}
