@@ -1,0 +1,617 @@
+//! The pump: the one task of a call that joins the media worker's port and the agent's link.
+//!
+//! ```text
+//!            ┌── tick (20 ms) ──► pull the caller's frames and keys into the uplink
+//!   wait for ┼── link readable ─► one message: audio, mark, clear → play-out queue
+//!            ├── link writable ─► the uplink's oldest, a batch at a time
+//!            ├── order ─────────► press a key, stop
+//!            └── deadline ──────► ping, stalled, silent, or a tick the worker did not send
+//!   then     feed the ring, return the marks whose time has come
+//! ```
+//!
+//! Nothing here waits for one thing alone. The next batch is written only when the one before has left the
+//! process, so that audio that waits, waits in the uplink, where the oldest can be dropped.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use media::codec::g711;
+use media::port::{AgentPort, Down, Full, Up};
+use media::{FRAME_MS, Frame};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use super::dialect::{AgentMessage, Dialect, Incoming, Opening, Warning, Wire};
+use super::link::{CLOSED_ABNORMALLY, Link, LinkError, LinkSettings};
+use super::playout::{FRAME_OCTETS, Playout};
+use super::uplink::{Item, Uplink};
+use super::{AgentEvent, End, LinkReport, MAX_ORDERS, Order};
+
+/// The call's audio as the pump needs it: [`AgentPort`], or a port a test can see both ends of.
+pub(super) trait Port {
+    fn pull(&mut self) -> Option<Up>;
+    fn push(&mut self, item: Down) -> Result<(), Full>;
+    fn room(&self) -> usize;
+    fn clear(&mut self);
+    fn pushed(&self) -> u64;
+    fn consumed(&self) -> u64;
+    fn played(&self) -> u64;
+    fn overruns(&self) -> u64;
+    fn is_closed(&self) -> bool;
+}
+
+impl Port for AgentPort {
+    fn pull(&mut self) -> Option<Up> {
+        self.pull()
+    }
+
+    fn push(&mut self, item: Down) -> Result<(), Full> {
+        self.push(item)
+    }
+
+    fn room(&self) -> usize {
+        self.room()
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+
+    fn pushed(&self) -> u64 {
+        self.pushed()
+    }
+
+    fn consumed(&self) -> u64 {
+        self.consumed()
+    }
+
+    fn played(&self) -> u64 {
+        self.played()
+    }
+
+    fn overruns(&self) -> u64 {
+        self.overruns()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+/// What ties a pump to the rest of the gateway.
+pub(super) struct Wiring {
+    pub(super) call: u64,
+    pub(super) wake: Arc<Notify>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) events: mpsc::Sender<(u64, AgentEvent)>,
+}
+
+/// One call's link at work.
+pub(super) struct Pump<P> {
+    link: Link,
+    dialect: Dialect,
+    port: P,
+    settings: LinkSettings,
+    playout: Playout,
+    uplink: Uplink,
+    intake: Intake,
+    /// Keys to press towards the caller that the ring had no room for yet.
+    keys: VecDeque<Down>,
+    pulse: Pulse,
+    /// Messages were given to the link that have not all left the process.
+    unflushed: bool,
+    /// The agent's audio of one message, reused.
+    audio: Vec<u8>,
+    /// The messages to the agent, written one after the other into the same memory.
+    scratch: BytesMut,
+    /// What the gateway should be told; at most one of each kind.
+    news: Vec<AgentEvent>,
+    heard: bool,
+    overruns: u64,
+    frames_sent: u64,
+    messages: u64,
+    warnings: [u64; Warning::ALL.len()],
+}
+
+impl<P: Port> Pump<P> {
+    pub(super) fn new(link: Link, dialect: Dialect, port: P, settings: LinkSettings) -> Pump<P> {
+        let limit = usize::try_from(settings.playout_limit_ms.saturating_mul(OCTETS_PER_MS));
+        let now = Instant::now();
+        Pump {
+            link,
+            dialect,
+            playout: Playout::new(limit.unwrap_or(usize::MAX), port.pushed()),
+            uplink: Uplink::new(settings.latency_limit_ms),
+            intake: Intake::new(now),
+            keys: VecDeque::new(),
+            pulse: Pulse::new(&settings, now),
+            unflushed: false,
+            audio: Vec::new(),
+            scratch: BytesMut::with_capacity(SCRATCH_OCTETS),
+            news: Vec::new(),
+            heard: false,
+            overruns: port.overruns(),
+            frames_sent: 0,
+            messages: 0,
+            warnings: [0; Warning::ALL.len()],
+            port,
+            settings,
+        }
+    }
+
+    /// Tells the agent about the call. What the caller said while there was no link is history.
+    pub(super) async fn open(&mut self, opening: &Opening) -> Result<(), LinkError> {
+        while self.port.pull().is_some() {}
+        self.overruns = self.port.overruns();
+        let budget = Duration::from_millis(self.settings.connect_timeout_ms);
+        let messages = self.dialect.open(opening, &mut self.scratch);
+        let send = async {
+            for wire in messages {
+                self.link
+                    .feed(into_message(wire)?)
+                    .await
+                    .map_err(|e| LinkError::of_open_link(&e))?;
+            }
+            self.link.flush().await.map_err(|e| LinkError::of_open_link(&e))
+        };
+        timeout(budget, send).await.unwrap_or(Err(LinkError::Timeout))?;
+        self.pulse = Pulse::new(&self.settings, Instant::now());
+        self.news.push(AgentEvent::Ready);
+        Ok(())
+    }
+
+    /// Runs the link to its end and says goodbye where there is somebody to say it to.
+    pub(super) async fn run(&mut self, mut wiring: Wiring) -> End {
+        let end = self.work(&mut wiring).await;
+        match end {
+            End::Stopped => self.say_goodbye().await,
+            End::Closed { .. } => self.play_tail(&mut wiring).await,
+            End::Lost(_) => {}
+        }
+        end
+    }
+
+    pub(super) fn report(&self) -> LinkReport {
+        LinkReport {
+            frames_sent: self.frames_sent,
+            frames_dropped: self.uplink.dropped_frames(),
+            played_ms: self.port.played() * u64::from(FRAME_MS),
+            refused_ms: self.playout.refused_octets() / OCTETS_PER_MS,
+            messages: self.messages,
+            warnings: self.warnings,
+        }
+    }
+
+    pub(super) fn into_port(self) -> P {
+        self.port
+    }
+
+    async fn work(&mut self, wiring: &mut Wiring) -> End {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            self.feed_ring();
+            self.tell_news(wiring);
+            if let Err(error) = self.pulse.check(Instant::now(), &mut self.uplink) {
+                return End::Lost(error);
+            }
+            let deadline = self.deadline(Instant::now());
+            if deadline < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                biased;
+                order = wiring.orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return End::Stopped,
+                },
+                () = wiring.wake.notified() => self.tick(Instant::now()),
+                message = poll_fn(|cx| self.poll_link(cx)) => match message {
+                    Ok(message) => if let Some(end) = self.take_in(message) { return end },
+                    Err(error) => return End::Lost(error),
+                },
+                () = timer.as_mut() => self.tick(Instant::now()),
+            }
+            if self.port.is_closed() {
+                return End::Stopped;
+            }
+        }
+    }
+
+    /// 20 ms have passed, or as good as.
+    fn tick(&mut self, now: Instant) {
+        self.intake.refill(now);
+        self.playout.tick();
+        let overruns = self.port.overruns();
+        self.uplink.skip(overruns - self.overruns);
+        self.overruns = overruns;
+        let dropped = self.uplink.dropped_frames();
+        while let Some(up) = self.port.pull() {
+            match up {
+                Up::Frame(frame) => self.uplink.push_frame(frame),
+                Up::Digit { digit, .. } => self.uplink.push_digit(digit),
+            }
+        }
+        if self.uplink.dropped_frames() > dropped {
+            self.warn(Warning::Behind);
+        }
+    }
+
+    /// Hands frames to the worker while it has few, and marks back to the agent.
+    fn feed_ring(&mut self) {
+        while self.port.room() > 0
+            && let Some(key) = self.keys.pop_front()
+        {
+            self.playout.skip_position();
+            // There is room: nobody else pushes.
+            let _ = self.port.push(key);
+        }
+        let consumed = self.port.consumed();
+        while self.port.room() > 0
+            && let Some(codes) = self.playout.next_frame(consumed)
+        {
+            let _ = self.port.push(Down::Frame(decode(&codes)));
+        }
+        while let Some(name) = self.playout.next_mark(consumed) {
+            self.uplink.push_mark(name);
+        }
+    }
+
+    /// Keys wait in front of the audio that is still in the play-out queue; more than can be meant are for
+    /// nobody.
+    fn obey(&mut self, order: Order) {
+        let Order::Press { digit, duration_ms } = order;
+        if self.keys.len() < MAX_ORDERS {
+            self.keys.push_back(Down::Digit { digit, duration_ms });
+        }
+    }
+
+    /// Takes one message of the agent. Returns how the link ends, if it does.
+    fn take_in(&mut self, message: Message) -> Option<End> {
+        self.pulse.heard(Instant::now());
+        self.intake.spend(message.len());
+        match message {
+            Message::Text(text) => self.apply(Incoming::Text(&text)),
+            Message::Binary(bytes) => self.apply(Incoming::Binary(&bytes)),
+            Message::Close(frame) => {
+                let code = frame.map_or(CLOSED_WITHOUT_CODE, |frame| frame.code.into());
+                return Some(End::Closed { code });
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+        None
+    }
+
+    fn apply(&mut self, message: Incoming<'_>) {
+        self.audio.clear();
+        let message = match self.dialect.decode(message, &mut self.audio) {
+            Ok(message) => message,
+            Err(warning) => return self.warn(warning),
+        };
+        self.messages += 1;
+        match message {
+            AgentMessage::Audio => self.play(),
+            AgentMessage::Mark(name) => {
+                if self.playout.mark(&name).is_err() {
+                    self.warn(Warning::MarksFull);
+                }
+            }
+            AgentMessage::Clear => {
+                self.port.clear();
+                for name in self.playout.clear() {
+                    self.uplink.push_mark(name);
+                }
+            }
+            AgentMessage::Hangup => self.news.push(AgentEvent::Hangup),
+        }
+    }
+
+    fn play(&mut self) {
+        if self.playout.push(&self.audio) < self.audio.len() {
+            self.warn(Warning::QueueFull);
+        }
+        if !self.heard && !self.audio.is_empty() {
+            self.heard = true;
+            self.news.push(AgentEvent::FirstAudio);
+        }
+        self.audio.shrink_to(KEPT_AUDIO_OCTETS);
+    }
+
+    fn warn(&mut self, warning: Warning) {
+        let kinds = Warning::ALL.iter().zip(&mut self.warnings);
+        for (_, count) in kinds.filter(|(kind, _)| **kind == warning) {
+            *count += 1;
+            if *count == 1 {
+                self.news.push(AgentEvent::Warning(warning));
+            }
+        }
+    }
+
+    /// What does not fit into the gateway's queue now is told at the next tick.
+    fn tell_news(&mut self, wiring: &Wiring) {
+        let told = self
+            .news
+            .iter()
+            .take_while(|news| wiring.events.try_send((wiring.call, **news)).is_ok());
+        let told = told.count();
+        self.news.drain(..told);
+    }
+
+    /// Writes what the link takes and reads the next message.
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, LinkError>> {
+        let sent = self.poll_send(cx);
+        if self.intake.is_spent() {
+            sent?;
+            return Poll::Pending;
+        }
+        // A close frame that came before the socket broke says more than the broken socket.
+        match Pin::new(&mut self.link).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => Poll::Ready(Ok(message)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(LinkError::of_open_link(&error))),
+            Poll::Ready(None) => Poll::Ready(Err(LinkError::Closed { code: CLOSED_ABNORMALLY })),
+            Poll::Pending => {
+                sent?;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Gives the link one batch after the other while it takes them.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        loop {
+            if self.unflushed {
+                match Pin::new(&mut self.link).poll_flush(cx) {
+                    Poll::Ready(result) => result.map_err(|e| LinkError::of_open_link(&e))?,
+                    Poll::Pending => {
+                        self.pulse.blocked(Instant::now());
+                        return Ok(());
+                    }
+                }
+                self.unflushed = false;
+                self.pulse.unblocked();
+            }
+            if self.uplink.len() == 0 {
+                return Ok(());
+            }
+            self.send_batch()?;
+        }
+    }
+
+    fn send_batch(&mut self) -> Result<(), LinkError> {
+        let mut octets = 0;
+        while octets < BATCH_OCTETS
+            && let Some(item) = self.uplink.pop()
+        {
+            let Some(message) = self.message(item)? else { continue };
+            octets += message.len();
+            self.unflushed = true;
+            let given = Pin::new(&mut self.link).start_send(message);
+            given.map_err(|e| LinkError::of_open_link(&e))?;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, item: Item) -> Result<Option<Message>, LinkError> {
+        let scratch = &mut self.scratch;
+        let wire = match item {
+            Item::Frame { frame, elapsed_ms } => {
+                self.frames_sent += 1;
+                Some(self.dialect.audio(&frame, elapsed_ms, scratch))
+            }
+            Item::Digit(digit) => self.dialect.digit(digit, scratch),
+            Item::Mark(name) => self.dialect.mark(&name, scratch),
+            Item::Stop => self.dialect.stop(scratch),
+            Item::Ping => return Ok(Some(Message::Ping(Bytes::new()))),
+        };
+        wire.map(into_message).transpose()
+    }
+
+    /// When to look again if nothing happens before.
+    fn deadline(&self, now: Instant) -> Instant {
+        let next = self.pulse.deadline(now);
+        let unfinished = self.intake.is_spent()
+            || !self.news.is_empty()
+            || !self.keys.is_empty()
+            || self.playout.is_busy(self.port.consumed());
+        if unfinished { next.min(now + LATE_TICK) } else { next }
+    }
+
+    /// Sends `stop`, closes, and waits for the agent to close, all within `close_timeout_ms`.
+    async fn say_goodbye(&mut self) {
+        self.uplink.push_stop();
+        let budget = Duration::from_millis(self.settings.close_timeout_ms);
+        let goodbye = async {
+            poll_fn(|cx| match self.poll_send(cx) {
+                Ok(()) if self.unflushed => Poll::Pending,
+                result => Poll::Ready(result),
+            })
+            .await
+            .ok()?;
+            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+            self.link.close(Some(normal)).await.ok()?;
+            while let Some(Ok(_)) = self.link.next().await {}
+            Some(())
+        };
+        // An agent that does not answer is left behind: its socket closes with the pump.
+        let _ = timeout(budget, goodbye).await;
+    }
+
+    /// The agent has hung up and meant it: its last words are still heard, as long as the worker plays them.
+    async fn play_tail(&mut self, wiring: &mut Wiring) {
+        let goodbye = self.link.flush();
+        let _ = timeout(Duration::from_millis(self.settings.close_timeout_ms), goodbye).await;
+        let end = Instant::now() + Duration::from_millis(self.settings.tail_timeout_ms);
+        let (mut consumed, mut since) = (self.port.consumed(), Instant::now());
+        loop {
+            self.tick(Instant::now());
+            self.feed_ring();
+            self.tell_news(wiring);
+            let now = Instant::now();
+            if self.port.consumed() > consumed {
+                (consumed, since) = (self.port.consumed(), now);
+            }
+            let stuck = now.duration_since(since) >= STUCK_TAIL || self.port.is_closed();
+            if stuck || now >= end || !self.playout.is_busy(consumed) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                order = wiring.orders.recv() => if order.is_none() { return },
+                () = wiring.wake.notified() => {}
+                () = sleep_until((now + LATE_TICK).min(end)) => {}
+            }
+        }
+    }
+}
+
+/// Whether the agent lives: reads what it is sent, and gives a sign when asked.
+#[derive(Debug)]
+struct Pulse {
+    stall: Duration,
+    /// Interval and timeout of the heartbeat, unless it is switched off.
+    heartbeat: Option<(Duration, Duration)>,
+    heard: Instant,
+    asked: Instant,
+    blocked: Option<Instant>,
+}
+
+impl Pulse {
+    fn new(settings: &LinkSettings, now: Instant) -> Pulse {
+        let interval = Duration::from_millis(settings.heartbeat_interval_ms);
+        let patience = Duration::from_millis(settings.heartbeat_timeout_ms);
+        Pulse {
+            stall: Duration::from_millis(settings.stall_timeout_ms),
+            heartbeat: (!interval.is_zero()).then_some((interval, patience)),
+            heard: now,
+            asked: now,
+            blocked: None,
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    fn blocked(&mut self, now: Instant) {
+        self.blocked.get_or_insert(now);
+    }
+
+    fn unblocked(&mut self) {
+        self.blocked = None;
+    }
+
+    /// Asks for a sign of life when one is due.
+    fn check(&mut self, now: Instant, uplink: &mut Uplink) -> Result<(), LinkError> {
+        if self.blocked.is_some_and(|since| now >= since + self.stall) {
+            return Err(LinkError::Stalled);
+        }
+        let Some((interval, patience)) = self.heartbeat else { return Ok(()) };
+        if now >= self.heard + patience {
+            return Err(LinkError::Silent);
+        }
+        if now >= self.heard.max(self.asked) + interval {
+            self.asked = now;
+            uplink.push_ping();
+        }
+        Ok(())
+    }
+
+    fn deadline(&self, now: Instant) -> Instant {
+        let stalled = self.blocked.map(|since| since + self.stall);
+        let silent = self.heartbeat.map(|(interval, patience)| {
+            (self.heard + patience).min(self.heard.max(self.asked) + interval)
+        });
+        [stalled, silent].into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+}
+
+/// How much an agent may say at a time: a token bucket over the octets of its messages, so that one that
+/// floods costs a bounded share of a core. Only reading pauses; the sender is held back by TCP.
+#[derive(Debug)]
+struct Intake {
+    octets: usize,
+    filled: Instant,
+}
+
+impl Intake {
+    fn new(now: Instant) -> Intake {
+        Intake { octets: BURST_OCTETS, filled: now }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed_ms = now.duration_since(self.filled).as_millis();
+        let passed_ms = usize::try_from(passed_ms).unwrap_or(usize::MAX);
+        if passed_ms > 0 {
+            self.filled = now;
+            let earned = passed_ms.saturating_mul(INTAKE_OCTETS_PER_MS);
+            self.octets = self.octets.saturating_add(earned).min(BURST_OCTETS);
+        }
+    }
+
+    fn spend(&mut self, octets: usize) {
+        self.octets = self.octets.saturating_sub(octets.max(LEAST_MESSAGE_OCTETS));
+    }
+
+    fn is_spent(&self) -> bool {
+        self.octets == 0
+    }
+}
+
+fn decode(codes: &[u8; FRAME_OCTETS]) -> Frame {
+    let mut frame = Frame::SILENCE;
+    for (sample, code) in frame.samples.iter_mut().zip(codes) {
+        *sample = g711::ulaw_decode(*code);
+    }
+    frame
+}
+
+fn into_message(wire: Wire) -> Result<Message, LinkError> {
+    match wire {
+        Wire::Text(bytes) => {
+            Utf8Bytes::try_from(bytes).map(Message::Text).map_err(|_| LinkError::Protocol)
+        }
+        Wire::Binary(bytes) => Ok(Message::Binary(bytes)),
+    }
+}
+
+/// Octets of µ-law per millisecond.
+const OCTETS_PER_MS: u64 = 8;
+
+/// About 200 ms of audio messages: what may be between the uplink and the kernel.
+const BATCH_OCTETS: usize = 4 * 1024;
+
+/// Room for a batch, so that its memory is reused and not taken anew.
+const SCRATCH_OCTETS: usize = 8 * 1024;
+
+/// Memory kept for the audio of the next message.
+const KEPT_AUDIO_OCTETS: usize = 16 * 1024;
+
+/// A tick the worker did not send, for calls that have something to do: twice 20 ms, so that the worker's own
+/// comes first.
+const LATE_TICK: Duration = Duration::from_millis(40);
+
+/// Ring not consumed for so long while it should be: nobody plays the tail.
+const STUCK_TAIL: Duration = Duration::from_millis(200);
+
+/// Deadline of a call without deadlines.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Ten minutes of audio in base64 may come as fast as the network carries it.
+const BURST_OCTETS: usize = 8 * 1024 * 1024;
+
+/// After that, about a hundred times as fast as it can be heard.
+const INTAKE_OCTETS_PER_MS: usize = 1024;
+
+/// What handling a message costs even if it is empty, in octets of audio that cost the same.
+const LEAST_MESSAGE_OCTETS: usize = 64;
+
+/// No code in the close frame (RFC 6455 §7.1.5).
+const CLOSED_WITHOUT_CODE: u16 = 1005;
