@@ -1,3 +1,26 @@
-//! Skeleton.
+//! What customers and operators configure: settings, the resource model, the store and the REST API.
+//!
+//! ```text
+//!            settings                     what the operator configures, once
+//!               |
+//! REST API -> store -> snapshot -> calls  what customers configure, at any time
+//!               ^                    |
+//!               +----- journal <-----+    what calls leave behind
+//! ```
+//!
+//! This crate knows nothing of SIP or audio. Calls read an immutable [`snapshot`] and write to a
+//! bounded [`journal`], so that nothing in a call ever waits for the database; what the API asks of
+//! live calls goes through the one trait in [`calls`].
+
+pub mod calls;
+pub mod clock;
+pub mod credential;
+pub mod ids;
+pub mod journal;
 pub mod limits;
+pub mod model;
+pub mod seal;
+pub mod secret;
 pub mod settings;
+pub mod snapshot;
+pub mod store;

@@ -1,0 +1,308 @@
+//! What calls write: a bounded queue in front of the store, so that no call ever waits for a disk.
+//!
+//! ```text
+//! calls --record()--> [ conversations | decisions ] --JournalWriter--> store
+//! ```
+//!
+//! [`Journal::record`] never blocks. The writer takes entries in order, many at a time, and keeps
+//! trying a batch while the database is locked, full or gone; a batch counts as queued until it is
+//! durable.
+//!
+//! When the queue is full, decisions go first: a new one is dropped, and an entry about a
+//! conversation pushes the oldest queued one out. The end of a conversation is never lost: admitting
+//! its beginning reserves a place for its end, and a beginning for which there is no such place is not
+//! admitted. All that is dropped is counted.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::ids::ConversationId;
+use crate::model::{Conversation, ConversationChange, ConversationClose, Decision};
+use crate::store::{Store, StoreError};
+
+/// Entries written in one transaction.
+const BATCH: usize = 256;
+
+/// Pauses between attempts while the store is unavailable, in milliseconds.
+const PAUSE_FIRST_MS: u64 = 20;
+const PAUSE_MAX_MS: u64 = 1_000;
+
+/// How often an idle writer looks after the store, in milliseconds.
+const IDLE_MS: u64 = 30_000;
+
+/// Something that happened to a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A conversation began.
+    ConversationOpened(Box<Conversation>),
+    /// It moved on.
+    ConversationChanged(ConversationChange),
+    /// It ended. Only the first end counts.
+    ConversationClosed(Box<ConversationClose>),
+    /// An INVITE was refused.
+    Decision(Box<Decision>),
+}
+
+/// The journal's figures, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalStats {
+    /// Entries that are not durable yet.
+    pub queued: usize,
+    /// Entries made durable since the start.
+    pub written: u64,
+    /// Decisions dropped because the queue was full.
+    pub dropped_decisions: u64,
+    /// Conversation entries dropped because the queue was full.
+    pub dropped_conversations: u64,
+    /// Entries dropped because the store would never take them.
+    pub unwritable: u64,
+    /// Whether the store is unavailable at the moment.
+    pub stalled: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    conversations: VecDeque<Entry>,
+    decisions: VecDeque<Entry>,
+    /// Conversations whose beginning was admitted, and whose end has its place reserved.
+    open: HashSet<ConversationId>,
+    /// Entries the writer has taken and not yet made durable.
+    in_flight: usize,
+    finished: bool,
+    stats: JournalStats,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Rung when there is something to write, or nothing more to come.
+    bell: Notify,
+    capacity: usize,
+}
+
+/// Where calls record. Clones record in the same journal.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+/// The other end: the task that writes.
+pub struct JournalWriter(Arc<Shared>);
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("stats", &self.stats()).finish()
+    }
+}
+
+impl std::fmt::Debug for JournalWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JournalWriter")
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    /// A journal that holds at most `capacity` entries. A conversation takes up to three at a time, so
+    /// four times the most calls is ample.
+    #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "a journal and its writer are made together")]
+    pub fn new(capacity: usize) -> (Self, JournalWriter) {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            bell: Notify::new(),
+            capacity: capacity.max(2), // a beginning and its end
+        });
+        (Self(Arc::clone(&shared)), JournalWriter(shared))
+    }
+
+    /// Records something. Never waits; what happens when the queue is full is said above.
+    pub fn record(&self, entry: Entry) {
+        self.0.queue().admit(entry, self.0.capacity);
+        self.0.bell.notify_one();
+    }
+
+    /// Says that nothing more will come: the writer ends when all is written.
+    pub fn finish(&self) {
+        self.0.queue().finished = true;
+        self.0.bell.notify_one();
+    }
+
+    /// The figures of this moment.
+    #[must_use]
+    pub fn stats(&self) -> JournalStats {
+        let queue = self.0.queue();
+        JournalStats { queued: queue.len(), ..queue.stats }
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.conversations.len() + self.decisions.len() + self.in_flight
+    }
+
+    /// Places taken or promised.
+    fn taken(&self) -> usize {
+        self.len() + self.open.len()
+    }
+
+    /// Makes sure of `places` free places, at the cost of the oldest decisions.
+    fn make_room(&mut self, places: usize, capacity: usize) -> bool {
+        while self.taken() + places > capacity {
+            if self.decisions.pop_front().is_none() {
+                return false;
+            }
+            self.stats.dropped_decisions += 1;
+        }
+        true
+    }
+
+    fn admit(&mut self, entry: Entry, capacity: usize) {
+        match &entry {
+            Entry::Decision(_) => {
+                if self.taken() < capacity {
+                    self.decisions.push_back(entry);
+                } else {
+                    self.stats.dropped_decisions += 1;
+                }
+            }
+            Entry::ConversationOpened(conversation) => {
+                let id = conversation.id;
+                if self.make_room(2, capacity) {
+                    self.open.insert(id);
+                    self.conversations.push_back(entry);
+                } else {
+                    self.stats.dropped_conversations += 1;
+                }
+            }
+            Entry::ConversationClosed(close) if self.open.remove(&close.id) => {
+                self.conversations.push_back(entry); // in the place that was reserved
+            }
+            Entry::ConversationChanged(_) | Entry::ConversationClosed(_) => {
+                if self.make_room(1, capacity) {
+                    self.conversations.push_back(entry);
+                } else {
+                    self.stats.dropped_conversations += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes the next batch: conversations before decisions, each in order.
+    fn take(&mut self, batch: &mut Vec<Entry>) {
+        let conversations = self.conversations.len().min(BATCH);
+        batch.extend(self.conversations.drain(..conversations));
+        let decisions = self.decisions.len().min(BATCH - conversations);
+        batch.extend(self.decisions.drain(..decisions));
+        self.in_flight = batch.len();
+    }
+}
+
+impl JournalWriter {
+    /// First closes what a crash left open, then writes until [`Journal::finish`] and all is written.
+    /// Waits for a database that is unavailable for as long as it takes.
+    pub async fn run(self, store: Store) {
+        self.close_left_open(&store).await;
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let finished = {
+                let mut queue = self.0.queue();
+                queue.take(&mut batch);
+                queue.finished
+            };
+            if !batch.is_empty() {
+                self.write(&store, &mut batch).await;
+            } else if finished {
+                break;
+            } else {
+                self.wait(&store).await;
+            }
+        }
+        look_after(&store).await;
+    }
+
+    async fn close_left_open(&self, store: &Store) {
+        let mut pause = PAUSE_FIRST_MS;
+        loop {
+            match store.close_left_open().await {
+                Ok(0) => return,
+                Ok(closed) => {
+                    tracing::warn!(closed, "conversations left open by a crash were closed");
+                    return;
+                }
+                Err(StoreError::Unavailable(_)) => pause = rest(pause).await,
+                Err(error) => {
+                    tracing::error!(%error, "conversations left open by a crash stay open");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for the bell; meanwhile looks after the store now and then.
+    async fn wait(&self, store: &Store) {
+        let bell = self.0.bell.notified();
+        if tokio::time::timeout(Duration::from_millis(IDLE_MS), bell).await.is_err() {
+            look_after(store).await;
+        }
+    }
+
+    /// Makes a batch durable, and empties it.
+    async fn write(&self, store: &Store, batch: &mut Vec<Entry>) {
+        if !self.try_write(store, batch).await {
+            // One of them is unwritable: write each alone, and do without that one.
+            for entry in &*batch {
+                if !self.try_write(store, std::slice::from_ref(entry)).await {
+                    tracing::error!(?entry, "an entry of the journal cannot be written");
+                    let mut queue = self.0.queue();
+                    queue.stats.unwritable += 1;
+                    queue.in_flight = queue.in_flight.saturating_sub(1);
+                }
+            }
+        }
+        batch.clear();
+    }
+
+    /// Writes entries, waiting as long as the store is unavailable; says whether they are durable.
+    async fn try_write(&self, store: &Store, entries: &[Entry]) -> bool {
+        let mut pause = PAUSE_FIRST_MS;
+        loop {
+            match store.write_entries(entries).await {
+                Ok(()) => {
+                    let mut queue = self.0.queue();
+                    queue.stats.stalled = false;
+                    queue.stats.written += u64::try_from(entries.len()).unwrap_or(u64::MAX);
+                    queue.in_flight = queue.in_flight.saturating_sub(entries.len());
+                    return true;
+                }
+                Err(StoreError::Unavailable(why)) => {
+                    if !std::mem::replace(&mut self.0.queue().stats.stalled, true) {
+                        tracing::warn!(%why, "the journal waits for the store");
+                    }
+                    pause = rest(pause).await;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// What the store wants done now and then. Nothing here is lost by failing.
+async fn look_after(store: &Store) {
+    for outcome in [store.flush_last_used().await, store.refresh_if_stale().await] {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the store could not be looked after");
+        }
+    }
+}
+
+/// Pauses, and returns the next, longer pause.
+async fn rest(pause_ms: u64) -> u64 {
+    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    (pause_ms * 2).min(PAUSE_MAX_MS)
+}

@@ -1,0 +1,295 @@
+//! Conversations: the records of calls.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
+
+/// Who started a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The other party.
+    Inbound,
+    /// The agent.
+    Outbound,
+}
+
+/// What a conversation is held over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// SIP.
+    #[default]
+    Telephone,
+    /// A browser.
+    Webrtc,
+    /// Electronic mail.
+    Email,
+    /// Text messages.
+    Text,
+}
+
+/// How far a conversation has come.
+///
+/// ```text
+/// token_created -> triggered -> ringing -> in_progress -> completed | transferred | failed
+///                     |            |
+///                     +------------+--> cancelled | unanswered | failed | completed | transferred
+/// ```
+///
+/// It only moves to the right, and never out of the last column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConversationStatus {
+    /// A browser was let in and has not come yet.
+    TokenCreated,
+    /// Started; an outbound call waits to be placed.
+    Triggered,
+    /// Ringing.
+    Ringing,
+    /// Answered.
+    InProgress,
+    /// Ended normally.
+    Completed,
+    /// Ended by an error.
+    Failed,
+    /// Cancelled before it was answered.
+    Cancelled,
+    /// Handed to another destination.
+    Transferred,
+    /// Never answered.
+    Unanswered,
+}
+
+impl ConversationStatus {
+    /// Whether it is over; what is over never changes.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        self.stage() == 4
+    }
+
+    /// Whether it may be followed by `next`: only forward, and never out of the end.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        self.stage() < next.stage()
+    }
+
+    const fn stage(self) -> u8 {
+        match self {
+            Self::TokenCreated => 0,
+            Self::Triggered => 1,
+            Self::Ringing => 2,
+            Self::InProgress => 3,
+            Self::Completed
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Transferred
+            | Self::Unanswered => 4,
+        }
+    }
+}
+
+/// How and by whom a conversation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndReason {
+    /// A stable word, the same in the SIP reply, the metric and the record.
+    #[schema(value_type = String)]
+    pub code: Cow<'static, str>,
+    /// Who ended it: `caller`, `callee`, `agent`, `carrier`, `gateway`, `operator`.
+    #[schema(value_type = String)]
+    pub party: Cow<'static, str>,
+    /// The SIP status that said so, if one did.
+    pub sip_code: Option<u16>,
+}
+
+impl EndReason {
+    /// What is written about a call that was up when the gateway died.
+    #[must_use]
+    pub const fn gateway_crash() -> Self {
+        Self {
+            code: Cow::Borrowed("gateway_crash"),
+            party: Cow::Borrowed("gateway"),
+            sip_code: None,
+        }
+    }
+}
+
+/// An agent, in a record about something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentName {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name today.
+    pub name: String,
+}
+
+/// A conversation, as the API returns it to those who may see all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Conversation {
+    /// Its id.
+    pub id: ConversationId,
+    /// Its owner.
+    pub organization_id: OrganisationId,
+    /// Who started it.
+    pub direction: Direction,
+    /// What it is held over.
+    pub channel: Channel,
+    /// How far it has come.
+    pub status: ConversationStatus,
+    /// The other party: for telephone, their number.
+    pub user_id: String,
+    /// The agent.
+    pub agent_id: Option<AgentId>,
+    /// Its version.
+    pub agent_version_id: Option<AgentVersionId>,
+    /// The agent side's number.
+    pub agent_number: Option<String>,
+    /// The widget it came through: none are served here.
+    pub web_widget_id: Option<String>,
+    /// The trunk that carried it.
+    pub trunk_id: Option<TrunkId>,
+    /// The carrier leg's Call-ID (RFC 3261 section 8.1.1.4).
+    pub trunk_call_id: Option<String>,
+    /// Whole seconds from answer to end; `null` if never answered.
+    pub duration: Option<i64>,
+    /// How often the other party spoke.
+    pub user_turn_count: Option<i64>,
+    /// The agent, spelled out; filled in when read.
+    pub agent: Option<AgentName>,
+    /// How it ended.
+    pub end_reason: Option<EndReason>,
+    /// Loss, jitter and opinion score of its audio.
+    #[schema(value_type = Option<Object>)]
+    pub quality: Option<Value>,
+    /// What it was about. Sensitive.
+    pub summary: Option<String>,
+    /// What the agent was told beforehand. Sensitive.
+    pub initial_context: Option<String>,
+    /// The customer's own data. Sensitive.
+    #[schema(value_type = Option<Object>)]
+    pub custom_metadata: Option<Value>,
+    /// The transcript. Sensitive.
+    #[schema(value_type = Option<Object>)]
+    pub conversation: Option<Value>,
+    /// The recording. Sensitive.
+    #[schema(value_type = Option<Object>)]
+    pub recording_details: Option<Value>,
+    /// When it was answered.
+    pub answered_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When it started; unique among conversations.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Conversation {
+    /// The fields that only `conversations:read_sensitive` shows.
+    pub const SENSITIVE: &[&str] =
+        &["summary", "initial_context", "custom_metadata", "conversation", "recording_details"];
+
+    /// A telephone call that has just begun, with nothing known but this.
+    #[must_use]
+    pub fn begun(organization_id: OrganisationId, direction: Direction, at: Timestamp) -> Self {
+        Self {
+            id: ConversationId::random(),
+            organization_id,
+            direction,
+            channel: Channel::Telephone,
+            status: match direction {
+                Direction::Inbound => ConversationStatus::Ringing,
+                Direction::Outbound => ConversationStatus::Triggered,
+            },
+            user_id: String::new(),
+            agent_id: None,
+            agent_version_id: None,
+            agent_number: None,
+            web_widget_id: None,
+            trunk_id: None,
+            trunk_call_id: None,
+            duration: None,
+            user_turn_count: None,
+            agent: None,
+            end_reason: None,
+            quality: None,
+            summary: None,
+            initial_context: None,
+            custom_metadata: None,
+            conversation: None,
+            recording_details: None,
+            answered_at: None,
+            ended_at: None,
+            created_at: at,
+            updated_at: at,
+        }
+    }
+}
+
+/// A conversation moves on. What would move it backward changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationChange {
+    /// Which one.
+    pub id: ConversationId,
+    /// Where to; never a terminal status, which [`ConversationClose`] alone writes.
+    pub status: ConversationStatus,
+    /// When it was answered, if this is that change.
+    pub answered_at: Option<Timestamp>,
+    /// When this happened.
+    pub at: Timestamp,
+}
+
+/// A conversation ends. Only the first end counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConversationClose {
+    /// Which one.
+    pub id: ConversationId,
+    /// How it ended: a terminal status.
+    pub status: ConversationStatus,
+    /// How, and by whom.
+    pub end_reason: EndReason,
+    /// Whole seconds from answer to end; `None` if never answered.
+    pub duration_s: Option<i64>,
+    /// Loss, jitter and opinion score of its audio.
+    pub quality: Option<Value>,
+    /// When it ended.
+    pub closed_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConversationStatus::{self, *};
+
+    #[test]
+    fn a_status_only_moves_forward_and_never_out_of_the_end() {
+        let all = [
+            TokenCreated,
+            Triggered,
+            Ringing,
+            InProgress,
+            Completed,
+            Failed,
+            Cancelled,
+            Transferred,
+            Unanswered,
+        ];
+        for from in all {
+            assert!(!from.may_become(from));
+            for to in all.into_iter().filter(|_| from.is_terminal()) {
+                assert!(!from.may_become(to), "{from:?} -> {to:?}");
+            }
+        }
+        assert!(Ringing.may_become(InProgress) && !InProgress.may_become(Ringing));
+        assert!(Triggered.may_become(Cancelled));
+        assert_eq!(serde_json::to_string(&InProgress).unwrap(), "\"in_progress\"");
+        assert_eq!(
+            serde_json::from_str::<ConversationStatus>("\"unanswered\"").unwrap(),
+            Unanswered
+        );
+    }
+}

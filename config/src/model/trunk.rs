@@ -1,0 +1,418 @@
+//! Trunks: one relation to one carrier or PBX.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::{Invalid, check_name, check_token, hidden, present};
+use crate::clock::Timestamp;
+use crate::ids::{OrganisationId, TrunkId};
+use crate::secret::Secret;
+
+/// Whether a trunk's audio is encrypted (SDES-SRTP, RFC 4568).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+pub enum MediaEncryption {
+    /// Never; an offer of nothing but SRTP is refused.
+    #[default]
+    #[serde(rename = "SIP_MEDIA_ENCRYPT_DISABLE", alias = "NONE", alias = "DISABLE")]
+    Disable,
+    /// As the other side offers.
+    #[serde(rename = "SIP_MEDIA_ENCRYPT_ALLOW", alias = "ALLOW")]
+    Allow,
+    /// Always; an offer without usable SRTP is refused.
+    #[serde(rename = "SIP_MEDIA_ENCRYPT_REQUIRE", alias = "REQUIRE")]
+    Require,
+}
+
+/// What carries SIP to a carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+pub enum Transport {
+    /// Datagrams.
+    #[default]
+    #[serde(rename = "SIP_TRANSPORT_UDP", alias = "UDP")]
+    Udp,
+    /// A TCP connection.
+    #[serde(rename = "SIP_TRANSPORT_TCP", alias = "TCP")]
+    Tcp,
+    /// A TLS connection.
+    #[serde(rename = "SIP_TRANSPORT_TLS", alias = "TLS")]
+    Tls,
+}
+
+/// How a call is handed to another number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferMode {
+    /// The gateway dials the new number itself and bridges the two.
+    #[default]
+    Bridge,
+    /// The carrier is asked to (REFER, RFC 3515).
+    Refer,
+}
+
+/// An audio codec a trunk may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Codec {
+    /// G.711 mu-law.
+    #[serde(rename = "PCMU")]
+    Pcmu,
+    /// G.711 A-law.
+    #[serde(rename = "PCMA")]
+    Pcma,
+}
+
+/// One entry of `allowed_addresses`: an address or a network, returned as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedAddress {
+    text: String,
+    network: IpNet,
+}
+
+impl AllowedAddress {
+    /// Reads an IPv4 or IPv6 address or CIDR block. Host names are refused: a name's owner could
+    /// move the permission.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address.to_canonical()),
+            Err(_) => text.parse::<IpNet>().ok()?.trunc(),
+        };
+        Some(Self { text: text.to_owned(), network })
+    }
+
+    /// The addresses it permits; a single address is a network of one.
+    #[must_use]
+    pub const fn network(&self) -> IpNet {
+        self.network
+    }
+}
+
+impl fmt::Display for AllowedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for AllowedAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+/// Drops empty strings; an empty list is no restriction, like `null`.
+fn addresses<'de, D>(deserializer: D) -> Result<Option<Vec<AllowedAddress>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+    let list = texts
+        .iter()
+        .filter(|text| !text.trim().is_empty())
+        .map(|text| {
+            AllowedAddress::parse(text)
+                .ok_or_else(|| D::Error::custom("must hold only IP addresses and CIDR blocks"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((!list.is_empty()).then_some(list))
+}
+
+/// How calls come in over a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct InboundConfig {
+    /// Noise suppression on the caller's audio.
+    #[serde(default)]
+    pub enable_noise_cancellation: bool,
+    /// Whether the audio is encrypted.
+    #[serde(default)]
+    pub media_encryption: MediaEncryption,
+    /// Source addresses that may call; `null` is everyone.
+    #[serde(default, deserialize_with = "addresses")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub allowed_addresses: Option<Vec<AllowedAddress>>,
+    /// Digest user that callers must authenticate as (RFC 8760), unique over all trunks.
+    #[serde(default)]
+    pub auth_username: Option<String>,
+    /// Its password. Write-only; absent or `null` keeps the stored one.
+    #[serde(default, serialize_with = "hidden")]
+    #[schema(write_only, value_type = Option<String>)]
+    pub auth_password: Option<Secret<String>>,
+    /// Whether a password is stored.
+    #[serde(default, skip_deserializing)]
+    #[schema(read_only)]
+    pub auth_password_set: bool,
+    /// Most calls at a time; one more is answered 503.
+    #[serde(default)]
+    pub max_concurrent_calls: Option<u32>,
+    /// Most new calls in any second; one more is answered 503.
+    #[serde(default)]
+    pub calls_per_second: Option<u32>,
+}
+
+impl InboundConfig {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        match (&self.auth_username, &self.auth_password) {
+            (Some(name), _) => check_token("inbound_config.auth_username", name)?,
+            (None, Some(_)) => {
+                let message = "must be given with auth_password";
+                return Err(Invalid::new("inbound_config.auth_username", message));
+            }
+            (None, None) => {}
+        }
+        check_password("inbound_config.auth_password", self.auth_password.as_ref())?;
+        for (field, limit) in [
+            ("inbound_config.max_concurrent_calls", self.max_concurrent_calls),
+            ("inbound_config.calls_per_second", self.calls_per_second),
+        ] {
+            if limit == Some(0) {
+                return Err(Invalid::new(field, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How calls go out over a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutboundConfig {
+    /// The carrier's host or domain, with an optional port; no scheme.
+    pub address: String,
+    /// Digest user at the carrier.
+    pub auth_username: String,
+    /// Its password. Write-only; absent or `null` keeps the stored one.
+    #[serde(default, serialize_with = "hidden")]
+    #[schema(write_only, value_type = Option<String>)]
+    pub auth_password: Option<Secret<String>>,
+    /// Whether a password is stored.
+    #[serde(default, skip_deserializing)]
+    #[schema(read_only)]
+    pub auth_password_set: bool,
+    /// What carries SIP to the carrier.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Whether the audio is encrypted.
+    #[serde(default)]
+    pub media_encryption: MediaEncryption,
+    /// User part of From, when the carrier wants other than the number.
+    #[serde(default)]
+    pub from_user: Option<String>,
+    /// Host part of From, when the carrier wants other than our own.
+    #[serde(default)]
+    pub from_host: Option<String>,
+    /// Whether to register with the carrier (RFC 3261 section 10).
+    #[serde(default)]
+    pub register: bool,
+    /// How calls are handed on.
+    #[serde(default)]
+    pub transfer_mode: TransferMode,
+    /// Codecs to offer, best first; `null` is the gateway's own order.
+    #[serde(default)]
+    pub codecs: Option<Vec<Codec>>,
+    /// How long to let the callee ring, in seconds; `null` is the gateway's setting.
+    #[serde(default)]
+    pub ring_timeout_seconds: Option<u32>,
+    /// How long a call may last, in seconds; `null` is the gateway's setting.
+    #[serde(default)]
+    pub max_duration_seconds: Option<u32>,
+}
+
+impl OutboundConfig {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        check_host("outbound_config.address", &self.address)?;
+        check_token("outbound_config.auth_username", &self.auth_username)?;
+        check_password("outbound_config.auth_password", self.auth_password.as_ref())?;
+        if let Some(user) = &self.from_user {
+            check_token("outbound_config.from_user", user)?;
+        }
+        if let Some(host) = &self.from_host {
+            check_host("outbound_config.from_host", host)?;
+        }
+        if self.codecs.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Invalid::new("outbound_config.codecs", "must not be empty"));
+        }
+        for (field, seconds) in [
+            ("outbound_config.ring_timeout_seconds", self.ring_timeout_seconds),
+            ("outbound_config.max_duration_seconds", self.max_duration_seconds),
+        ] {
+            if seconds == Some(0) {
+                return Err(Invalid::new(field, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is not `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
+    check_name(field, host)?;
+    let fits =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+    if !host.chars().all(fits) || host.to_ascii_lowercase().starts_with("sip") && host.contains(':')
+    {
+        let message = "must be a host name or address with an optional port, and no scheme";
+        return Err(Invalid::new(field, message));
+    }
+    Ok(())
+}
+
+fn check_password(field: &'static str, password: Option<&Secret<String>>) -> Result<(), Invalid> {
+    match password.map(|password| password.expose()) {
+        Some(text) if text.is_empty() => Err(Invalid::new(field, "must not be empty")),
+        Some(text) if text.len() > 1_024 => Err(Invalid::new(field, "must be at most 1024 bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// A trunk, as the API returns it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Trunk {
+    /// Its id.
+    pub id: TrunkId,
+    /// Its owner.
+    pub organization_id: OrganisationId,
+    /// Its name, for people.
+    pub name: String,
+    /// Set when the platform runs it; then it is read-only here.
+    pub managed_account_id: Option<String>,
+    /// How calls come in; `null` is all defaults.
+    pub inbound_config: Option<InboundConfig>,
+    /// How calls go out; `null` is not at all.
+    pub outbound_config: Option<OutboundConfig>,
+    /// Where the customer points their carrier: unique to this trunk.
+    pub inbound_uri: String,
+    /// When it was made; unique among trunks.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A trunk to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct NewTrunk {
+    /// Its name, for people.
+    pub name: String,
+    /// How calls come in.
+    #[serde(default)]
+    pub inbound_config: Option<InboundConfig>,
+    /// How calls go out.
+    #[serde(default)]
+    pub outbound_config: Option<OutboundConfig>,
+}
+
+impl NewTrunk {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        check_name("name", &self.name)?;
+        self.inbound_config.as_ref().map_or(Ok(()), InboundConfig::validate)?;
+        self.outbound_config.as_ref().map_or(Ok(()), OutboundConfig::validate)
+    }
+}
+
+/// A change to a trunk: an absent key leaves things as they are, `null` removes a config, and a
+/// config that is given replaces the stored one whole (but for an absent password, which stays).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
+pub struct TrunkChange {
+    /// A new name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A new way in, or none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<InboundConfig>)]
+    pub inbound_config: Option<Option<InboundConfig>>,
+    /// A new way out, or none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<OutboundConfig>)]
+    pub outbound_config: Option<Option<OutboundConfig>>,
+}
+
+impl TrunkChange {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.name.as_ref().map_or(Ok(()), |name| check_name("name", name))?;
+        self.inbound_config.iter().flatten().try_for_each(InboundConfig::validate)?;
+        self.outbound_config.iter().flatten().try_for_each(OutboundConfig::validate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn short_names_are_read_and_long_ones_written() {
+        let config: InboundConfig =
+            serde_json::from_value(json!({"media_encryption": "REQUIRE"})).unwrap();
+        assert_eq!(config.media_encryption, MediaEncryption::Require);
+        let text = serde_json::to_value(&config).unwrap();
+        assert_eq!(text["media_encryption"], "SIP_MEDIA_ENCRYPT_REQUIRE");
+        assert_eq!(serde_json::from_value::<Transport>(json!("TLS")).unwrap(), Transport::Tls);
+    }
+
+    #[test]
+    fn empty_addresses_vanish_and_an_empty_list_is_no_restriction() {
+        let read = |list| {
+            serde_json::from_value::<InboundConfig>(json!({"allowed_addresses": list}))
+                .map(|config| config.allowed_addresses)
+        };
+        assert_eq!(read(json!(["", " "])).unwrap(), None);
+        assert_eq!(read(json!(null)).unwrap(), None);
+        let list = read(json!(["192.0.2.7", "", "2001:db8::/32"])).unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&list).unwrap(), json!(["192.0.2.7", "2001:db8::/32"]));
+        assert_eq!(list[0].network().to_string(), "192.0.2.7/32");
+        assert!(read(json!(["carrier.example.com"])).is_err());
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_address() {
+        let address = AllowedAddress::parse("::ffff:192.0.2.7").unwrap();
+        assert_eq!(address.network().to_string(), "192.0.2.7/32");
+    }
+
+    #[test]
+    fn a_password_goes_in_and_never_out() {
+        let config: InboundConfig = serde_json::from_value(
+            json!({"auth_username": "pbx", "auth_password": "canary", "auth_password_set": true}),
+        )
+        .unwrap();
+        assert!(!config.auth_password_set, "the flag is ours to set");
+        assert_eq!(config.auth_password.as_ref().unwrap().expose(), "canary");
+        assert!(!serde_json::to_string(&config).unwrap().contains("canary"));
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_change_tells_absent_from_null() {
+        let change: TrunkChange = serde_json::from_value(json!({"inbound_config": null})).unwrap();
+        assert_eq!(change.inbound_config, Some(None));
+        assert_eq!(change.outbound_config, None);
+    }
+
+    #[test]
+    fn an_outbound_address_is_a_bare_host() {
+        for good in ["sip.carrier.example", "192.0.2.1:5080", "[2001:db8::1]:5061", "sipgate.de"] {
+            assert_eq!(check_host("address", good), Ok(()), "{good}");
+        }
+        for bad in ["", "sip:carrier.example", "sips:h", "a b", "u@h", "h;transport=tcp", "h\r\n"] {
+            assert!(check_host("address", bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! What calls read instead of the database: everything that decides about a call, in memory.
+//!
+//! A [`Snapshot`] never changes. A write that matters to calls builds the next one and swaps it whole,
+//! so that a call sees either all of a change or nothing of it, and waits for neither disk nor lock.
+//! Every question is a hash look-up; which trunks admit an address is one look-up for each prefix
+//! length in use.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
+use crate::model::{MediaEncryption, OutboundConfig, Runtime};
+use crate::secret::Secret;
+
+/// A phone number and where its calls go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberRoute {
+    /// The number in E.164 form.
+    pub number: Box<str>,
+    /// Its owner.
+    pub organization_id: OrganisationId,
+    /// The trunk that carries it.
+    pub trunk_id: TrunkId,
+    /// The version that answers calls to it.
+    pub inbound_version: Option<AgentVersionId>,
+    /// The version that dials from it.
+    pub outbound_version: Option<AgentVersionId>,
+    /// Whether other agents may show it as their number.
+    pub outbound_shareable: bool,
+}
+
+/// Digest credentials, unsealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestUser {
+    /// The user, unique over all trunks.
+    pub username: Box<str>,
+    /// The password.
+    pub password: Secret<String>,
+}
+
+/// How calls go out over a trunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundRoute {
+    /// The configuration, without the password.
+    pub config: OutboundConfig,
+    /// The password, unsealed.
+    pub password: Secret<String>,
+}
+
+/// A trunk, as calls need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkRoute {
+    /// Its id.
+    pub id: TrunkId,
+    /// Its owner.
+    pub organization_id: OrganisationId,
+    /// Its name.
+    pub name: Box<str>,
+    /// What names it in a Request-URI.
+    pub slug: Box<str>,
+    /// Whether the platform runs it.
+    pub managed: bool,
+    /// Noise suppression on the caller's audio.
+    pub noise_cancellation: bool,
+    /// Whether the audio is encrypted.
+    pub encryption: MediaEncryption,
+    /// Who may call; `None` is everyone.
+    pub allowed: Option<Vec<IpNet>>,
+    /// The credentials callers must show, if they must.
+    pub digest: Option<DigestUser>,
+    /// Most calls at a time.
+    pub max_concurrent_calls: Option<u32>,
+    /// Most new calls in any second.
+    pub calls_per_second: Option<u32>,
+    /// How calls go out, if they do.
+    pub outbound: Option<OutboundRoute>,
+}
+
+impl TrunkRoute {
+    /// Whether calls can go out over it.
+    #[must_use]
+    pub const fn has_outbound(&self) -> bool {
+        self.outbound.is_some()
+    }
+
+    /// Whether a source address may call: always, if the trunk names no addresses.
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.allowed.as_ref().is_none_or(|list| list.iter().any(|net| net.contains(&source)))
+    }
+}
+
+/// An agent, as calls need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRoute {
+    /// Its id.
+    pub id: AgentId,
+    /// Its owner.
+    pub organization_id: OrganisationId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Whether it takes calls.
+    pub active: bool,
+    /// Whether it answers at its SIP URI.
+    pub deployed_as_sip: bool,
+    /// What answers there: the highest published version.
+    pub latest_published: Option<AgentVersionId>,
+}
+
+/// A published version, as calls need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRoute {
+    /// Its id.
+    pub id: AgentVersionId,
+    /// Its agent.
+    pub agent_id: AgentId,
+    /// Its number within the agent.
+    pub version: u32,
+    /// Where its conversations run; the default if its config does not say.
+    pub runtime: Runtime,
+    /// Whether it is published; drafts are not in a snapshot.
+    pub published: bool,
+}
+
+/// An organisation, as calls need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrganisationRoute {
+    /// Its id.
+    pub id: OrganisationId,
+    /// Its name.
+    pub name: Box<str>,
+}
+
+/// Everything that decides about a call, at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    organisations: HashMap<OrganisationId, OrganisationRoute>,
+    numbers: HashMap<Box<str>, NumberRoute>,
+    trunks: HashMap<TrunkId, TrunkRoute>,
+    slugs: HashMap<Box<str>, TrunkId>,
+    digest_users: HashMap<Box<str>, Vec<TrunkId>>,
+    has_open_digest_trunk: bool,
+    addresses: AddressTable,
+    agents: HashMap<AgentId, AgentRoute>,
+    versions: HashMap<AgentVersionId, VersionRoute>,
+}
+
+/// The rows that a snapshot is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) organisations: Vec<OrganisationRoute>,
+    pub(crate) numbers: Vec<NumberRoute>,
+    pub(crate) trunks: Vec<TrunkRoute>,
+    pub(crate) agents: Vec<AgentRoute>,
+    pub(crate) versions: Vec<VersionRoute>,
+}
+
+impl Snapshot {
+    pub(crate) fn build(rows: Rows) -> Self {
+        let mut snapshot = Self::default();
+        for trunk in &rows.trunks {
+            snapshot.slugs.insert(trunk.slug.clone(), trunk.id);
+            if let Some(digest) = &trunk.digest {
+                let users = snapshot.digest_users.entry(digest.username.clone()).or_default();
+                users.push(trunk.id);
+                snapshot.has_open_digest_trunk |= trunk.allowed.is_none();
+            }
+            for network in trunk.allowed.iter().flatten() {
+                snapshot.addresses.insert(*network, trunk.id);
+            }
+        }
+        let mut agents: HashMap<_, _> =
+            rows.agents.into_iter().map(|agent| (agent.id, agent)).collect();
+        let mut highest: HashMap<AgentId, u32> = HashMap::new();
+        for version in &rows.versions {
+            let highest = highest.entry(version.agent_id).or_default();
+            if let Some(agent) = agents.get_mut(&version.agent_id)
+                && version.version > *highest
+            {
+                *highest = version.version;
+                agent.latest_published = Some(version.id);
+            }
+        }
+        snapshot.agents = agents;
+        snapshot.trunks = rows.trunks.into_iter().map(|trunk| (trunk.id, trunk)).collect();
+        snapshot.versions = rows.versions.into_iter().map(|row| (row.id, row)).collect();
+        snapshot.numbers = rows.numbers.into_iter().map(|row| (row.number.clone(), row)).collect();
+        snapshot.organisations = rows.organisations.into_iter().map(|row| (row.id, row)).collect();
+        snapshot.addresses.sort();
+        snapshot
+    }
+
+    /// The route of a number in E.164 form.
+    #[must_use]
+    pub fn number(&self, e164: &str) -> Option<&NumberRoute> {
+        self.numbers.get(e164)
+    }
+
+    /// A trunk.
+    #[must_use]
+    pub fn trunk(&self, id: TrunkId) -> Option<&TrunkRoute> {
+        self.trunks.get(&id)
+    }
+
+    /// The trunk that a Request-URI names. Slugs are lower case, as host names compare.
+    #[must_use]
+    pub fn trunk_by_slug(&self, slug: &str) -> Option<&TrunkRoute> {
+        self.trunk(*self.slugs.get(slug)?)
+    }
+
+    /// The trunks that name this source address among those they allow, the narrowest prefix first.
+    /// Trunks open to everyone are not among them.
+    #[must_use]
+    pub fn trunks_allowing(&self, source: IpAddr) -> Vec<&TrunkRoute> {
+        let mut found = Vec::new();
+        for id in self.addresses.lookup(source.to_canonical()) {
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        found.into_iter().filter_map(|id| self.trunk(id)).collect()
+    }
+
+    /// Whether any trunk that asks for credentials takes calls from everywhere: only then is it any
+    /// use to challenge a stranger.
+    #[must_use]
+    pub const fn has_open_digest_trunk(&self) -> bool {
+        self.has_open_digest_trunk
+    }
+
+    /// The trunks with these digest credentials: at most one, since writing a second is refused.
+    #[must_use]
+    pub fn digest_user(&self, username: &str) -> Vec<&TrunkRoute> {
+        let ids = self.digest_users.get(username).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| self.trunk(*id)).collect()
+    }
+
+    /// An agent.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<&AgentRoute> {
+        self.agents.get(&id)
+    }
+
+    /// A published version.
+    #[must_use]
+    pub fn version(&self, id: AgentVersionId) -> Option<&VersionRoute> {
+        self.versions.get(&id)
+    }
+
+    /// An organisation.
+    #[must_use]
+    pub fn organisation(&self, id: OrganisationId) -> Option<&OrganisationRoute> {
+        self.organisations.get(&id)
+    }
+
+    /// How many numbers and trunks it holds, for the metrics.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.numbers.len(), self.trunks.len())
+    }
+}
+
+/// Which trunks name which networks: for each prefix length in use, narrowest first, a map from the
+/// network's address.
+#[derive(Debug, Default)]
+struct AddressTable {
+    by_length: Vec<(u8, HashMap<IpAddr, Vec<TrunkId>>)>,
+}
+
+impl AddressTable {
+    fn insert(&mut self, network: IpNet, trunk: TrunkId) {
+        let length = network.prefix_len();
+        let position = match self.by_length.iter().position(|(at, _)| *at == length) {
+            Some(position) => position,
+            None => {
+                self.by_length.push((length, HashMap::new()));
+                self.by_length.len() - 1
+            }
+        };
+        if let Some((_, networks)) = self.by_length.get_mut(position) {
+            networks.entry(network.network()).or_default().push(trunk);
+        }
+    }
+
+    fn sort(&mut self) {
+        self.by_length.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    }
+
+    fn lookup(&self, source: IpAddr) -> impl Iterator<Item = TrunkId> {
+        self.by_length.iter().flat_map(move |(length, networks)| {
+            let network = IpNet::new(source, *length).ok().map(|net| net.network());
+            network.and_then(|network| networks.get(&network)).into_iter().flatten().copied()
+        })
+    }
+}
+
+/// Where the present snapshot is to be had. Clones see the same.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotHandle(Arc<ArcSwap<Snapshot>>);
+
+impl SnapshotHandle {
+    /// The present snapshot; it stays as it is for as long as it is held.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn swap(&self, snapshot: Snapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trunk(name: &str, allowed: &[&str]) -> TrunkRoute {
+        TrunkRoute {
+            id: TrunkId::random(),
+            organization_id: OrganisationId::random(),
+            name: name.into(),
+            slug: name.into(),
+            managed: false,
+            noise_cancellation: false,
+            encryption: MediaEncryption::Disable,
+            allowed: (!allowed.is_empty())
+                .then(|| allowed.iter().map(|net| net.parse().unwrap()).collect()),
+            digest: None,
+            max_concurrent_calls: None,
+            calls_per_second: None,
+            outbound: None,
+        }
+    }
+
+    fn snapshot(trunks: Vec<TrunkRoute>) -> Snapshot {
+        Snapshot::build(Rows { trunks, ..Rows::default() })
+    }
+
+    fn allowing(snapshot: &Snapshot, source: &str) -> Vec<String> {
+        let found = snapshot.trunks_allowing(source.parse().unwrap());
+        found.iter().map(|trunk| trunk.name.to_string()).collect()
+    }
+
+    #[test]
+    fn the_narrowest_prefix_comes_first_and_open_trunks_not_at_all() {
+        let snapshot = snapshot(vec![
+            trunk("open", &[]),
+            trunk("wide", &["10.0.0.0/8", "2001:db8::/32"]),
+            trunk("narrow", &["10.1.2.0/24", "10.1.2.3/32"]),
+            trunk("other", &["192.0.2.0/24"]),
+        ]);
+        assert_eq!(allowing(&snapshot, "10.1.2.3"), ["narrow", "wide"]);
+        assert_eq!(allowing(&snapshot, "10.9.9.9"), ["wide"]);
+        assert_eq!(allowing(&snapshot, "2001:db8::1"), ["wide"]);
+        assert_eq!(allowing(&snapshot, "::ffff:192.0.2.9"), ["other"]);
+        assert!(allowing(&snapshot, "203.0.113.1").is_empty());
+    }
+
+    #[test]
+    fn a_trunk_admits_what_it_names_or_everyone() {
+        let (open, closed) = (trunk("open", &[]), trunk("closed", &["192.0.2.0/24"]));
+        assert!(open.admits("203.0.113.1".parse().unwrap()));
+        assert!(closed.admits("::ffff:192.0.2.1".parse().unwrap()));
+        assert!(!closed.admits("203.0.113.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_stranger_is_worth_a_challenge_only_if_a_digest_trunk_is_open() {
+        let digest =
+            |name: &str| Some(DigestUser { username: name.into(), password: Secret::from("x") });
+        let closed = TrunkRoute { digest: digest("a"), ..trunk("a", &["192.0.2.1/32"]) };
+        let open = TrunkRoute { digest: digest("b"), ..trunk("b", &[]) };
+        assert!(!snapshot(vec![closed.clone(), trunk("c", &[])]).has_open_digest_trunk());
+        let both = snapshot(vec![closed, open]);
+        assert!(both.has_open_digest_trunk());
+        assert_eq!(both.digest_user("b").len(), 1);
+        assert!(both.digest_user("c").is_empty());
+    }
+
+    #[test]
+    fn the_latest_published_version_is_the_highest() {
+        let agent = AgentRoute {
+            id: AgentId::random(),
+            organization_id: OrganisationId::random(),
+            name: "a".into(),
+            active: true,
+            deployed_as_sip: false,
+            latest_published: None,
+        };
+        let version = |number| VersionRoute {
+            id: AgentVersionId::random(),
+            agent_id: agent.id,
+            version: number,
+            runtime: Runtime::default(),
+            published: true,
+        };
+        let versions = vec![version(2), version(10), version(9)];
+        let highest = versions[1].id;
+        let rows = Rows { agents: vec![agent.clone()], versions, ..Rows::default() };
+        let snapshot = Snapshot::build(rows);
+        assert_eq!(snapshot.agent(agent.id).unwrap().latest_published, Some(highest));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_held_does_not_change() {
+        let handle = SnapshotHandle::default();
+        let held = handle.load();
+        handle.swap(snapshot(vec![trunk("t", &[])]));
+        assert!(held.trunk_by_slug("t").is_none());
+        assert!(handle.clone().load().trunk_by_slug("t").is_some());
+    }
+}

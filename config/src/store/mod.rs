@@ -1,0 +1,265 @@
+//! The store: what customers configured and what calls left behind, behind verbs.
+//!
+//! Verbs are methods of [`Store`], one file per noun. Those that touch an organisation's rows take a
+//! [`ScopedTo`](crate::credential::ScopedTo) and never look beyond it; a row of another organisation
+//! is as absent as one that never was. SQL stands nowhere but in this folder, so that another
+//! database is another set of files behind the same verbs.
+//!
+//! Invariants:
+//! - a write that matters to calls has swapped the [snapshot](crate::snapshot) before its verb returns,
+//!   even if the caller went away in between;
+//! - one connection writes, and takes the write lock first (`BEGIN IMMEDIATE`), so a transaction that
+//!   has begun is never turned away half-way; readers never wait for it (write-ahead log);
+//! - `created_at` is unique per table, so that it can be a cursor;
+//! - nobody waits for a locked database longer than [`BUSY_BUDGET_MS`]; then it is
+//!   [`StoreError::Unavailable`].
+
+mod agents;
+mod conversations;
+mod database;
+mod decisions;
+mod entries;
+mod keys;
+mod numbers;
+mod organisations;
+mod publish;
+mod routes;
+mod rows;
+mod trunks;
+mod versions;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::Mutex;
+
+pub use database::BUSY_BUDGET_MS;
+
+use crate::clock::{Clock, Timestamp};
+use crate::model::{Invalid, SipHost};
+use crate::seal::{SealError, Sealer};
+use crate::snapshot::SnapshotHandle;
+use database::Database;
+use keys::{KeyEntry, KeyTable};
+
+/// What a store needs to know beside where its database is.
+#[derive(Debug)]
+pub struct StoreOptions {
+    /// Seals and opens passwords.
+    pub sealer: Sealer,
+    /// The host in inbound and agent URIs.
+    pub sip_host: SipHost,
+    /// What rows are stamped with.
+    pub clock: Clock,
+    /// The node whose calls these are; only its own are closed after a crash.
+    pub node: String,
+    /// Most phone numbers of an organisation that has no limit of its own.
+    pub max_phone_numbers: u32,
+    /// Decision records kept for each organisation, and as many for callers nobody could place.
+    pub decisions_kept: u32,
+}
+
+impl StoreOptions {
+    /// The usual options: node `trunkline`, 100 numbers and 10,000 decisions per organisation, the
+    /// system's clock.
+    #[must_use]
+    pub fn new(sealer: Sealer, sip_host: &str) -> Self {
+        Self {
+            sealer,
+            sip_host: SipHost::new(sip_host),
+            clock: Clock::system(),
+            node: "trunkline".to_owned(),
+            max_phone_numbers: 100,
+            decisions_kept: 10_000,
+        }
+    }
+}
+
+/// Why a verb did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No such row, or none of this organisation (404).
+    #[error("{0} not found")]
+    NotFound(String),
+    /// Another row or this row's state is in the way (409).
+    #[error("{0}")]
+    Conflict(String),
+    /// Well-formed and against a rule (400).
+    #[error("{0}")]
+    Refused(String),
+    /// Not well-formed (422).
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The database cannot be used at this moment; nothing is wrong with the request (503).
+    #[error("the store is unavailable: {0}")]
+    Unavailable(Unavailable),
+    /// The store is at fault (500); the log says more.
+    #[error("the store failed")]
+    Fault,
+}
+
+impl StoreError {
+    fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound(what.into())
+    }
+
+    fn refused(why: impl Into<String>) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
+/// Why the database cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Somebody else holds it.
+    #[error("busy")]
+    Busy,
+    /// The disk is full.
+    #[error("storage_full")]
+    StorageFull,
+    /// The disk or the file fails.
+    #[error("storage_failed")]
+    StorageFailed,
+}
+
+impl From<SealError> for StoreError {
+    fn from(error: SealError) -> Self {
+        tracing::error!(%error, "is the seal key file the one this database was written with?");
+        Self::Fault
+    }
+}
+
+/// The store. Clones share everything.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    db: Database,
+    options: StoreOptions,
+    keys: KeyTable,
+    snapshot: SnapshotHandle,
+    /// Writes committed that matter to calls.
+    written: AtomicU64,
+    /// How many of them the snapshot has in it; held while it is rebuilt.
+    loaded: Mutex<u64>,
+}
+
+/// What is to be done once a transaction is durable, whoever still waits for it.
+enum After {
+    /// Nothing that is kept in memory has changed.
+    Nothing,
+    /// Calls must see it.
+    Routes,
+    /// A key is good from now on.
+    KeyAdded(Box<KeyEntry>),
+    /// A key is no longer good.
+    KeyRevoked(crate::ids::KeyId),
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("node", &self.0.options.node).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database at `url` (`sqlite:<path>`, or `sqlite::memory:` for one that is forgotten),
+    /// making it and bringing its tables up to date as needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a URL of another kind; otherwise as the database fails.
+    pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let db = Database::open(url).await?;
+        let store = Self(Arc::new(Inner {
+            db,
+            options,
+            keys: KeyTable::default(),
+            snapshot: SnapshotHandle::default(),
+            written: AtomicU64::new(1),
+            loaded: Mutex::new(0),
+        }));
+        store.load_keys().await?;
+        store.fail_left_generations().await?;
+        store.refresh_if_stale().await?;
+        Ok(store)
+    }
+
+    /// What calls read: always the present snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> SnapshotHandle {
+        self.0.snapshot.clone()
+    }
+
+    /// Whether the database answers. Costs one trivial query; for health checks.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.0.db.check().await
+    }
+
+    /// Rebuilds the snapshot if a write could not.
+    ///
+    /// # Errors
+    /// As the database fails; the old snapshot stays.
+    pub async fn refresh_if_stale(&self) -> Result<(), StoreError> {
+        let written = self.0.written.load(Ordering::Acquire);
+        let mut loaded = self.0.loaded.lock().await;
+        if *loaded >= written {
+            return Ok(());
+        }
+        // Read again under the lock: one rebuild serves all that were committed before it began.
+        let written = self.0.written.load(Ordering::Acquire);
+        let snapshot = self.load_snapshot().await?;
+        self.0.snapshot.swap(snapshot);
+        *loaded = written;
+        Ok(())
+    }
+
+    /// Writes what is in memory only (when keys were last used), then closes the database.
+    pub async fn close(&self) {
+        if let Err(error) = self.flush_last_used().await {
+            tracing::warn!(%error, "when keys were last used is lost");
+        }
+        self.0.db.close().await;
+    }
+
+    async fn routes_changed(&self) -> Result<(), StoreError> {
+        self.0.written.fetch_add(1, Ordering::AcqRel);
+        self.refresh_if_stale().await
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.options.clock.now()
+    }
+
+    /// Commits, and does what follows from it. Both happen even if the caller is dropped meanwhile:
+    /// an HTTP client that hangs up must not leave calls with a stale snapshot.
+    async fn commit(
+        &self,
+        tx: Transaction<'static, Sqlite>,
+        after: After,
+    ) -> Result<(), StoreError> {
+        let store = self.clone();
+        let finish = tokio::spawn(async move {
+            tx.commit().await?;
+            match after {
+                After::Nothing => Ok(()),
+                After::KeyAdded(entry) => {
+                    store.0.keys.insert(*entry);
+                    Ok(())
+                }
+                After::KeyRevoked(id) => {
+                    store.0.keys.remove(id);
+                    Ok(())
+                }
+                After::Routes => store.routes_changed().await,
+            }
+        });
+        finish.await.unwrap_or(Err(StoreError::Fault))
+    }
+}

@@ -1,0 +1,120 @@
+//! Verbs on organisations, and the first start.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Sqlite, Transaction};
+
+use super::rows::{free_stamp, parsed, raw, time};
+use super::{After, Store, StoreError};
+use crate::credential::{Grants, Operator, ScopedTo};
+use crate::ids::OrganisationId;
+use crate::model::{Invalid, NewApiKey, Organisation, Page};
+use crate::secret::Secret;
+
+const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM organisations WHERE created_at = ?)";
+
+impl Store {
+    /// On a store without organisations, makes one and an `ak_` key for it that is also the
+    /// operator's. `None` if there are any.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn bootstrap(&self) -> Result<Option<(Organisation, Secret<String>)>, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let any = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT 1 FROM organisations)")
+            .fetch_one(&mut *tx)
+            .await?;
+        if any {
+            return Ok(None);
+        }
+        let organisation = self.insert_organisation(&mut tx, "default", None).await?;
+        let new = NewApiKey {
+            name: "first key".to_owned(),
+            expires_at: None,
+            grants: Grants::bootstrap(),
+        };
+        let (entry, _, text) = self.insert_key(&mut tx, organisation.id, &new).await?;
+        self.commit(tx, After::KeyAdded(Box::new(entry))).await?;
+        self.routes_changed().await?;
+        Ok(Some((organisation, text)))
+    }
+
+    /// Makes an organisation.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for an empty or oversized name.
+    pub async fn create_organisation(
+        &self,
+        _by: &Operator,
+        name: &str,
+        max_phone_numbers: Option<u32>,
+    ) -> Result<Organisation, StoreError> {
+        if name.trim().is_empty() || name.len() > 255 {
+            return Err(Invalid::new("name", "must be 1 to 255 bytes").into());
+        }
+        let mut tx = self.0.db.write().await?;
+        let organisation = self.insert_organisation(&mut tx, name, max_phone_numbers).await?;
+        self.commit(tx, After::Routes).await?;
+        Ok(organisation)
+    }
+
+    /// One's own organisation.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it is gone.
+    pub async fn organisation(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+    ) -> Result<Organisation, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        let row = sqlx::query("SELECT * FROM organisations WHERE id = ?")
+            .bind(scope.organisation().to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+        row.as_ref().map(from_row).ok_or_else(|| StoreError::not_found("Organization"))?
+    }
+
+    /// All organisations, newest first.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn organisations(
+        &self,
+        _by: &Operator,
+        page: Page,
+    ) -> Result<Vec<Organisation>, StoreError> {
+        let mut query = sqlx::QueryBuilder::new("SELECT t.* FROM organisations t WHERE 1");
+        super::rows::paged(&mut query, page);
+        let mut tx = self.0.db.read().await?;
+        query.build().fetch_all(&mut *tx).await?.iter().map(from_row).collect()
+    }
+
+    async fn insert_organisation(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        name: &str,
+        max_phone_numbers: Option<u32>,
+    ) -> Result<Organisation, StoreError> {
+        let id = OrganisationId::random();
+        let at = free_stamp(tx, TAKEN, self.now()).await?;
+        sqlx::query("INSERT INTO organisations VALUES (?, ?, ?, ?, ?)")
+            .bind(id.to_string())
+            .bind(name)
+            .bind(max_phone_numbers)
+            .bind(at.micros())
+            .bind(at.micros())
+            .execute(&mut **tx)
+            .await?;
+        let name = name.to_owned();
+        Ok(Organisation { id, name, max_phone_numbers, created_at: at, updated_at: at })
+    }
+}
+
+fn from_row(row: &SqliteRow) -> Result<Organisation, StoreError> {
+    Ok(Organisation {
+        id: parsed(row, "id")?,
+        name: raw(row, "name")?,
+        max_phone_numbers: raw(row, "max_phone_numbers")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}

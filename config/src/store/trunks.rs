@@ -1,0 +1,389 @@
+//! Verbs on trunks.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, Transaction};
+
+use super::rows::{
+    and_holds, and_period, free_stamp, json_opt, paged, parsed, raw, time, to_json_opt,
+};
+use super::{After, Store, StoreError};
+use crate::credential::ScopedTo;
+use crate::ids::{OrganisationId, TrunkId};
+use crate::model::{
+    InboundConfig, Invalid, NewTrunk, OutboundConfig, Page, Trunk, TrunkChange, TrunkFilter,
+};
+use crate::secret::Secret;
+
+const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM trunks WHERE created_at = ?)";
+
+/// A slug is this letter, so that it is never taken for a number, and as many symbols.
+const SLUG_FIRST: char = 't';
+const SLUG_SYMBOLS: usize = 10;
+/// 32 symbols that are not mistaken for one another when read aloud or typed.
+const SLUG_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// What an inbound password is sealed for.
+pub(super) fn inbound_owner(id: TrunkId) -> String {
+    format!("trunk:{id}:inbound")
+}
+
+/// What an outbound password is sealed for.
+pub(super) fn outbound_owner(id: TrunkId) -> String {
+    format!("trunk:{id}:outbound")
+}
+
+/// A trunk's row, passwords sealed.
+struct Row {
+    trunk: Trunk,
+    slug: String,
+    inbound_password: Option<Vec<u8>>,
+    outbound_password: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Makes a trunk of the customer's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a config that lacks a password, [`StoreError::Conflict`] when
+    /// another trunk has the same inbound digest user: credentials must name one trunk.
+    pub async fn create_trunk(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        new: NewTrunk,
+    ) -> Result<Trunk, StoreError> {
+        new.validate()?;
+        let mut tx = self.0.db.write().await?;
+        let at = free_stamp(&mut tx, TAKEN, self.now()).await?;
+        let slug = fresh_slug()?;
+        let mut row = Row {
+            trunk: Trunk {
+                id: TrunkId::random(),
+                organization_id: scope.organisation(),
+                name: new.name,
+                managed_account_id: None,
+                inbound_config: None,
+                outbound_config: None,
+                inbound_uri: self.0.options.sip_host.trunk_uri(&slug),
+                created_at: at,
+                updated_at: at,
+            },
+            slug,
+            inbound_password: None,
+            outbound_password: None,
+        };
+        self.set_inbound(&mut row, new.inbound_config)?;
+        self.set_outbound(&mut row, new.outbound_config)?;
+        refuse_tie(&mut tx, &row.trunk).await?;
+        insert(&mut tx, &row).await?;
+        self.commit(tx, After::Routes).await?;
+        Ok(row.trunk)
+    }
+
+    /// One trunk.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such trunk.
+    pub async fn trunk(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: TrunkId,
+    ) -> Result<Trunk, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        self.load_trunk(&mut tx, scope, id).await.map(|row| row.trunk)
+    }
+
+    /// The organisation's trunks, newest first.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn trunks(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        filter: &TrunkFilter,
+        page: Page,
+    ) -> Result<Vec<Trunk>, StoreError> {
+        let mut query = QueryBuilder::new("SELECT t.* FROM trunks t WHERE t.organization_id = ");
+        query.push_bind(scope.organisation().to_string());
+        and_holds(&mut query, "t.name_folded", filter.name.as_ref());
+        and_period(&mut query, &filter.period);
+        paged(&mut query, page);
+        let mut tx = self.0.db.read().await?;
+        let rows = query.build().fetch_all(&mut *tx).await?;
+        rows.iter().map(|row| self.trunk_from_row(row).map(|row| row.trunk)).collect()
+    }
+
+    /// Changes a trunk of the customer's own.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a managed trunk; otherwise as
+    /// [`Store::create_trunk`].
+    pub async fn update_trunk(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: TrunkId,
+        change: TrunkChange,
+    ) -> Result<Trunk, StoreError> {
+        change.validate()?;
+        let mut tx = self.0.db.write().await?;
+        let mut row = self.load_trunk(&mut tx, scope, id).await?;
+        refuse_managed(&row.trunk)?;
+        if let Some(name) = change.name {
+            row.trunk.name = name;
+        }
+        if let Some(config) = change.inbound_config {
+            self.set_inbound(&mut row, config)?;
+        }
+        if let Some(config) = change.outbound_config {
+            self.set_outbound(&mut row, config)?;
+        }
+        row.trunk.updated_at = self.now();
+        refuse_tie(&mut tx, &row.trunk).await?;
+        update(&mut tx, &row).await?;
+        self.commit(tx, After::Routes).await?;
+        Ok(row.trunk)
+    }
+
+    /// Removes a trunk of the customer's own; with `force` its numbers too.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a managed trunk;
+    /// [`StoreError::Conflict`] when numbers are attached and `force` is not set.
+    pub async fn delete_trunk(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: TrunkId,
+        force: bool,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.0.db.write().await?;
+        refuse_managed(&self.load_trunk(&mut tx, scope, id).await?.trunk)?;
+        let numbers: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM phone_numbers WHERE trunk_id = ?")
+                .bind(id.to_string())
+                .fetch_one(&mut *tx)
+                .await?;
+        if numbers > 0 && !force {
+            let s = if numbers == 1 { "" } else { "s" };
+            let why = format!("Trunk still carries {numbers} phone number{s}");
+            return Err(StoreError::Conflict(why));
+        }
+        for sql in
+            ["DELETE FROM phone_numbers WHERE trunk_id = ?", "DELETE FROM trunks WHERE id = ?"]
+        {
+            sqlx::query(sql).bind(id.to_string()).execute(&mut *tx).await?;
+        }
+        self.commit(tx, After::Routes).await
+    }
+
+    /// Seals every password and token again that is sealed with an older key than the sealer's
+    /// current one, and says how many. The last step of a key rotation.
+    ///
+    /// # Errors
+    /// [`StoreError::Fault`] when one does not open: then nothing is changed.
+    pub async fn reseal(&self) -> Result<usize, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let mut sealed = 0;
+        for row in sqlx::query("SELECT * FROM trunks").fetch_all(&mut *tx).await? {
+            let mut row = self.trunk_from_row(&row)?;
+            let (inbound, outbound) = (inbound_owner(row.trunk.id), outbound_owner(row.trunk.id));
+            sealed += self.reseal_one(&inbound, row.inbound_password.as_mut())?;
+            sealed += self.reseal_one(&outbound, row.outbound_password.as_mut())?;
+            update(&mut tx, &row).await?;
+        }
+        sealed += self.reseal_tokens(&mut tx).await?;
+        self.commit(tx, After::Routes).await?;
+        Ok(sealed)
+    }
+
+    pub(super) fn reseal_one(
+        &self,
+        owner: &str,
+        sealed: Option<&mut Vec<u8>>,
+    ) -> Result<usize, StoreError> {
+        let sealer = &self.0.options.sealer;
+        match sealed {
+            Some(sealed) if sealer.is_stale(sealed) => {
+                *sealed = sealer.seal(owner, sealer.open_sealed(owner, sealed)?.expose())?;
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn set_inbound(&self, row: &mut Row, config: Option<InboundConfig>) -> Result<(), StoreError> {
+        let stored = row.inbound_password.take();
+        row.trunk.inbound_config = config;
+        let Some(config) = &mut row.trunk.inbound_config else { return Ok(()) };
+        if config.auth_username.is_some() {
+            let given = config.auth_password.take();
+            let owner = inbound_owner(row.trunk.id);
+            row.inbound_password = self.next_password(&owner, given, stored)?;
+            if row.inbound_password.is_none() {
+                let message = "must be given with auth_username";
+                return Err(Invalid::new("inbound_config.auth_password", message).into());
+            }
+        }
+        config.auth_password_set = row.inbound_password.is_some();
+        Ok(())
+    }
+
+    fn set_outbound(
+        &self,
+        row: &mut Row,
+        config: Option<OutboundConfig>,
+    ) -> Result<(), StoreError> {
+        let stored = row.outbound_password.take();
+        row.trunk.outbound_config = config;
+        let Some(config) = &mut row.trunk.outbound_config else { return Ok(()) };
+        let given = config.auth_password.take();
+        let owner = outbound_owner(row.trunk.id);
+        row.outbound_password = self.next_password(&owner, given, stored)?;
+        if row.outbound_password.is_none() {
+            return Err(Invalid::new("outbound_config.auth_password", "must be given").into());
+        }
+        config.auth_password_set = true;
+        Ok(())
+    }
+
+    /// The password to keep: the one that is given, else the one that was.
+    fn next_password(
+        &self,
+        owner: &str,
+        given: Option<Secret<String>>,
+        stored: Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match given {
+            Some(given) => Ok(Some(self.0.options.sealer.seal(owner, given.expose())?)),
+            None => Ok(stored),
+        }
+    }
+
+    async fn load_trunk(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        scope: &ScopedTo<OrganisationId>,
+        id: TrunkId,
+    ) -> Result<Row, StoreError> {
+        let row = sqlx::query("SELECT * FROM trunks WHERE id = ? AND organization_id = ?")
+            .bind(id.to_string())
+            .bind(scope.organisation().to_string())
+            .fetch_optional(&mut **tx)
+            .await?
+            .ok_or_else(|| StoreError::not_found("Trunk"))?;
+        self.trunk_from_row(&row)
+    }
+
+    fn trunk_from_row(&self, row: &SqliteRow) -> Result<Row, StoreError> {
+        let slug: String = raw(row, "slug")?;
+        let inbound_password: Option<Vec<u8>> = raw(row, "inbound_password")?;
+        let outbound_password: Option<Vec<u8>> = raw(row, "outbound_password")?;
+        let mut inbound_config: Option<InboundConfig> = json_opt(row, "inbound_config")?;
+        if let Some(config) = &mut inbound_config {
+            config.auth_password_set = inbound_password.is_some();
+        }
+        let mut outbound_config: Option<OutboundConfig> = json_opt(row, "outbound_config")?;
+        if let Some(config) = &mut outbound_config {
+            config.auth_password_set = outbound_password.is_some();
+        }
+        let trunk = Trunk {
+            id: parsed(row, "id")?,
+            organization_id: parsed(row, "organization_id")?,
+            name: raw(row, "name")?,
+            managed_account_id: raw(row, "managed_account_id")?,
+            inbound_config,
+            outbound_config,
+            inbound_uri: self.0.options.sip_host.trunk_uri(&slug),
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+        };
+        Ok(Row { trunk, slug, inbound_password, outbound_password })
+    }
+}
+
+/// Managed trunks are read-only here.
+pub(super) fn refuse_managed(trunk: &Trunk) -> Result<(), StoreError> {
+    match trunk.managed_account_id {
+        Some(_) => Err(StoreError::refused("Trunk is managed and cannot be changed")),
+        None => Ok(()),
+    }
+}
+
+fn username(trunk: &Trunk) -> Option<&str> {
+    trunk.inbound_config.as_ref()?.auth_username.as_deref()
+}
+
+/// Every trunk has a slug of its own, so addresses that overlap are no tie. Digest credentials
+/// alone must name one trunk: two trunks with one user would be told apart by nothing.
+async fn refuse_tie(
+    tx: &mut Transaction<'static, Sqlite>,
+    trunk: &Trunk,
+) -> Result<(), StoreError> {
+    let Some(username) = username(trunk) else { return Ok(()) };
+    let other = sqlx::query(
+        "SELECT id, organization_id, name FROM trunks WHERE inbound_username = ? AND id <> ?",
+    )
+    .bind(username)
+    .bind(trunk.id.to_string())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(other) = other else { return Ok(()) };
+    let owner: OrganisationId = parsed(&other, "organization_id")?;
+    Err(StoreError::Conflict(if owner == trunk.organization_id {
+        let (name, id): (String, TrunkId) = (raw(&other, "name")?, parsed(&other, "id")?);
+        format!("inbound_config.auth_username is already that of trunk \"{name}\" ({id})")
+    } else {
+        "inbound_config.auth_username is already taken".to_owned()
+    }))
+}
+
+async fn insert(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), StoreError> {
+    let trunk = &row.trunk;
+    sqlx::query("INSERT INTO trunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        .bind(trunk.id.to_string())
+        .bind(trunk.organization_id.to_string())
+        .bind(&trunk.name)
+        .bind(trunk.name.to_lowercase())
+        .bind(&row.slug)
+        .bind(trunk.managed_account_id.as_deref())
+        .bind(to_json_opt(trunk.inbound_config.as_ref())?)
+        .bind(username(trunk))
+        .bind(row.inbound_password.as_deref())
+        .bind(to_json_opt(trunk.outbound_config.as_ref())?)
+        .bind(row.outbound_password.as_deref())
+        .bind(trunk.created_at.micros())
+        .bind(trunk.updated_at.micros())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn update(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), StoreError> {
+    let trunk = &row.trunk;
+    sqlx::query(
+        "UPDATE trunks SET name = ?, name_folded = ?, inbound_config = ?, inbound_username = ?,
+             inbound_password = ?, outbound_config = ?, outbound_password = ?, updated_at = ?
+         WHERE id = ?",
+    )
+    .bind(&trunk.name)
+    .bind(trunk.name.to_lowercase())
+    .bind(to_json_opt(trunk.inbound_config.as_ref())?)
+    .bind(username(trunk))
+    .bind(row.inbound_password.as_deref())
+    .bind(to_json_opt(trunk.outbound_config.as_ref())?)
+    .bind(row.outbound_password.as_deref())
+    .bind(trunk.updated_at.micros())
+    .bind(trunk.id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// 50 random bits: not a secret, and not to be guessed either.
+fn fresh_slug() -> Result<String, StoreError> {
+    let mut random = [0_u8; SLUG_SYMBOLS];
+    getrandom::fill(&mut random).map_err(|error| {
+        tracing::error!(%error, "no randomness for a slug");
+        StoreError::Fault
+    })?;
+    let symbol = |byte: u8| SLUG_ALPHABET.get(usize::from(byte % 32)).copied().map(char::from);
+    Ok(std::iter::once(SLUG_FIRST).chain(random.into_iter().filter_map(symbol)).collect())
+}

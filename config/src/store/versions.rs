@@ -1,0 +1,421 @@
+//! Verbs on the versions of an agent.
+//!
+//! An agent's runtime token never stays in the config: it is sealed beside it, for the agent, so that
+//! copying a version copies it too. In a config that is written, `null` or nothing keeps the token
+//! while the URL it belongs to stays the same; an empty text removes it.
+
+use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
+
+use super::rows::{
+    and, and_period, free_stamp, json, json_opt, paged, parsed, raw, small, time, to_json,
+    to_json_opt, to_word, word,
+};
+use super::{After, Store, StoreError};
+use crate::credential::ScopedTo;
+use crate::ids::{AgentId, AgentVersionId, OrganisationId};
+use crate::model::{
+    AgentVersion, InstructionsStatus, NewVersion, Page, Runtime, VersionChange, VersionFilter,
+    VersionRef,
+};
+
+const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM agent_versions WHERE created_at = ?)";
+
+/// What a runtime token is sealed for.
+pub(super) fn token_owner(agent: AgentId) -> String {
+    format!("agent:{agent}:runtime")
+}
+
+/// A version's row, its token sealed.
+pub(super) struct Row {
+    pub(super) version: AgentVersion,
+    pub(super) token: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Makes a draft, from a config or as a copy.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown agent or base; [`StoreError::Invalid`] for a config
+    /// that is not acceptable, or unless exactly one of the two is given.
+    pub async fn create_version(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        new: NewVersion,
+    ) -> Result<AgentVersion, StoreError> {
+        new.validate()?;
+        let mut tx = self.0.db.write().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        let mut row = match new.base_version {
+            Some(base) => load(&mut tx, agent, VersionRef::Number(base)).await?,
+            None => {
+                let newest = newest(&mut tx, agent).await?;
+                let mut row = blank(agent);
+                if let Some(newest) = newest {
+                    (row.version.config, row.token) = (newest.version.config, newest.token);
+                }
+                self.set_config(&mut row, new.config.unwrap_or_default())?;
+                row
+            }
+        };
+        if new.instruction_builder_inputs.is_some() {
+            set_inputs(&mut row.version, new.instruction_builder_inputs);
+        }
+        self.insert_draft(&mut tx, &mut row).await?;
+        self.commit(tx, After::Nothing).await?;
+        Ok(row.version)
+    }
+
+    /// One version by number, or `latest`: the newest, which is made sure to be a draft. For that an
+    /// agent without versions gets its first, and a published newest version gets a copy.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown agent or number.
+    pub async fn version(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        which: VersionRef,
+    ) -> Result<AgentVersion, StoreError> {
+        {
+            let mut tx = self.0.db.read().await?;
+            self.load_agent(&mut tx, scope, agent).await?;
+            match (which, load(&mut tx, agent, which).await) {
+                (VersionRef::Number(_), found) => return found.map(|row| row.version),
+                (VersionRef::Latest, Ok(row)) if !row.version.published => return Ok(row.version),
+                (VersionRef::Latest, Ok(_) | Err(StoreError::NotFound(_))) => {}
+                (VersionRef::Latest, Err(error)) => return Err(error),
+            }
+        }
+        self.ensure_draft(scope, agent).await
+    }
+
+    /// The versions of an agent, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown agent.
+    pub async fn versions(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        filter: &VersionFilter,
+        page: Page,
+    ) -> Result<Vec<AgentVersion>, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        list(&mut tx, agent, filter, page).await
+    }
+
+    /// Changes a draft. Other builder inputs make the instructions dirty; other instructions count
+    /// as edited by hand.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Refused`] once it is published;
+    /// [`StoreError::Invalid`] for a config that is not acceptable.
+    pub async fn update_version(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        which: VersionRef,
+        change: VersionChange,
+    ) -> Result<AgentVersion, StoreError> {
+        change.validate()?;
+        let mut tx = self.0.db.write().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        let mut row = load(&mut tx, agent, which).await?;
+        refuse_published(&row.version)?;
+        if let Some(config) = change.config {
+            let before = row.version.config.get("instructions").cloned();
+            self.set_config(&mut row, config)?;
+            if row.version.config.get("instructions") != before.as_ref() {
+                row.version.instructions_manually_edited = true;
+            }
+        }
+        if let Some(inputs) = change.instruction_builder_inputs {
+            set_inputs(&mut row.version, inputs);
+        }
+        row.version.updated_at = self.now();
+        update(&mut tx, &row).await?;
+        self.commit(tx, After::Nothing).await?;
+        Ok(row.version)
+    }
+
+    /// Marks a draft's instructions as being generated, and returns it with its inputs.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a published version or one without
+    /// inputs; [`StoreError::Conflict`] while they are being generated already.
+    pub async fn begin_generation(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        which: VersionRef,
+    ) -> Result<AgentVersion, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        let mut row = load(&mut tx, agent, which).await?;
+        refuse_published(&row.version)?;
+        if row.version.instruction_builder_inputs.is_none() {
+            return Err(StoreError::refused("Version has no instruction_builder_inputs"));
+        }
+        if row.version.instructions_status == InstructionsStatus::Generating {
+            let why = "Instructions are already being generated".to_owned();
+            return Err(StoreError::Conflict(why));
+        }
+        row.version.instructions_status = InstructionsStatus::Generating;
+        row.version.updated_at = self.now();
+        update(&mut tx, &row).await?;
+        self.commit(tx, After::Nothing).await?;
+        Ok(row.version)
+    }
+
+    /// Ends a generation: with the new instructions, or with `None` if it failed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] when none was going on.
+    pub async fn finish_generation(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        which: VersionRef,
+        instructions: Option<String>,
+    ) -> Result<AgentVersion, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        let mut row = load(&mut tx, agent, which).await?;
+        if row.version.instructions_status != InstructionsStatus::Generating {
+            let why = "Instructions are not being generated".to_owned();
+            return Err(StoreError::Conflict(why));
+        }
+        row.version.instructions_status = match instructions {
+            Some(text) => {
+                if let Some(config) = row.version.config.as_object_mut() {
+                    config.insert("instructions".to_owned(), text.into());
+                }
+                row.version.instructions_dirty = false;
+                row.version.instructions_manually_edited = false;
+                InstructionsStatus::Idle
+            }
+            None => InstructionsStatus::Failed,
+        };
+        row.version.updated_at = self.now();
+        update(&mut tx, &row).await?;
+        self.commit(tx, After::Nothing).await?;
+        Ok(row.version)
+    }
+
+    /// At the start nobody is generating: what a crash left so has failed.
+    pub(super) async fn fail_left_generations(&self) -> Result<(), StoreError> {
+        let mut tx = self.0.db.write().await?;
+        sqlx::query(
+            "UPDATE agent_versions SET instructions_status = 'failed'
+             WHERE instructions_status = 'generating'",
+        )
+        .execute(&mut *tx)
+        .await?;
+        self.commit(tx, After::Nothing).await
+    }
+
+    pub(super) async fn reseal_tokens(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+    ) -> Result<usize, StoreError> {
+        let sql = "SELECT * FROM agent_versions WHERE runtime_token IS NOT NULL";
+        let mut sealed = 0;
+        for row in sqlx::query(sql).fetch_all(&mut **tx).await? {
+            let mut row = from_row(&row)?;
+            sealed += self.reseal_one(&token_owner(row.version.agent_id), row.token.as_mut())?;
+            update(tx, &row).await?;
+        }
+        Ok(sealed)
+    }
+
+    /// Under the write lock, so that of many who ask at once one makes the draft and all get it.
+    async fn ensure_draft(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+    ) -> Result<AgentVersion, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        let mut row = match newest(&mut tx, agent).await? {
+            Some(row) if !row.version.published => return Ok(row.version),
+            Some(row) => row,
+            None => blank(agent),
+        };
+        self.insert_draft(&mut tx, &mut row).await?;
+        self.commit(tx, After::Nothing).await?;
+        Ok(row.version)
+    }
+
+    /// Makes the row a new draft of its agent, with the next number, and writes it.
+    async fn insert_draft(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        row: &mut Row,
+    ) -> Result<(), StoreError> {
+        let agent = row.version.agent_id.to_string();
+        let number: u32 = sqlx::query_scalar(
+            "UPDATE agents SET next_version = next_version + 1 WHERE id = ?
+             RETURNING next_version - 1",
+        )
+        .bind(&agent)
+        .fetch_one(&mut **tx)
+        .await?;
+        let at = free_stamp(tx, TAKEN, self.now()).await?;
+        let version = &mut row.version;
+        version.id = AgentVersionId::random();
+        version.version = number;
+        version.published = false;
+        version.instructions_status = InstructionsStatus::Idle;
+        (version.created_at, version.updated_at) = (at, at);
+        sqlx::query(
+            "INSERT INTO agent_versions (id, agent_id, version, config, created_at, updated_at)
+             VALUES (?, ?, ?, '{}', ?, ?)",
+        )
+        .bind(version.id.to_string())
+        .bind(agent)
+        .bind(number)
+        .bind(at.micros())
+        .bind(at.micros())
+        .execute(&mut **tx)
+        .await?;
+        update(tx, row).await
+    }
+
+    /// Puts a config into a row, its token apart.
+    fn set_config(&self, row: &mut Row, mut config: Value) -> Result<(), StoreError> {
+        let url = |config: &Value| config.pointer("/runtime/url").cloned();
+        let same_place = url(&config).is_some() && url(&config) == url(&row.version.config);
+        row.token = match Runtime::take_token(&mut config) {
+            Some(token) if token.expose().is_empty() => None,
+            Some(token) => {
+                let owner = token_owner(row.version.agent_id);
+                Some(self.0.options.sealer.seal(&owner, token.expose())?)
+            }
+            None => row.token.take().filter(|_| same_place),
+        };
+        row.version.config = config;
+        Ok(())
+    }
+}
+
+fn refuse_published(version: &AgentVersion) -> Result<(), StoreError> {
+    if version.published {
+        return Err(StoreError::refused("Version is published and cannot be changed"));
+    }
+    Ok(())
+}
+
+fn set_inputs(version: &mut AgentVersion, inputs: Option<Value>) {
+    if version.instruction_builder_inputs != inputs {
+        version.instructions_dirty = inputs.is_some();
+        version.instruction_builder_inputs = inputs;
+    }
+}
+
+/// What an agent starts from when nobody says anything.
+fn blank(agent: AgentId) -> Row {
+    let version = AgentVersion {
+        id: AgentVersionId::random(),
+        agent_id: agent,
+        version: 0,
+        published: false,
+        config: serde_json::json!({"instructions": ""}),
+        instruction_builder_inputs: None,
+        instructions_status: InstructionsStatus::Idle,
+        instructions_dirty: false,
+        instructions_manually_edited: false,
+        created_at: crate::clock::Timestamp::default(),
+        updated_at: crate::clock::Timestamp::default(),
+    };
+    Row { version, token: None }
+}
+
+pub(super) async fn list(
+    tx: &mut SqliteConnection,
+    agent: AgentId,
+    filter: &VersionFilter,
+    page: Page,
+) -> Result<Vec<AgentVersion>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT t.* FROM agent_versions t WHERE t.agent_id = ");
+    query.push_bind(agent.to_string());
+    and(&mut query, "t.version =", filter.version);
+    and(&mut query, "t.published =", filter.published);
+    and_period(&mut query, &filter.period);
+    paged(&mut query, page);
+    let rows = query.build().fetch_all(tx).await?;
+    rows.iter().map(|row| from_row(row).map(|row| row.version)).collect()
+}
+
+/// The version of this number, or the newest; the agent has been checked to be the organisation's.
+pub(super) async fn load(
+    tx: &mut SqliteConnection,
+    agent: AgentId,
+    which: VersionRef,
+) -> Result<Row, StoreError> {
+    let found = match which {
+        VersionRef::Latest => newest(tx, agent).await?,
+        VersionRef::Number(number) => {
+            sqlx::query("SELECT * FROM agent_versions WHERE agent_id = ? AND version = ?")
+                .bind(agent.to_string())
+                .bind(number)
+                .fetch_optional(tx)
+                .await?
+                .as_ref()
+                .map(from_row)
+                .transpose()?
+        }
+    };
+    found.ok_or_else(|| StoreError::not_found("Version"))
+}
+
+async fn newest(tx: &mut SqliteConnection, agent: AgentId) -> Result<Option<Row>, StoreError> {
+    let sql = "SELECT * FROM agent_versions WHERE agent_id = ? ORDER BY version DESC LIMIT 1";
+    let row = sqlx::query(sql).bind(agent.to_string()).fetch_optional(tx).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+pub(super) async fn update(
+    tx: &mut Transaction<'static, Sqlite>,
+    row: &Row,
+) -> Result<(), StoreError> {
+    let version = &row.version;
+    sqlx::query(
+        "UPDATE agent_versions SET published = ?, config = ?, runtime_token = ?,
+             instruction_builder_inputs = ?, instructions_status = ?, instructions_dirty = ?,
+             instructions_manually_edited = ?, updated_at = ?
+         WHERE id = ?",
+    )
+    .bind(version.published)
+    .bind(to_json(&version.config)?)
+    .bind(row.token.as_deref())
+    .bind(to_json_opt(version.instruction_builder_inputs.as_ref())?)
+    .bind(to_word(version.instructions_status)?)
+    .bind(version.instructions_dirty)
+    .bind(version.instructions_manually_edited)
+    .bind(version.updated_at.micros())
+    .bind(version.id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+fn from_row(row: &SqliteRow) -> Result<Row, StoreError> {
+    let version = AgentVersion {
+        id: parsed(row, "id")?,
+        agent_id: parsed(row, "agent_id")?,
+        version: small(row, "version")?,
+        published: raw(row, "published")?,
+        config: json(row, "config")?,
+        instruction_builder_inputs: json_opt(row, "instruction_builder_inputs")?,
+        instructions_status: word(row, "instructions_status")?,
+        instructions_dirty: raw(row, "instructions_dirty")?,
+        instructions_manually_edited: raw(row, "instructions_manually_edited")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    };
+    Ok(Row { version, token: raw(row, "runtime_token")? })
+}
