@@ -31,6 +31,7 @@ pub mod dialect;
 pub mod guard;
 pub mod link;
 pub mod playout;
+mod pulse;
 mod pump;
 pub mod signature;
 pub mod tick;

@@ -33,6 +33,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::dialect::{AgentMessage, Dialect, Incoming, Opening, Warning, Wire};
 use super::link::{CLOSED_ABNORMALLY, Link, LinkError, LinkSettings};
 use super::playout::{FRAME_OCTETS, Playout};
+use super::pulse::{Intake, Pulse};
 use super::uplink::{Item, Uplink};
 use super::{AgentEvent, End, LinkReport, MAX_ORDERS, Order};
 
@@ -107,6 +108,7 @@ pub(super) struct Pump<P> {
     /// Keys to press towards the caller that the ring had no room for yet.
     keys: VecDeque<Down>,
     pulse: Pulse,
+    ticked: Instant,
     /// Messages were given to the link that have not all left the process.
     unflushed: bool,
     /// The agent's audio of one message, reused.
@@ -134,6 +136,7 @@ impl<P: Port> Pump<P> {
             intake: Intake::new(now),
             keys: VecDeque::new(),
             pulse: Pulse::new(&settings, now),
+            ticked: now,
             unflushed: false,
             audio: Vec::new(),
             scratch: BytesMut::with_capacity(SCRATCH_OCTETS),
@@ -218,7 +221,7 @@ impl<P: Port> Pump<P> {
                     Ok(message) => if let Some(end) = self.take_in(message) { return end },
                     Err(error) => return End::Lost(error),
                 },
-                () = timer.as_mut() => self.tick(Instant::now()),
+                () = timer.as_mut() => self.late_tick(Instant::now()),
             }
             if self.port.is_closed() {
                 return End::Stopped;
@@ -228,6 +231,7 @@ impl<P: Port> Pump<P> {
 
     /// 20 ms have passed, or as good as.
     fn tick(&mut self, now: Instant) {
+        self.ticked = now;
         self.intake.refill(now);
         self.playout.tick();
         let overruns = self.port.overruns();
@@ -242,6 +246,13 @@ impl<P: Port> Pump<P> {
         }
         if self.uplink.dropped_frames() > dropped {
             self.warn(Warning::Behind);
+        }
+    }
+
+    /// A deadline has come; it is a tick as well if the worker has sent none for as long.
+    fn late_tick(&mut self, now: Instant) {
+        if now >= self.ticked + LATE_TICK {
+            self.tick(now);
         }
     }
 
@@ -421,7 +432,7 @@ impl<P: Port> Pump<P> {
             || !self.news.is_empty()
             || !self.keys.is_empty()
             || self.playout.is_busy(self.port.consumed());
-        if unfinished { next.min(now + LATE_TICK) } else { next }
+        if unfinished { next.min(self.ticked + LATE_TICK) } else { next }
     }
 
     /// Sends `stop`, closes, and waits for the agent to close, all within `close_timeout_ms`.
@@ -472,99 +483,6 @@ impl<P: Port> Pump<P> {
     }
 }
 
-/// Whether the agent lives: reads what it is sent, and gives a sign when asked.
-#[derive(Debug)]
-struct Pulse {
-    stall: Duration,
-    /// Interval and timeout of the heartbeat, unless it is switched off.
-    heartbeat: Option<(Duration, Duration)>,
-    heard: Instant,
-    asked: Instant,
-    blocked: Option<Instant>,
-}
-
-impl Pulse {
-    fn new(settings: &LinkSettings, now: Instant) -> Pulse {
-        let interval = Duration::from_millis(settings.heartbeat_interval_ms);
-        let patience = Duration::from_millis(settings.heartbeat_timeout_ms);
-        Pulse {
-            stall: Duration::from_millis(settings.stall_timeout_ms),
-            heartbeat: (!interval.is_zero()).then_some((interval, patience)),
-            heard: now,
-            asked: now,
-            blocked: None,
-        }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        self.heard = now;
-    }
-
-    fn blocked(&mut self, now: Instant) {
-        self.blocked.get_or_insert(now);
-    }
-
-    fn unblocked(&mut self) {
-        self.blocked = None;
-    }
-
-    /// Asks for a sign of life when one is due.
-    fn check(&mut self, now: Instant, uplink: &mut Uplink) -> Result<(), LinkError> {
-        if self.blocked.is_some_and(|since| now >= since + self.stall) {
-            return Err(LinkError::Stalled);
-        }
-        let Some((interval, patience)) = self.heartbeat else { return Ok(()) };
-        if now >= self.heard + patience {
-            return Err(LinkError::Silent);
-        }
-        if now >= self.heard.max(self.asked) + interval {
-            self.asked = now;
-            uplink.push_ping();
-        }
-        Ok(())
-    }
-
-    fn deadline(&self, now: Instant) -> Instant {
-        let stalled = self.blocked.map(|since| since + self.stall);
-        let silent = self.heartbeat.map(|(interval, patience)| {
-            (self.heard + patience).min(self.heard.max(self.asked) + interval)
-        });
-        [stalled, silent].into_iter().flatten().min().unwrap_or(now + IDLE)
-    }
-}
-
-/// How much an agent may say at a time: a token bucket over the octets of its messages, so that one that
-/// floods costs a bounded share of a core. Only reading pauses; the sender is held back by TCP.
-#[derive(Debug)]
-struct Intake {
-    octets: usize,
-    filled: Instant,
-}
-
-impl Intake {
-    fn new(now: Instant) -> Intake {
-        Intake { octets: BURST_OCTETS, filled: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let passed_ms = now.duration_since(self.filled).as_millis();
-        let passed_ms = usize::try_from(passed_ms).unwrap_or(usize::MAX);
-        if passed_ms > 0 {
-            self.filled = now;
-            let earned = passed_ms.saturating_mul(INTAKE_OCTETS_PER_MS);
-            self.octets = self.octets.saturating_add(earned).min(BURST_OCTETS);
-        }
-    }
-
-    fn spend(&mut self, octets: usize) {
-        self.octets = self.octets.saturating_sub(octets.max(LEAST_MESSAGE_OCTETS));
-    }
-
-    fn is_spent(&self) -> bool {
-        self.octets == 0
-    }
-}
-
 fn decode(codes: &[u8; FRAME_OCTETS]) -> Frame {
     let mut frame = Frame::SILENCE;
     for (sample, code) in frame.samples.iter_mut().zip(codes) {
@@ -600,18 +518,6 @@ const LATE_TICK: Duration = Duration::from_millis(40);
 
 /// Ring not consumed for so long while it should be: nobody plays the tail.
 const STUCK_TAIL: Duration = Duration::from_millis(200);
-
-/// Deadline of a call without deadlines.
-const IDLE: Duration = Duration::from_secs(3600);
-
-/// Ten minutes of audio in base64 may come as fast as the network carries it.
-const BURST_OCTETS: usize = 8 * 1024 * 1024;
-
-/// After that, about a hundred times as fast as it can be heard.
-const INTAKE_OCTETS_PER_MS: usize = 1024;
-
-/// What handling a message costs even if it is empty, in octets of audio that cost the same.
-const LEAST_MESSAGE_OCTETS: usize = 64;
 
 /// No code in the close frame (RFC 6455 §7.1.5).
 const CLOSED_WITHOUT_CODE: u16 = 1005;

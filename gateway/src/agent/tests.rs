@@ -164,7 +164,11 @@ impl Rig {
 
     async fn open_at(settings: LinkSettings, listener: TcpListener, url: &str) -> (Rig, Agent) {
         let dialer = dialer();
-        let accept = async { accept_async(listener.accept().await.unwrap().0).await.unwrap() };
+        let accept = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            accept_async(stream).await.unwrap()
+        };
         let (link, mut agent) = tokio::join!(dialer.connect(url, None, &settings), accept);
         let port = TestPort::default();
         let wake = Arc::new(Notify::new());
@@ -309,6 +313,7 @@ async fn the_agent_sees_a_signature_over_the_url_it_was_dialled_by() {
     let (listener, url) = listen().await;
     let token = AuthToken::new("secret");
     let expected = token.sign(&url);
+    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let check = |request: &Request, response: Response| {
         assert_eq!(request.headers().get(signature::HEADER).unwrap(), &expected);
         Ok(response)
