@@ -473,3 +473,271 @@ fn info_key(text: &str) -> Option<char> {
         _ => key(text.parse().ok()?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event(code: u8, end: bool, duration: u16) -> [u8; EVENT_BYTES] {
+        Event { code, end, duration }.print(VOLUME)
+    }
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    /// The packets of one press of 100 ms at 8 kHz.
+    fn press(code: u8) -> Vec<[u8; EVENT_BYTES]> {
+        let growing = (1..5).map(|n| event(code, false, 160 * n));
+        growing.chain((0..3).map(|_| event(code, true, 800))).collect()
+    }
+
+    fn now() -> Instant {
+        crate::clock::now()
+    }
+
+    #[test]
+    fn a_press_is_one_digit_at_its_first_end() {
+        let (start, mut receiver) = (now(), Receiver::new(8_000));
+        let told: Vec<_> = press(5)
+            .iter()
+            .zip(0..)
+            .filter_map(|(packet, n)| {
+                receiver.push(packet, 1_000, at(start, n * 20)).map(|digit| (n, digit))
+            })
+            .collect();
+        assert_eq!(told, [(4, Digit { digit: '5', duration_ms: 100 })]);
+        assert_eq!(receiver.poll(at(start, 5_000)), None);
+    }
+
+    #[test]
+    fn a_lost_end_is_closed_by_time_and_a_late_one_is_no_second_digit() {
+        let (start, mut receiver) = (now(), Receiver::new(8_000));
+        assert_eq!(receiver.push(&event(11, false, 160), 0, start), None);
+        assert_eq!(receiver.push(&event(11, false, 320), 0, at(start, 20)), None);
+        assert_eq!(receiver.poll(at(start, 219)), None);
+        assert!(receiver.is_active());
+        let digit = receiver.poll(at(start, 220));
+        assert_eq!(digit, Some(Digit { digit: '#', duration_ms: 40 }));
+        assert_eq!(receiver.push(&event(11, true, 800), 0, at(start, 230)), None);
+        assert_eq!(receiver.poll(at(start, 1_000)), None);
+    }
+
+    #[test]
+    fn the_same_key_pressed_twice_is_two_digits_even_without_ends_and_markers() {
+        let (start, mut receiver) = (now(), Receiver::new(8_000));
+        assert_eq!(receiver.push(&event(1, false, 160), 0, start), None);
+        let first = receiver.push(&event(1, false, 160), 1_200, at(start, 150));
+        assert_eq!(first.map(|digit| digit.digit), Some('1'));
+        let second = receiver.push(&event(1, true, 320), 1_200, at(start, 170));
+        assert_eq!(second.map(|digit| digit.digit), Some('1'));
+    }
+
+    #[test]
+    fn only_an_end_packet_is_enough() {
+        let mut receiver = Receiver::new(8_000);
+        let digit = receiver.push(&event(10, true, 1_600), 77, now());
+        assert_eq!(digit, Some(Digit { digit: '*', duration_ms: 200 }));
+    }
+
+    #[test]
+    fn a_long_press_in_segments_is_one_digit_of_the_whole_length() {
+        let (start, mut receiver) = (now(), Receiver::new(8_000));
+        receiver.push(&event(2, false, 0xFFFF), 0, start);
+        receiver.push(&event(2, false, 160), 0xFFFF, at(start, 20));
+        assert_eq!(receiver.push(&event(2, false, 0xFFFF), 0, at(start, 30)), None, "straggler");
+        let digit = receiver.push(&event(2, true, 801), 0xFFFF, at(start, 100));
+        assert_eq!(digit, Some(Digit { digit: '2', duration_ms: (65_535 + 801) / 8 }));
+        assert_eq!(receiver.poll(at(start, 900)), None);
+    }
+
+    #[test]
+    fn several_events_in_one_packet_are_several_digits() {
+        let (start, mut receiver) = (now(), Receiver::new(8_000));
+        let mut packet = event(1, false, 400).to_vec();
+        packet.extend_from_slice(&event(2, false, 400));
+        packet.extend_from_slice(&event(3, true, 400));
+        let mut digits = vec![receiver.push(&packet, 0, start)];
+        digits.extend([receiver.poll(start), receiver.poll(start), receiver.poll(start)]);
+        let digits: String = digits.into_iter().flatten().map(|digit| digit.digit).collect();
+        assert_eq!(digits, "123");
+    }
+
+    #[test]
+    fn durations_follow_the_clock() {
+        let mut receiver = Receiver::new(48_000);
+        let digit = receiver.push(&event(0, true, 4_800), 0, now());
+        assert_eq!(digit.map(|digit| digit.duration_ms), Some(100));
+    }
+
+    #[test]
+    fn flashes_tones_and_stumps_are_no_digits() {
+        let mut receiver = Receiver::new(8_000);
+        for payload in [&[][..], &[1], &[1, 0x80, 3], &event(16, true, 800), &event(255, true, 1)] {
+            assert_eq!(receiver.push(payload, 9, now()), None);
+        }
+        assert!(!receiver.is_active());
+    }
+
+    /// Plays a sender to its end: `(tick, packet)`.
+    fn play(sender: &mut Sender) -> Vec<(u32, Outgoing)> {
+        let mut sent = Vec::new();
+        for tick in 0..5_000 {
+            if let Some(packet) = sender.next(tick * 160) {
+                sent.push((tick, packet));
+            }
+            if !sender.is_active() {
+                return sent;
+            }
+        }
+        panic!("never ends");
+    }
+
+    #[test]
+    fn a_sent_digit_has_marker_fixed_timestamp_growing_duration_and_three_ends() {
+        let mut sender = Sender::new(8_000);
+        sender.start('d', DURATION_DEFAULT_MS).unwrap();
+        let sent = play(&mut sender);
+        let markers: Vec<_> = sent.iter().map(|(_, packet)| packet.marker).collect();
+        assert_eq!(markers, [true, false, false, false, false, false, false]);
+        assert!(sent.iter().all(|(_, packet)| packet.timestamp == 0));
+        let events: Vec<_> = sent.iter().map(|(_, packet)| Event::parse(packet.payload)).collect();
+        let durations: Vec<_> = events.iter().map(|event| event.duration).collect();
+        assert_eq!(durations, [160, 320, 480, 640, 800, 800, 800]);
+        assert_eq!(events.iter().filter(|event| event.end).count(), 3);
+        assert!(events.iter().all(|event| event.code == 15));
+        assert_eq!(sent[0].1.payload[1], VOLUME);
+    }
+
+    #[test]
+    fn digits_are_apart_and_pauses_pause() {
+        let mut sender = Sender::new(8_000);
+        sender.start_string("1w2 (3)", 100).unwrap();
+        let sent = play(&mut sender);
+        let starts: Vec<_> = sent.iter().filter(|(_, p)| p.marker).map(|(tick, _)| *tick).collect();
+        // Five ticks of tone, two more end packets, three of gap; the pause is 25 ticks.
+        assert_eq!(starts, [0, 10 + 25, 10 + 25 + 10]);
+    }
+
+    #[test]
+    fn lengths_are_brought_into_range() {
+        for (wanted, units) in [(0, 320), (1, 320), (50, 400), (u32::MAX, 64_000)] {
+            let mut sender = Sender::new(8_000);
+            sender.start('1', wanted).unwrap();
+            let last = play(&mut sender).pop().unwrap().1;
+            assert_eq!(Event::parse(last.payload).duration, units, "{wanted} ms");
+        }
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_strings_go_whole_or_not_at_all() {
+        let mut sender = Sender::new(8_000);
+        assert_eq!(sender.start('x', 100), Err(Unsendable::NotADigit));
+        assert_eq!(sender.start_string("12e", 100), Err(Unsendable::NotADigit));
+        assert_eq!(sender.start_string(&"1".repeat(65), 100), Err(Unsendable::Full));
+        assert!(!sender.is_active());
+        sender.start_string(&"1".repeat(64), 100).unwrap();
+        assert_eq!(sender.start('2', 100), Err(Unsendable::Full));
+        sender.clear();
+        assert!(!sender.is_active());
+    }
+
+    #[test]
+    fn clearing_finishes_the_digit_on_the_wire() {
+        let mut sender = Sender::new(8_000);
+        sender.start_string("19", 1_000).unwrap();
+        let first: Vec<_> = (0..4).filter_map(|tick| sender.next(tick * 160)).collect();
+        assert_eq!(first.len(), 4);
+        sender.clear();
+        let rest: Vec<_> =
+            play(&mut sender).into_iter().map(|(_, p)| Event::parse(p.payload)).collect();
+        assert_eq!(rest.len(), 3);
+        assert!(rest.iter().all(|event| event.end && event.code == 1 && event.duration >= 640));
+    }
+
+    #[test]
+    fn info_bodies_of_both_types_are_read() {
+        let digit = |digit, duration_ms| Some(Digit { digit, duration_ms });
+        let relay = "application/dtmf-relay";
+        for (content_type, body, expected) in [
+            (relay, "Signal=5\r\nDuration=160\r\n", digit('5', 160)),
+            (relay, "Signal= *\nDuration= 250", digit('*', 250)),
+            ("Application/DTMF-Relay; charset=x", "signal=#", digit('#', 100)),
+            (relay, "Signal=11\r\nDuration=x\r\n", digit('#', 100)),
+            (relay, "Signal=a", digit('A', 100)),
+            (relay, "5", None),
+            (relay, "Signal=16", None),
+            (relay, "Signal=", None),
+            ("application/dtmf", "5", digit('5', 100)),
+            ("application/dtmf", " 10 \r\n", digit('*', 100)),
+            ("application/dtmf", "Signal=7", digit('7', 100)),
+            ("application/dtmf", "", None),
+            ("application/sdp", "5", None),
+            ("", "5", None),
+        ] {
+            assert_eq!(
+                parse_info(content_type, body.as_bytes()),
+                expected,
+                "{content_type} {body}"
+            );
+        }
+        assert_eq!(parse_info(relay, b"Signal=\xff"), None);
+        let long = parse_info(relay, b"Signal=1\r\nDuration=4294967295");
+        assert_eq!(long.map(|digit| digit.duration_ms), Some(60_000));
+    }
+
+    proptest! {
+        /// What the sender sends, the receiver reads, whatever the network does to a fifth of it.
+        #[test]
+        fn every_digit_arrives_once_through_a_bad_network(
+            keys in "[0-9A-D*#]{1,20}",
+            length in 60_u32..400,
+            fates in proptest::collection::vec(0_u8..10, 700),
+        ) {
+            let (start, mut sender) = (now(), Sender::new(8_000));
+            let mut receiver = Receiver::new(8_000);
+            sender.start_string(&keys, length).unwrap();
+            let mut heard = String::new();
+            let mut fates = fates.into_iter().cycle();
+            let mut lost_run = 0;
+            let mut held: Option<Outgoing> = None;
+            for tick in 0_u32..2_000 {
+                let time = at(start, u64::from(tick) * 20);
+                let packet = sender.next(tick * 160);
+                let mut arriving = vec![];
+                match (packet, fates.next().unwrap()) {
+                    // Never a whole event, nor so many that it looks over.
+                    (Some(_), 0 | 1) if lost_run < 3 => lost_run += 1,
+                    (Some(packet), 2) => arriving.extend([packet, packet]),
+                    (Some(packet), 3) if held.is_none() => held = Some(packet),
+                    (Some(packet), _) => {
+                        lost_run = 0;
+                        arriving.push(packet);
+                        arriving.extend(held.take());
+                    }
+                    (None, _) => arriving.extend(held.take()),
+                }
+                for packet in arriving {
+                    heard.extend(receiver.push(&packet.payload, packet.timestamp, time).map(|d| d.digit));
+                }
+                while let Some(digit) = receiver.poll(time) {
+                    heard.push(digit.digit);
+                }
+            }
+            prop_assert_eq!(heard, keys);
+        }
+
+        #[test]
+        fn any_payload_is_survived(
+            packets in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<u32>()), 0..60)
+        ) {
+            let (start, mut receiver) = (now(), Receiver::new(8_000));
+            for (n, (payload, timestamp)) in packets.iter().enumerate() {
+                let time = at(start, n as u64 * 7);
+                receiver.push(payload, *timestamp, time);
+                receiver.poll(time);
+            }
+        }
+    }
+}

@@ -409,3 +409,286 @@ fn is_private(address: IpAddr) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SDP: &str = "192.0.2.10:4000";
+    const SIP: &str = "192.0.2.1";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn policy() -> Policy {
+        let signalling = SIP.parse().unwrap();
+        Policy { signalling, secure: false, listed: false, learn_anywhere: false }
+    }
+
+    fn secure() -> Policy {
+        Policy { secure: true, ..policy() }
+    }
+
+    fn plain(source: &str, sequence: u16) -> Arrival {
+        Arrival { source: address(source), ssrc: 1, sequence, authenticated: false }
+    }
+
+    fn authentic(source: &str, sequence: u16) -> Arrival {
+        Arrival { authenticated: true, ..plain(source, sequence) }
+    }
+
+    /// How many of `count` packets in sequence are heard.
+    fn heard(latch: &mut Latch, source: &str, count: u16) -> usize {
+        let now = crate::clock::now();
+        (0..count).filter(|n| latch.admit(plain(source, *n), now).is_heard()).count()
+    }
+
+    #[test]
+    fn the_signalled_source_locks_at_once() {
+        let mut latch = Latch::new(address(SDP), policy());
+        let now = crate::clock::now();
+        assert_eq!(latch.admit(plain(SDP, 5), now), Admit::Locked);
+        assert_eq!(latch.admit(plain(SDP, 6), now), Admit::Yes);
+        assert_eq!(latch.send_to(), Some(address(SDP)));
+        assert_eq!(heard(&mut latch, "198.51.100.9:4000", 100), 0);
+        assert_eq!(heard(&mut latch, "192.0.2.10:4001", 100), 0);
+        assert_eq!(latch.locked(), Some(address(SDP)));
+    }
+
+    #[test]
+    fn who_is_believed_when() {
+        // signalled address, source, packets until the lock (None: never), of plain RTP
+        for (signalled, source, lock_after) in [
+            (SDP, SDP, Some(1)),
+            (SDP, "192.0.2.10:9999", Some(4)),
+            (SDP, "192.0.2.1:9999", Some(4)),
+            (SDP, "198.51.100.9:4000", None),
+            ("10.0.0.5:4000", "192.0.2.1:40000", Some(4)),
+            ("10.0.0.5:4000", "10.0.0.5:4000", Some(1)),
+            ("10.0.0.5:4000", "10.0.0.5:4001", None),
+            ("10.0.0.5:4000", "10.0.0.6:4000", None),
+            ("10.0.0.5:4000", "198.51.100.9:4000", None),
+            ("0.0.0.0:4000", "192.0.2.1:4000", Some(4)),
+            ("0.0.0.0:4000", "198.51.100.9:4000", None),
+            ("192.0.2.10:4000", "[::ffff:192.0.2.10]:4000", Some(1)),
+        ] {
+            let mut latch = Latch::new(address(signalled), policy());
+            let now = crate::clock::now();
+            let lock = (0..200).find(|n| latch.admit(plain(source, *n), now) == Admit::Locked);
+            assert_eq!(lock.map(|n| n + 1), lock_after, "{signalled} from {source}");
+            let expected = lock_after.map(|_| canonical(address(source)));
+            assert_eq!(latch.locked(), expected, "{signalled} from {source}");
+        }
+    }
+
+    #[test]
+    fn on_a_private_network_the_other_port_of_the_peer_is_near() {
+        let policy = Policy { signalling: "10.0.0.1".parse().unwrap(), ..policy() };
+        let mut latch = Latch::new(address("10.0.0.5:4000"), policy);
+        heard(&mut latch, "10.0.0.5:4444", 4);
+        assert_eq!(latch.locked(), Some(address("10.0.0.5:4444")));
+    }
+
+    #[test]
+    fn before_the_lock_at_most_four_packets_go_to_an_unproven_address() {
+        let mut latch = Latch::new(address(SDP), policy());
+        assert_eq!((0..50).filter(|_| latch.send_to().is_some()).count(), 4);
+        heard(&mut latch, SDP, 1);
+        assert_eq!((0..50).filter(|_| latch.send_to().is_some()).count(), 50);
+    }
+
+    #[test]
+    fn an_address_that_is_vouched_for_is_sent_to_at_once() {
+        let listed = Policy { listed: true, ..policy() };
+        for (signalled, policy) in [("192.0.2.1:4000", policy()), (SDP, listed)] {
+            let mut latch = Latch::new(address(signalled), policy);
+            assert_eq!((0..50).filter(|_| latch.send_to().is_some()).count(), 50);
+        }
+        let mut latch = Latch::new(address("0.0.0.0:4000"), listed);
+        assert_eq!(latch.send_to(), None, "nowhere is nowhere");
+    }
+
+    #[test]
+    fn a_spray_gets_nothing_whatever_the_peer_does() {
+        let now = crate::clock::now();
+        let thief = "198.51.100.66:7000";
+        // (a) from its address, (b) behind NAT, (c) silent
+        for (signalled, peer) in
+            [(SDP, Some(SDP)), ("10.0.0.5:4000", Some("192.0.2.1:31000")), (SDP, None)]
+        {
+            let mut latch = Latch::new(address(signalled), policy());
+            let (mut to_thief, mut from_thief) = (0, 0);
+            for n in 0..2_000_u16 {
+                from_thief += u32::from(latch.admit(plain(thief, n), now).is_heard());
+                if let Some(peer) = peer.filter(|_| n > 500 && n % 20 == 0) {
+                    latch.admit(plain(peer, n / 20), now);
+                }
+                to_thief += u32::from(latch.send_to() == Some(address(thief)));
+            }
+            assert_eq!((to_thief, from_thief), (0, 0), "{signalled}");
+            assert_eq!(latch.locked(), peer.map(address));
+            // (d) after the peer moved
+            latch.relatch(address("192.0.2.10:5000"), false);
+            for n in 0..500 {
+                assert!(!latch.admit(plain(thief, n), now).is_heard());
+                assert_ne!(latch.send_to(), Some(address(thief)));
+            }
+        }
+    }
+
+    #[test]
+    fn probation_wants_one_source_one_ssrc_and_a_sequence() {
+        let now = crate::clock::now();
+        let near = |port: u16, ssrc: u32, sequence: u16| Arrival {
+            source: SocketAddr::new(SIP.parse().unwrap(), port),
+            ssrc,
+            sequence,
+            authenticated: false,
+        };
+        for (name, packets, locks) in [
+            ("in sequence", [(1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 1, 4)], true),
+            ("over the wrap", [(1, 1, 65_534), (1, 1, 65_535), (1, 1, 0), (1, 1, 1)], true),
+            ("with loss", [(1, 1, 1), (1, 1, 4), (1, 1, 6), (1, 1, 7)], true),
+            ("two ports", [(1, 1, 1), (2, 1, 2), (1, 1, 3), (2, 1, 4)], false),
+            ("two SSRCs", [(1, 1, 1), (1, 2, 2), (1, 1, 3), (1, 2, 4)], false),
+            ("random sequence", [(1, 1, 100), (1, 1, 9), (1, 1, 60_000), (1, 1, 33)], false),
+            ("the same packet", [(1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)], false),
+        ] {
+            let mut latch = Latch::new(address(SDP), policy());
+            for (port, ssrc, sequence) in packets {
+                latch.admit(near(port, ssrc, sequence), now);
+            }
+            assert_eq!(latch.locked().is_some(), locks, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_signalled_source_takes_over_from_a_guess_but_nobody_else_does() {
+        let mut latch = Latch::new(address(SDP), policy());
+        heard(&mut latch, "192.0.2.1:9999", 4);
+        assert_eq!(heard(&mut latch, "192.0.2.1:9998", 100), 0);
+        assert_eq!(latch.locked(), Some(address("192.0.2.1:9999")));
+        assert_eq!(heard(&mut latch, SDP, 2), 2);
+        assert_eq!(latch.locked(), Some(address(SDP)));
+        assert_eq!(heard(&mut latch, "192.0.2.1:9999", 100), 0);
+    }
+
+    #[test]
+    fn learning_from_anywhere_is_asked_for_slow_and_uncontested() {
+        let anywhere = Policy { learn_anywhere: true, ..policy() };
+        let stranger = "198.51.100.9:4000";
+        let mut latch = Latch::new(address("10.0.0.5:4000"), anywhere);
+        assert_eq!(heard(&mut latch, stranger, 24), 0);
+        assert_eq!(latch.locked(), None);
+        heard(&mut latch, stranger, 25);
+        assert_eq!(latch.locked(), Some(address(stranger)));
+
+        let mut latch = Latch::new(address(SDP), anywhere);
+        heard(&mut latch, stranger, 500);
+        assert_eq!(latch.locked(), None, "a public address is where the peer is");
+
+        let mut latch = Latch::new(address("10.0.0.5:4000"), anywhere);
+        let now = crate::clock::now();
+        for n in 0..500 {
+            latch.admit(plain(stranger, n), now);
+            latch.admit(plain("203.0.113.9:4000", n), now);
+        }
+        assert_eq!(latch.locked(), None, "two who want it: neither gets it");
+    }
+
+    #[test]
+    fn with_srtp_only_authenticated_packets_count_from_anywhere() {
+        let mut latch = Latch::new(address(SDP), secure());
+        let now = crate::clock::now();
+        for source in [SDP, "192.0.2.1:9", "198.51.100.9:4000"] {
+            assert!(!latch.admit(plain(source, 1), now).is_heard(), "{source}");
+        }
+        assert_eq!(latch.locked(), None);
+        assert_eq!(latch.admit(authentic("198.51.100.9:4000", 10), now), Admit::Locked);
+        assert_eq!(latch.admit(authentic("198.51.100.9:4000", 11), now), Admit::Yes);
+        assert_eq!(latch.admit(authentic("198.51.100.7:4444", 12), now), Admit::Locked);
+        assert_eq!(latch.locked(), Some(address("198.51.100.7:4444")));
+        assert_eq!(latch.admit(authentic("198.51.100.9:4000", 9), now), Admit::Yes, "reordered");
+        assert_eq!(latch.locked(), Some(address("198.51.100.7:4444")), "old packets move nothing");
+        assert!(!latch.admit(plain(SDP, 13), now).is_heard());
+    }
+
+    #[test]
+    fn an_unchanged_address_keeps_the_lock_and_a_new_one_learns_again() {
+        let mut latch = Latch::new(address(SDP), policy());
+        heard(&mut latch, "192.0.2.1:9999", 4);
+        latch.relatch(address(SDP), false);
+        assert_eq!(latch.locked(), Some(address("192.0.2.1:9999")));
+
+        latch.relatch(address("192.0.2.20:5000"), false);
+        assert_eq!(latch.locked(), None);
+        let now = crate::clock::now();
+        assert_eq!(latch.send_to(), Some(address("192.0.2.20:5000")));
+        assert!(latch.admit(plain("192.0.2.1:9999", 5), now).is_heard(), "still in flight");
+        assert_eq!(latch.admit(plain("192.0.2.20:5000", 1), now), Admit::Locked);
+        assert!(!latch.admit(plain("192.0.2.1:9999", 6), now).is_heard());
+        assert_eq!(latch.counters().locks, 2);
+    }
+
+    #[test]
+    fn a_switch_to_srtp_forgets_what_was_believed_in_the_clear() {
+        let mut latch = Latch::new(address(SDP), policy());
+        heard(&mut latch, SDP, 3);
+        latch.relatch(address(SDP), true);
+        assert_eq!(latch.locked(), None);
+        assert_eq!(heard(&mut latch, SDP, 10), 0);
+    }
+
+    #[test]
+    fn many_dropped_packets_are_told_once_and_again_after_a_while() {
+        let mut latch = Latch::new(address(SDP), policy());
+        let start = crate::clock::now();
+        latch.admit(plain(SDP, 0), start);
+        let mut told = Vec::new();
+        for n in 0..1_250_u64 {
+            let verdict =
+                latch.admit(plain("198.51.100.9:1", 0), start + Duration::from_millis(n * 20));
+            if verdict == Admit::Intrusion {
+                told.push(n);
+            }
+        }
+        assert_eq!(told, [9, 509, 1_009]);
+        assert_eq!(latch.counters().strangers, 1_250);
+        assert_eq!(latch.counters().intrusions, 3);
+        // A stray packet now and then is no intrusion.
+        let mut latch = Latch::new(address(SDP), policy());
+        let slow = (0..100_u64).map(|n| start + Duration::from_millis(n * 150));
+        let verdicts = slow.map(|now| latch.admit(plain("198.51.100.9:1", 0), now));
+        assert!(verdicts.into_iter().all(|verdict| verdict == Admit::No));
+    }
+
+    #[test]
+    fn rtcp_is_read_from_the_medias_host_and_moves_nothing() {
+        let mut latch = Latch::new(address(SDP), policy());
+        assert!(latch.admit_rtcp(address("192.0.2.10:4001"), false));
+        assert!(!latch.admit_rtcp(address("198.51.100.9:4001"), false));
+        heard(&mut latch, "192.0.2.1:9999", 4);
+        assert!(latch.admit_rtcp(address("192.0.2.1:10000"), false));
+        assert!(!latch.admit_rtcp(address("192.0.2.10:4001"), false));
+        let latch = Latch::new(address(SDP), secure());
+        assert!(!latch.admit_rtcp(address(SDP), false));
+        assert!(latch.admit_rtcp(address("198.51.100.9:9"), true));
+    }
+
+    #[test]
+    fn rtcp_goes_where_media_is_proven_to_be() {
+        let rtcp = address("192.0.2.10:4500");
+        let mut latch = Latch::new(address(SDP), policy());
+        assert_eq!(latch.send_rtcp_to(rtcp, false), None);
+        heard(&mut latch, SDP, 1);
+        assert_eq!(latch.send_rtcp_to(rtcp, false), Some(rtcp));
+        assert_eq!(latch.send_rtcp_to(rtcp, true), Some(address(SDP)));
+        let elsewhere = address("198.51.100.9:4500");
+        let above = Some(address("192.0.2.10:4001"));
+        assert_eq!(latch.send_rtcp_to(elsewhere, false), above, "another host is not proven");
+        let mut latch = Latch::new(address("10.0.0.5:4000"), policy());
+        heard(&mut latch, "192.0.2.1:31000", 4);
+        assert_eq!(latch.send_rtcp_to(rtcp, false), Some(address("192.0.2.1:31001")));
+    }
+}

@@ -312,3 +312,161 @@ fn clock_units(elapsed: Duration, clock_hz: u32) -> u32 {
 fn sixty_fourths_k(elapsed: Duration) -> u32 {
     u32::try_from((elapsed.as_micros() << 16) / 1_000_000).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SSRC: u32 = 7;
+
+    struct Feed {
+        reception: Reception,
+        start: Instant,
+    }
+
+    impl Feed {
+        fn new() -> Self {
+            Self { reception: Reception::new(8_000), start: crate::clock::now() }
+        }
+
+        /// Packet `n` of a perfect sender, `late_ms` after its time.
+        fn packet(&mut self, n: u32, late_ms: u64) {
+            let time = self.start + Duration::from_millis(u64::from(n) * 20 + late_ms);
+            #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+            let sequence = n as u16;
+            self.reception.arrived(SSRC, sequence, Some(n.wrapping_mul(160)), time);
+        }
+
+        fn report(&mut self) -> ReportBlock {
+            self.reception.report(self.start).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_perfect_stream_has_no_loss_and_no_jitter() {
+        let mut feed = Feed::new();
+        (0..500).for_each(|n| feed.packet(n, 0));
+        assert_eq!((feed.reception.expected(), feed.reception.lost()), (500, 0));
+        assert_eq!(feed.reception.jitter_ms(), 0.0);
+        let block = feed.report();
+        assert_eq!(
+            (block.fraction_lost, block.cumulative_lost, block.highest_sequence),
+            (0, 0, 499)
+        );
+        assert_eq!((block.last_sr, block.delay_since_last_sr), (0, 0));
+    }
+
+    #[test]
+    fn loss_is_told_per_interval_and_in_all() {
+        let mut feed = Feed::new();
+        (0..100).filter(|n| n % 4 != 3 || *n == 99).for_each(|n| feed.packet(n, 0));
+        let block = feed.report();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), (61, 24));
+        (100..200).for_each(|n| feed.packet(n, 0));
+        let block = feed.report();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 24));
+        assert_eq!(feed.reception.lost(), 24);
+    }
+
+    #[test]
+    fn duplicates_make_the_loss_negative_and_the_fraction_zero() {
+        let mut feed = Feed::new();
+        (0..10).for_each(|n| {
+            feed.packet(n, 0);
+            feed.packet(n, 1);
+        });
+        let block = feed.report();
+        assert_eq!((block.fraction_lost, block.cumulative_lost), (0, -10));
+        assert_eq!(feed.reception.lost(), 0);
+    }
+
+    #[test]
+    fn sequence_wraps_are_counted() {
+        let mut feed = Feed::new();
+        (65_000..66_000).for_each(|n| feed.packet(n, 0));
+        assert_eq!(feed.reception.expected(), 1_000);
+        assert_eq!(feed.report().highest_sequence, 65_999);
+        // Reordering across the wrap.
+        let mut feed = Feed::new();
+        [65_535, 65_537, 65_536, 65_538].into_iter().for_each(|n| feed.packet(n, 0));
+        assert_eq!((feed.reception.expected(), feed.reception.lost()), (4, 0));
+    }
+
+    #[test]
+    fn a_restart_needs_two_packets_and_is_no_loss() {
+        let mut feed = Feed::new();
+        (0..100).for_each(|n| feed.packet(n, 0));
+        feed.packet(30_000, 0);
+        assert_eq!(feed.reception.expected(), 100, "one odd packet is not believed");
+        (30_001..30_100).for_each(|n| feed.packet(n, 0));
+        assert_eq!(feed.reception.lost(), 0);
+        assert_eq!(feed.report().highest_sequence, 30_099);
+    }
+
+    #[test]
+    fn another_source_begins_anew_and_the_sums_stay() {
+        let mut feed = Feed::new();
+        (0..100).filter(|n| *n != 50).for_each(|n| feed.packet(n, 0));
+        let time = feed.start + Duration::from_secs(3);
+        for n in 0..50_u16 {
+            feed.reception.arrived(8, 9_000 + n, Some(u32::from(n) * 160), time);
+        }
+        assert_eq!((feed.reception.expected(), feed.reception.lost()), (150, 1));
+        assert_eq!(feed.report().ssrc, 8);
+    }
+
+    #[test]
+    fn jitter_settles_at_the_mean_difference() {
+        let mut feed = Feed::new();
+        // Every other packet 16 ms late: |D| is 16 ms each time, and J tends to it.
+        (0..400).for_each(|n| feed.packet(n, u64::from(n % 2) * 16));
+        let jitter_ms = feed.reception.jitter_ms();
+        assert!((jitter_ms - 16.0).abs() < 0.5, "{jitter_ms}");
+        assert!(feed.reception.jitter_peak_ms() >= jitter_ms);
+        assert!((120..=128).contains(&feed.report().jitter));
+    }
+
+    #[test]
+    fn a_timestamp_jump_and_events_are_no_jitter() {
+        let mut feed = Feed::new();
+        (0..100).for_each(|n| feed.packet(n, 0));
+        let time = feed.start + Duration::from_secs(2);
+        feed.reception.arrived(SSRC, 100, Some(3_000_000_000), time);
+        feed.reception.arrived(SSRC, 101, None, time + Duration::from_millis(500));
+        feed.reception.arrived(SSRC, 102, Some(3_000_000_320), time + Duration::from_millis(40));
+        assert_eq!(feed.reception.jitter_ms(), 0.0);
+    }
+
+    #[test]
+    fn reports_echo_the_senders_and_give_the_round_trip() {
+        let mut feed = Feed::new();
+        feed.packet(0, 0);
+        feed.reception.sender_report(0xABCD_0000, feed.start);
+        let block = feed.reception.report(feed.start + Duration::from_millis(1_500)).unwrap();
+        assert_eq!((block.last_sr, block.delay_since_last_sr), (0xABCD_0000, 98_304));
+        let half = 0x8000;
+        let now = 0xABCD_0000_u32.wrapping_add(98_304 + half);
+        let trip = round_trip(now, block.last_sr, block.delay_since_last_sr);
+        assert_eq!(trip, Some(Duration::from_millis(500)));
+        assert_eq!(round_trip(now, 0, 0), None);
+        assert_eq!(round_trip(100, 90, 20), None, "more delay than time");
+        assert_eq!(round_trip(61 << 16, 1, 0).map(|_| ()), None, "a minute is no round trip");
+    }
+
+    #[test]
+    fn the_example_of_rfc_3550_section_6_4_1_gives_its_round_trip() {
+        let trip = round_trip(0xB710_8000, 0xB705_2000, 0x0005_4000).unwrap();
+        assert_eq!(trip, Duration::from_millis(6_125));
+    }
+
+    #[test]
+    fn quality_sums_up() {
+        let mut feed = Feed::new();
+        (0..1_000).filter(|n| n % 100 != 50).for_each(|n| feed.packet(n, 0));
+        let quality = Quality::of(&feed.reception, 0, 40.0, Some(60.0));
+        assert_eq!((quality.packets_received, quality.packets_lost), (990, 10));
+        assert!((4.2..4.41).contains(&quality.mos.unwrap()), "{quality:?}");
+        let silent = Quality::of(&Reception::new(8_000), 0, 40.0, None);
+        assert_eq!(silent.mos, None);
+    }
+}
