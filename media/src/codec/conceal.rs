@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn no_description_is_loud_or_unstable() {
-        for level in 0..=255 {
+        for level in [0, 29, 30, 31, 90, 127, 128, 255] {
             for code in [0, 1, 127, 254, 255] {
                 let mut concealer = Concealer::new(3);
                 concealer.described(&[level, code, code, code]);
