@@ -358,9 +358,9 @@ fn keep_little_in_the_kernel(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_OCTETS);
 }
 
-/// About 100 ms of audio messages.
+/// About 50 ms of audio messages.
 #[cfg(target_os = "linux")]
-const UNSENT_OCTETS: u32 = 2048;
+const UNSENT_OCTETS: u32 = 1024;
 
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;

@@ -155,9 +155,12 @@ enum Order {
     Press { digit: char, duration_ms: u32 },
 }
 
-/// Opens a link and runs it until it ends. Events go to `events`, with the call's number; must be called
-/// within a tokio runtime.
-pub fn start(start: AgentStart, events: mpsc::Sender<(u64, AgentEvent)>) -> AgentHandle {
+/// Opens a link and runs it until it ends. Events go to `events`, with the call's number, as whatever the
+/// receiver makes of an [`AgentEvent`]; must be called within a tokio runtime.
+pub fn start<E>(start: AgentStart, events: mpsc::Sender<(u64, E)>) -> AgentHandle
+where
+    E: From<AgentEvent> + Send + 'static,
+{
     let (orders, order_queue) = mpsc::channel(MAX_ORDERS);
     let port = Arc::new(Mutex::new(None));
     let handle = AgentHandle { orders, port: Arc::clone(&port) };
@@ -166,16 +169,16 @@ pub fn start(start: AgentStart, events: mpsc::Sender<(u64, AgentEvent)>) -> Agen
         let (event, used) = run(start, order_queue, events.clone()).await;
         *port.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
         // Nobody listens any more: then nobody needs to know.
-        let _ = events.send((call, event)).await;
+        let _ = events.send((call, event.into())).await;
     });
     handle
 }
 
 /// From the first packet to the last. Returns the last event and the port.
-async fn run(
+async fn run<E: From<AgentEvent>>(
     start: AgentStart,
     mut orders: mpsc::Receiver<Order>,
-    events: mpsc::Sender<(u64, AgentEvent)>,
+    events: mpsc::Sender<(u64, E)>,
 ) -> (AgentEvent, AgentPort) {
     let AgentStart { call, url, dialect, token, opening, settings, dialer, port, wake } = start;
     let connect = dialer.connect(&url, token.as_ref(), &settings);
@@ -188,7 +191,7 @@ async fn run(
         Ok(link) => link,
         Err(error) => return (AgentEvent::Failed(error), port),
     };
-    let dialect = Dialect::new(dialect, opening.ids);
+    let dialect = Dialect::new(dialect, opening.ids.clone());
     let wiring = Wiring { call, wake, orders, events };
     let mut pump = Pump::new(link, dialect, port, settings);
     match pump.open(&opening).await {

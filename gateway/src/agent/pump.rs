@@ -89,11 +89,11 @@ impl Port for AgentPort {
 }
 
 /// What ties a pump to the rest of the gateway.
-pub(super) struct Wiring {
+pub(super) struct Wiring<E> {
     pub(super) call: u64,
     pub(super) wake: Arc<Notify>,
     pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) events: mpsc::Sender<(u64, AgentEvent)>,
+    pub(super) events: mpsc::Sender<(u64, E)>,
 }
 
 /// One call's link at work.
@@ -173,7 +173,7 @@ impl<P: Port> Pump<P> {
     }
 
     /// Runs the link to its end and says goodbye where there is somebody to say it to.
-    pub(super) async fn run(&mut self, mut wiring: Wiring) -> End {
+    pub(super) async fn run<E: From<AgentEvent>>(&mut self, mut wiring: Wiring<E>) -> End {
         let end = self.work(&mut wiring).await;
         match end {
             End::Stopped => self.say_goodbye().await,
@@ -198,7 +198,7 @@ impl<P: Port> Pump<P> {
         self.port
     }
 
-    async fn work(&mut self, wiring: &mut Wiring) -> End {
+    async fn work<E: From<AgentEvent>>(&mut self, wiring: &mut Wiring<E>) -> End {
         let mut timer = pin!(sleep_until(Instant::now()));
         loop {
             self.feed_ring();
@@ -234,10 +234,10 @@ impl<P: Port> Pump<P> {
         self.ticked = now;
         self.intake.refill(now);
         self.playout.tick();
+        let dropped = self.uplink.dropped_frames();
         let overruns = self.port.overruns();
         self.uplink.skip(overruns - self.overruns);
         self.overruns = overruns;
-        let dropped = self.uplink.dropped_frames();
         while let Some(up) = self.port.pull() {
             match up {
                 Up::Frame(frame) => self.uplink.push_frame(frame),
@@ -321,7 +321,11 @@ impl<P: Port> Pump<P> {
                     self.uplink.push_mark(name);
                 }
             }
-            AgentMessage::Hangup => self.news.push(AgentEvent::Hangup),
+            AgentMessage::Hangup => {
+                if !self.news.contains(&AgentEvent::Hangup) {
+                    self.news.push(AgentEvent::Hangup);
+                }
+            }
         }
     }
 
@@ -347,11 +351,11 @@ impl<P: Port> Pump<P> {
     }
 
     /// What does not fit into the gateway's queue now is told at the next tick.
-    fn tell_news(&mut self, wiring: &Wiring) {
+    fn tell_news<E: From<AgentEvent>>(&mut self, wiring: &Wiring<E>) {
         let told = self
             .news
             .iter()
-            .take_while(|news| wiring.events.try_send((wiring.call, **news)).is_ok());
+            .take_while(|news| wiring.events.try_send((wiring.call, E::from(**news))).is_ok());
         let told = told.count();
         self.news.drain(..told);
     }
@@ -456,7 +460,7 @@ impl<P: Port> Pump<P> {
     }
 
     /// The agent has hung up and meant it: its last words are still heard, as long as the worker plays them.
-    async fn play_tail(&mut self, wiring: &mut Wiring) {
+    async fn play_tail<E: From<AgentEvent>>(&mut self, wiring: &mut Wiring<E>) {
         let goodbye = self.link.flush();
         let _ = timeout(Duration::from_millis(self.settings.close_timeout_ms), goodbye).await;
         let end = Instant::now() + Duration::from_millis(self.settings.tail_timeout_ms);
@@ -503,8 +507,8 @@ fn into_message(wire: Wire) -> Result<Message, LinkError> {
 /// Octets of µ-law per millisecond.
 const OCTETS_PER_MS: u64 = 8;
 
-/// About 200 ms of audio messages: what may be between the uplink and the kernel.
-const BATCH_OCTETS: usize = 4 * 1024;
+/// About 50 ms of audio messages: what may be between the uplink and the kernel, too late to be dropped.
+const BATCH_OCTETS: usize = 1024;
 
 /// Room for a batch, so that its memory is reused and not taken anew.
 const SCRATCH_OCTETS: usize = 8 * 1024;

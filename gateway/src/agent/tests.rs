@@ -38,13 +38,8 @@ fn settings() -> LinkSettings {
 }
 
 fn opening() -> Opening {
-    Opening {
-        ids: StreamIds { stream: [7; 16], call: [8; 16], account: [9; 16] },
-        from_number: "+15550001".into(),
-        to_number: "+15550002".into(),
-        conversation_id: "c".into(),
-        parameters: vec![],
-    }
+    let parameters = vec![("from_number".into(), "+15550001".into())];
+    Opening { ids: StreamIds::mint([7; 32], "AC09"), parameters }
 }
 
 fn dialer() -> Dialer {

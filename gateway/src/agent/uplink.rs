@@ -19,7 +19,10 @@ pub(crate) const MAX_DIGITS: usize = 64;
 
 /// One thing to tell the agent.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all items are frames; a box for each costs more")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all items are frames; a box for each costs more"
+)]
 pub(crate) enum Item {
     /// The caller's audio, which ended so many milliseconds after the stream began.
     Frame { frame: Frame, elapsed_ms: u64 },
