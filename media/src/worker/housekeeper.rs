@@ -124,7 +124,7 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
     // If we were not running ourselves, nobody was: a stopped process is no stuck worker.
     if now.saturating_duration_since(before) < 3 * ROUND {
         for worker in lock(&duties.watched).iter() {
-            worker.heartbeat.demote_if_stuck(now);
+            worker.heartbeat.watch(now);
         }
     }
     let mut later = lock(&duties.later);

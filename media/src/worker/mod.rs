@@ -268,8 +268,8 @@ impl Drop for Workers {
     fn drop(&mut self) {
         for link in &mut self.links {
             // Waits for room if need be; a worker that is gone has nothing to stop.
+            link.shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
             if link.mailbox.send(Command::Stop).is_ok() {
-                link.shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
                 link.shared.mail.ring();
             }
         }
@@ -288,13 +288,17 @@ impl Link {
 
 /// Puts `command` into a worker's mailbox and wakes it, or hands the command back.
 fn post(mailbox: &SyncSender<Command>, shared: &Shared, command: Command) -> Result<(), Command> {
+    // Counted first: the worker may have taken it before we are back here.
+    shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
     match mailbox.try_send(command) {
         Ok(()) => {
-            shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
             shared.mail.ring();
             Ok(())
         }
-        Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => Err(command),
+        Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => {
+            shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
+            Err(command)
+        }
     }
 }
 

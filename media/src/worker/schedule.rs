@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   SCHED_RR 10 ──refused──► nice −15 ──refused──► normal, with a warning
-//!        └──── ran 200 ms without waiting ──────► demoted, with a warning (see the canary)
+//!      │     ▲
+//!      │     └── 10 s without another such run ──┐
+//!      └──── ran 200 ms without waiting ─────► demoted, with a warning
 //! ```
 //!
 //! A real-time thread that never waits starves the machine, so it is watched by a thread of normal
@@ -76,6 +78,8 @@ pub(crate) struct Heartbeat {
     busy_since: AtomicU64,
     thread: AtomicI32,
     class: AtomicU8,
+    /// Stamp of the last time it was found stuck.
+    stuck_at: AtomicU64,
 }
 
 impl Heartbeat {
@@ -85,6 +89,7 @@ impl Heartbeat {
             busy_since: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             class: AtomicU8::new(Class::Normal as u8),
+            stuck_at: AtomicU64::new(0),
         }
     }
 
@@ -123,18 +128,28 @@ impl Heartbeat {
         since != 0 && self.stamp(now).saturating_sub(since) > patience
     }
 
-    /// Takes the real-time class away from a worker that has not waited for too long.
-    pub(crate) fn demote_if_stuck(&self, now: Instant) {
-        if self.class() != Class::Realtime || !self.is_stuck(now) {
-            return;
-        }
+    /// Takes the real-time class away from a worker that has not waited for too long, and gives it
+    /// back to one that has behaved since. To be called a few times a second.
+    pub(crate) fn watch(&self, now: Instant) {
         let thread = self.thread.load(Ordering::Relaxed);
-        match sys::make_ordinary(thread) {
-            Ok(()) => {
-                self.set_class(Class::Demoted);
+        match (self.class(), self.is_stuck(now)) {
+            (Class::Realtime, true) => {
+                self.stuck_at.store(self.stamp(now), Ordering::Relaxed);
+                match sys::make_ordinary(thread) {
+                    Ok(()) => self.set_class(Class::Demoted),
+                    Err(error) => tracing::warn!(thread, %error, "cannot demote a media worker"),
+                }
                 tracing::warn!(thread, "media worker ran 200 ms without waiting: demoted");
             }
-            Err(error) => tracing::warn!(thread, %error, "cannot demote a stuck media worker"),
+            (Class::Demoted, true) => self.stuck_at.store(self.stamp(now), Ordering::Relaxed),
+            (Class::Demoted, false) => {
+                let calm_ms = self.stamp(now).saturating_sub(self.stuck_at.load(Ordering::Relaxed));
+                let is_calm = u128::from(calm_ms) >= PROBATION.as_millis();
+                if is_calm && sys::make_realtime(thread, REALTIME_PRIORITY).is_ok() {
+                    self.set_class(Class::Realtime);
+                }
+            }
+            (Class::Realtime, false) | (Class::Nice | Class::Normal, _) => {}
         }
     }
 }
@@ -147,6 +162,9 @@ const MEDIA_NICE: i32 = -15;
 
 /// A worker that works for longer than this without a wait is not doing media any more.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long a demoted worker must wait properly before it is trusted again.
+const PROBATION: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -166,15 +184,25 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_realtime_worker_is_demoted_once() {
+    fn a_stuck_realtime_worker_is_demoted_and_comes_back_when_it_behaves() {
         let epoch = crate::clock::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
         let heartbeat = Heartbeat::new(epoch);
         heartbeat.begin(Class::Realtime);
         heartbeat.busy(epoch);
-        heartbeat.demote_if_stuck(epoch + Duration::from_millis(100));
+        heartbeat.watch(at(100));
         assert_eq!(heartbeat.class(), Class::Realtime);
-        heartbeat.demote_if_stuck(epoch + Duration::from_millis(300));
+        heartbeat.watch(at(300));
         assert_eq!(heartbeat.class(), Class::Demoted);
+        heartbeat.watch(at(11_000));
+        heartbeat.idle();
+        heartbeat.watch(at(20_000));
+        assert_eq!(heartbeat.class(), Class::Demoted, "stuck 9 s ago");
+        heartbeat.watch(at(21_500));
+        let restored = heartbeat.class();
+        // Only where the test may ask for real time; it must not keep it.
+        sys::make_ordinary(sys::thread_id()).unwrap();
+        assert!(matches!(restored, Class::Realtime | Class::Demoted));
     }
 
     #[test]
