@@ -236,8 +236,9 @@ impl Jitter {
 
     /// Forgets the stream: for a new SSRC, or after a pause without media.
     pub fn reset(&mut self) {
-        self.clear_all();
+        self.cells.fill(MISSING);
         self.state = State::Idle;
+        self.end = self.play;
         self.sequence = None;
         self.suspect = None;
         self.delay = DelayEstimate::new();
@@ -491,10 +492,6 @@ impl Jitter {
         }
     }
 
-    fn clear_all(&mut self) {
-        self.cells.fill(MISSING);
-    }
-
     fn depth(&self) -> i32 {
         signed(self.end, self.play)
     }
@@ -686,5 +683,426 @@ impl Reserve {
     /// What was never needed, once a second has been watched.
     fn unused(&self) -> Option<i32> {
         (self.frames >= RESERVE_FRAMES).then_some(self.least).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What one tick gave.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Heard {
+        Frame(u8),
+        Lost,
+        Silence,
+        Empty,
+    }
+
+    /// A packet on its way. Each byte carries the number of the frame it was sampled in.
+    #[derive(Clone, Copy, Debug)]
+    struct Sent {
+        arrives_ms: u64,
+        sequence: u16,
+        timestamp: u32,
+        samples: usize,
+        /// Its first sample, counted from the start of the talk.
+        first: u64,
+    }
+
+    /// Virtual time around one buffer.
+    struct Run {
+        jitter: Jitter,
+        start: Instant,
+        heard: Vec<Heard>,
+        samples: Vec<u8>,
+        deepest_ms: u32,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            Self::with(Options::default())
+        }
+
+        fn with(options: Options) -> Self {
+            let start = crate::clock::now();
+            Self {
+                jitter: Jitter::new(options),
+                start,
+                heard: Vec::new(),
+                samples: Vec::new(),
+                deepest_ms: 0,
+            }
+        }
+
+        fn push(&mut self, packet: Sent) -> Pushed {
+            let bytes: Vec<u8> = (0..packet.samples).map(|n| id(packet.first + n as u64)).collect();
+            let now = self.start + MS * u32::try_from(packet.arrives_ms).unwrap();
+            self.jitter.push(packet.sequence, packet.timestamp, &bytes, now)
+        }
+
+        fn pull(&mut self, at_ms: u64) {
+            let now = self.start + MS * u32::try_from(at_ms).unwrap();
+            let heard = match self.jitter.pull(now) {
+                Slot::Frame(bytes) => {
+                    assert_eq!(bytes.len(), FRAME_SAMPLES);
+                    let audio = bytes.iter().filter(|byte| **byte != SILENCE);
+                    self.samples.extend(audio.clone());
+                    Heard::Frame(*audio.clone().next().unwrap())
+                }
+                Slot::Lost => Heard::Lost,
+                Slot::Silence => Heard::Silence,
+                Slot::Empty => Heard::Empty,
+            };
+            self.heard.push(heard);
+            self.deepest_ms = self.deepest_ms.max(self.jitter.depth_ms());
+        }
+
+        /// Delivers packets by arrival and ticks every 20 ms (7 ms off) until `until_ms`.
+        fn play(&mut self, mut packets: Vec<Sent>, until_ms: u64) {
+            packets.sort_by_key(|packet| packet.arrives_ms);
+            let mut packets = packets.into_iter().peekable();
+            for tick in 0..until_ms / 20 {
+                let at_ms = tick * 20 + 7;
+                while let Some(packet) = packets.next_if(|packet| packet.arrives_ms <= at_ms) {
+                    self.push(packet);
+                }
+                self.pull(at_ms);
+            }
+        }
+
+        fn count(&self, what: Heard) -> usize {
+            self.heard.iter().filter(|heard| **heard == what).count()
+        }
+
+        fn frames(&self) -> Vec<u8> {
+            let frame = |heard: &Heard| match heard {
+                Heard::Frame(id) => Some(*id),
+                _ => None,
+            };
+            self.heard.iter().filter_map(frame).collect()
+        }
+    }
+
+    /// Frame numbers are counted modulo this, which leaves the silence byte out.
+    const NUMBERS: u8 = 250;
+    const SILENCE: u8 = 0xFF;
+
+    /// The byte of a sample: the number of its frame.
+    fn id(sample: u64) -> u8 {
+        u8::try_from(sample / 160 % u64::from(NUMBERS)).unwrap()
+    }
+
+    /// How many frames `b` is after `a`.
+    fn step(a: u8, b: u8) -> u8 {
+        let ahead = u16::from(b) + u16::from(NUMBERS) - u16::from(a);
+        u8::try_from(ahead % u16::from(NUMBERS)).unwrap()
+    }
+
+    /// A perfect sender of `count` packets of `ptime_ms`.
+    #[expect(clippy::cast_possible_truncation, reason = "RTP counts modulo 2^16 and 2^32")]
+    fn stream(count: u64, ptime_ms: u64, first: (u16, u32)) -> Vec<Sent> {
+        (0..count)
+            .map(|n| Sent {
+                arrives_ms: n * ptime_ms,
+                sequence: first.0.wrapping_add(n as u16),
+                timestamp: first.1.wrapping_add((n * ptime_ms * 8) as u32),
+                samples: (ptime_ms * 8) as usize,
+                first: n * ptime_ms * 8,
+            })
+            .collect()
+    }
+
+    /// Samples in order, each at most once.
+    #[track_caller]
+    fn assert_in_order(run: &Run) {
+        let played = run.samples.chunk_by(|a, b| a == b);
+        let mut before = None;
+        for same in played {
+            assert!(same.len() <= 160, "frame {} was played twice", same[0]);
+            let number = same[0];
+            if let Some(before) = before.replace(number) {
+                assert!((1..125).contains(&step(before, number)), "{number} after {before}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_perfect_stream_is_played_whole_after_a_short_wait() {
+        let mut run = Run::new();
+        run.play(stream(500, 20, (1, 0)), 10_000);
+        let frames = run.frames();
+        assert_in_order(&run);
+        assert!(frames.len() >= 496, "{}", frames.len());
+        assert_eq!(run.count(Heard::Lost), 0);
+        let counters = run.jitter.counters();
+        assert_eq!((counters.starved, counters.late, counters.duplicates), (0, 0, 0));
+        assert!(run.deepest_ms <= 60, "{} ms", run.deepest_ms);
+    }
+
+    #[test]
+    fn packets_of_every_length_come_out_as_twenty_milliseconds() {
+        for ptime_ms in [10, 20, 30, 40, 60] {
+            let mut run = Run::new();
+            run.play(stream(9_000 / ptime_ms, ptime_ms, (1, 99)), 9_000);
+            let frames = run.frames();
+            assert_in_order(&run);
+            assert!(frames.len() >= 440, "{ptime_ms} ms: {} frames", frames.len());
+            assert_eq!(run.count(Heard::Lost), 0, "{ptime_ms} ms");
+            assert!(run.jitter.counters().starved <= 4, "{ptime_ms} ms");
+        }
+    }
+
+    #[test]
+    fn sequence_and_timestamp_wrap_unnoticed() {
+        let mut run = Run::new();
+        run.play(stream(300, 20, (65_400, u32::MAX - 20_000)), 6_000);
+        let frames = run.frames();
+        assert_in_order(&run);
+        assert!(frames.len() >= 296);
+        assert_eq!((run.jitter.counters().restarts, run.count(Heard::Lost)), (0, 0));
+    }
+
+    #[test]
+    fn swapped_and_doubled_packets_are_put_right() {
+        let mut packets = stream(400, 20, (1, 0));
+        for pair in packets.chunks_mut(8) {
+            let late = pair[3].arrives_ms + 22;
+            pair[3].arrives_ms = late;
+        }
+        let copies: Vec<_> = packets.iter().step_by(5).copied().collect();
+        let doubled = copies.len() as u64;
+        packets.extend(copies);
+        let mut run = Run::new();
+        run.play(packets, 8_000);
+        assert_in_order(&run);
+        assert!(run.frames().len() >= 394, "{}", run.frames().len());
+        assert_eq!(run.jitter.counters().duplicates, doubled);
+    }
+
+    #[test]
+    fn loss_is_told_as_loss_and_time_goes_on() {
+        let packets = stream(500, 20, (1, 0)).into_iter().enumerate();
+        let packets: Vec<_> = packets.filter(|(n, _)| n % 10 != 5).map(|(_, p)| p).collect();
+        let mut run = Run::new();
+        run.play(packets, 10_000);
+        assert_in_order(&run);
+        assert!((48..=50).contains(&run.count(Heard::Lost)), "{}", run.count(Heard::Lost));
+    }
+
+    #[test]
+    fn silence_suppression_is_no_loss() {
+        // Talk 1 s, pause 2 s, with timestamps that go on and sequence numbers that do not jump.
+        let mut packets = Vec::new();
+        for spurt in 0..4_u64 {
+            for mut packet in stream(50, 20, (1 + 50 * spurt as u16, 0)) {
+                packet.arrives_ms += spurt * 3_000;
+                packet.timestamp += u32::try_from(spurt).unwrap() * 24_000;
+                packet.first += spurt * 50 * 160;
+                packets.push(packet);
+            }
+        }
+        let mut run = Run::new();
+        run.play(packets, 12_000);
+        assert_eq!(run.frames().len(), 200, "not a frame is missing");
+        assert_in_order(&run);
+        assert_eq!(run.count(Heard::Lost), 0);
+    }
+
+    #[test]
+    fn a_short_gap_with_comfort_noise_is_silence() {
+        let mut run = Run::new();
+        let packets = stream(60, 20, (1, 0));
+        for (n, packet) in packets.into_iter().enumerate() {
+            match n {
+                30 => run.jitter.skip(packet.sequence),
+                31 => {}
+                _ => {
+                    let sequence = packet.sequence - u16::from(n > 31);
+                    run.push(Sent { sequence, ..packet });
+                }
+            }
+            if n == 31 || n == 30 {
+                // Nothing is pulled meanwhile, so that the gap is inside the buffer.
+                continue;
+            }
+            run.pull(packet.arrives_ms + 7);
+        }
+        assert_eq!(run.count(Heard::Lost), 0, "{:?}", run.heard);
+        assert_eq!(run.count(Heard::Silence), 2);
+    }
+
+    #[test]
+    fn a_sender_that_begins_anew_is_heard_again_at_once() {
+        for (sequence, timestamp) in [(40_000, 3_000_000_000), (40_000, 5), (101, 3_000_000_000)] {
+            let mut run = Run::new();
+            let mut packets = stream(100, 20, (1, 1_000_000));
+            for mut packet in stream(100, 20, (sequence, timestamp)) {
+                packet.arrives_ms += 2_000;
+                packet.first += 100 * 160;
+                packets.push(packet);
+            }
+            run.play(packets, 4_000);
+            assert_in_order(&run);
+            let after = run.heard[105..].iter().filter(|heard| matches!(heard, Heard::Frame(_)));
+            assert!(after.count() >= 90, "{sequence} {timestamp}: {:?}", &run.heard[95..115]);
+        }
+    }
+
+    #[test]
+    fn one_odd_packet_changes_nothing() {
+        let mut packets = stream(200, 20, (1, 0));
+        let odd =
+            Sent { arrives_ms: 1_001, sequence: 30_000, timestamp: 9, samples: 160, first: 0 };
+        packets.push(odd);
+        let mut run = Run::new();
+        run.play(packets, 4_000);
+        assert_in_order(&run);
+        assert_eq!((run.count(Heard::Lost), run.jitter.counters().restarts), (0, 0));
+        assert_eq!(run.jitter.counters().refused, 1);
+    }
+
+    #[test]
+    fn a_reset_forgets_the_stream() {
+        let mut run = Run::new();
+        run.play(stream(50, 20, (1, 0)), 1_000);
+        run.jitter.reset();
+        assert_eq!(run.jitter.depth_ms(), 0);
+        run.pull(1_007);
+        assert_eq!(run.heard.last(), Some(&Heard::Empty));
+    }
+
+    #[test]
+    fn a_burst_after_a_pause_leaves_no_lasting_delay() {
+        let mut packets = stream(400, 20, (1, 0));
+        for packet in &mut packets[100..140] {
+            packet.arrives_ms = 2_800;
+        }
+        let mut run = Run::new();
+        run.play(packets, 8_000);
+        assert_in_order(&run);
+        assert!(run.deepest_ms <= 220, "{} ms", run.deepest_ms);
+        assert!(run.frames().len() >= 355, "{}", run.frames().len());
+    }
+
+    #[test]
+    fn the_target_follows_the_delay_variation_up_and_down() {
+        let mut packets = stream(4_000, 20, (1, 0));
+        for (n, packet) in packets.iter_mut().enumerate().take(1_000) {
+            packet.arrives_ms += (n as u64 * 37) % 90;
+        }
+        let mut run = Run::new();
+        let calm = packets.split_off(1_000);
+        run.play(packets, 20_000);
+        let rough_ms = run.jitter.target_ms();
+        assert!((80..=130).contains(&rough_ms), "{rough_ms} ms");
+        assert!(run.jitter.counters().late + run.jitter.counters().starved < 40);
+        for packet in calm {
+            run.push(packet);
+            run.pull(packet.arrives_ms + 7);
+        }
+        assert!(run.jitter.target_ms() <= 40, "{} ms", run.jitter.target_ms());
+        assert!(run.jitter.depth_ms() <= 60, "{} ms", run.jitter.depth_ms());
+        assert_in_order(&run);
+    }
+
+    #[test]
+    fn clock_drift_is_absorbed_frame_by_frame() {
+        for ppm in [-300_i64, 300] {
+            let mut run = Run::new();
+            let mut packets = stream(30_000, 20, (1, 0));
+            for packet in &mut packets {
+                let at = i64::try_from(packet.arrives_ms).unwrap();
+                packet.arrives_ms = u64::try_from(at - at * ppm / 1_000_000).unwrap();
+            }
+            run.play(packets, 599_000);
+            assert_in_order(&run);
+            assert!(run.deepest_ms <= 100, "{ppm} ppm: {} ms", run.deepest_ms);
+            let counters = run.jitter.counters();
+            // Ten minutes at 300 ppm are 180 ms: nine frames.
+            let corrections = counters.slipped + counters.stretched + counters.starved;
+            assert!((6..=16).contains(&corrections), "{ppm} ppm: {counters:?}");
+            assert!(run.frames().len() > 29_900, "{ppm} ppm: {}", run.frames().len());
+        }
+    }
+
+    #[test]
+    fn lengths_out_of_reason_are_refused() {
+        let mut jitter = Jitter::new(Options::default());
+        let now = crate::clock::now();
+        assert_eq!(jitter.push(1, 0, &[], now), Pushed::Refused);
+        assert_eq!(jitter.push(1, 0, &[0; 1_601], now), Pushed::Refused);
+        assert_eq!(jitter.push(1, 0, &[0; 1_600], now), Pushed::Buffered);
+    }
+
+    /// What the network does to one packet.
+    #[derive(Clone, Copy, Debug)]
+    struct Fate {
+        lost: bool,
+        copies: bool,
+        delay_ms: u64,
+    }
+
+    fn fates(loss: u32, jitter_ms: u64) -> impl Strategy<Value = Vec<Fate>> {
+        let fate =
+            (0..100_u32, 0..100_u32, 0..=jitter_ms).prop_map(move |(lost, copies, delay_ms)| {
+                Fate { lost: lost < loss, copies: copies < 5, delay_ms }
+            });
+        proptest::collection::vec(fate, 200..400)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_frame_is_played_twice_and_the_delay_is_bounded(
+            fates in (0..30_u32, 0..150_u64).prop_flat_map(|(loss, jitter_ms)| fates(loss, jitter_ms)),
+            ptime_ms in proptest::sample::select(vec![20_u64, 40, 60]),
+            first in any::<(u16, u32)>(),
+        ) {
+            let mut packets = Vec::new();
+            let count = fates.len() as u64;
+            for (packet, fate) in stream(count, ptime_ms, first).into_iter().zip(&fates) {
+                let arrives_ms = packet.arrives_ms + fate.delay_ms;
+                if !fate.lost {
+                    packets.push(Sent { arrives_ms, ..packet });
+                }
+                if fate.copies {
+                    packets.push(Sent { arrives_ms: arrives_ms + 31, ..packet });
+                }
+            }
+            let mut run = Run::new();
+            run.play(packets, count * ptime_ms + 1_000);
+            assert_in_order(&run);
+            prop_assert!(u64::from(run.deepest_ms) <= 200 + ptime_ms, "{} ms", run.deepest_ms);
+            // Every frame within bounds of its own time: buffer, packet, network and one tick.
+            let bound_ms = 200 + 2 * ptime_ms + 150 + 20;
+            let mut number = 0_u64;
+            for (tick, heard) in run.heard.iter().enumerate() {
+                let Heard::Frame(frame) = heard else { continue };
+                number += u64::from(step(id(number * 160), *frame));
+                let delay_ms = (tick as u64 * 20 + 7).saturating_sub(number * 20);
+                prop_assert!(delay_ms <= bound_ms, "frame {number} after {delay_ms} ms");
+            }
+            prop_assert_eq!(run.jitter.counters().restarts, 0);
+        }
+
+        #[test]
+        fn any_packets_in_any_order_are_survived(
+            packets in proptest::collection::vec((any::<u16>(), any::<u32>(), 0..2_000_usize, 0..60_u64), 0..200),
+        ) {
+            let mut run = Run::new();
+            let mut at_ms = 0;
+            for (sequence, timestamp, samples, wait_ms) in packets {
+                at_ms += wait_ms;
+                run.push(Sent { arrives_ms: at_ms, sequence, timestamp, samples, first: 0 });
+                run.jitter.skip(sequence ^ 0x5555);
+                run.pull(at_ms);
+                prop_assert!(run.deepest_ms <= 400);
+            }
+        }
     }
 }
