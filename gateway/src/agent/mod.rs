@@ -142,6 +142,12 @@ impl AgentHandle {
         self.orders.try_send(Order::Press { digit, duration_ms }).map_err(|_| Busy)
     }
 
+    /// Tells the agent of a key the caller pressed that did not come with the audio (SIP INFO). Lost when many
+    /// wait already, or the link is over.
+    pub fn digit(&self, digit: char, duration_ms: u32) {
+        let _ = self.orders.try_send(Order::Pressed { digit, duration_ms });
+    }
+
     /// The call's audio, once the last event has come: for another agent to go on with. `None` before that,
     /// and the second time.
     pub fn reclaim(&self) -> Option<AgentPort> {
@@ -152,7 +158,10 @@ impl AgentHandle {
 /// What a handle asks of its pump. A closed channel is the order to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
+    /// A key towards the caller.
     Press { digit: char, duration_ms: u32 },
+    /// A key of the caller, towards the agent.
+    Pressed { digit: char, duration_ms: u32 },
 }
 
 /// Opens a link and runs it until it ends. Events go to `events`, with the call's number, as whatever the
@@ -191,7 +200,7 @@ async fn run<E: From<AgentEvent>>(
         Ok(link) => link,
         Err(error) => return (AgentEvent::Failed(error), port),
     };
-    let dialect = Dialect::new(dialect, opening.ids.clone());
+    let dialect = Dialect::new(dialect, opening.ids);
     let wiring = Wiring { call, wake, orders, events };
     let mut pump = Pump::new(link, dialect, port, settings);
     match pump.open(&opening).await {

@@ -276,12 +276,16 @@ impl<P: Port> Pump<P> {
         }
     }
 
-    /// Keys wait in front of the audio that is still in the play-out queue; more than can be meant are for
-    /// nobody.
+    /// Keys towards the caller wait in front of the audio that is still in the play-out queue; more than can be
+    /// meant are for nobody.
     fn obey(&mut self, order: Order) {
-        let Order::Press { digit, duration_ms } = order;
-        if self.keys.len() < MAX_ORDERS {
-            self.keys.push_back(Down::Digit { digit, duration_ms });
+        match order {
+            Order::Press { digit, duration_ms } if self.keys.len() < MAX_ORDERS => {
+                self.keys.push_back(Down::Digit { digit, duration_ms });
+            }
+            Order::Press { .. } => {}
+            // How long a key was held is nothing this queue's dialects can say.
+            Order::Pressed { digit, .. } => self.uplink.push_digit(digit),
         }
     }
 

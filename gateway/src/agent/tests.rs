@@ -38,8 +38,13 @@ fn settings() -> LinkSettings {
 }
 
 fn opening() -> Opening {
-    let parameters = vec![("from_number".into(), "+15550001".into())];
-    Opening { ids: StreamIds::mint([7; 32], "AC09"), parameters }
+    Opening {
+        ids: StreamIds { stream: [7; 16], call: [8; 16], account: [9; 16] },
+        from_number: "+15550001".into(),
+        to_number: "+15550002".into(),
+        conversation_id: "c".into(),
+        parameters: vec![],
+    }
 }
 
 fn dialer() -> Dialer {
@@ -359,6 +364,8 @@ async fn the_callers_audio_and_keys_go_up_in_order_and_stop_comes_last() {
     rig.port.ends().up.push_back(Up::Digit { digit: '7', duration_ms: 90 });
     rig.port.say(1000);
     rig.tick().await;
+    let order = Order::Pressed { digit: '9', duration_ms: 90 };
+    rig.orders.as_ref().unwrap().send(order).await.unwrap();
     let first = heard(&mut agent).await;
     assert_eq!(first["media"]["payload"], STANDARD.encode([0xFF; FRAME_SAMPLES]));
     assert_eq!(
@@ -367,9 +374,10 @@ async fn the_callers_audio_and_keys_go_up_in_order_and_stop_comes_last() {
     );
     assert_eq!(heard(&mut agent).await["dtmf"]["digit"], "7");
     assert_eq!(heard(&mut agent).await["media"]["timestamp"], "40");
+    assert_eq!(heard(&mut agent).await["dtmf"]["digit"], "9");
     rig.stop();
     let stop = heard(&mut agent).await;
-    assert_eq!((&stop["event"], &stop["sequenceNumber"]), (&"stop".into(), &"5".into()));
+    assert_eq!((&stop["event"], &stop["sequenceNumber"]), (&"stop".into(), &"6".into()));
     let Some(Ok(Message::Close(Some(frame)))) = agent.next().await else { panic!("no close") };
     assert_eq!(u16::from(frame.code), 1000);
     while agent.next().await.is_some() {}

@@ -65,31 +65,15 @@ impl FromStr for Kind {
     }
 }
 
-/// The three names a stream goes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The three names a stream goes by. Each is printed as 32 hexadecimal digits behind the prefix of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamIds {
-    /// The stream: `MZ` and 32 hexadecimal digits, new for each link.
-    pub stream_sid: String,
-    /// The call: `CA` and 32 hexadecimal digits.
-    pub call_sid: String,
-    /// The account, as the settings or the organisation name it; usually `AC` and 32 hexadecimal digits.
-    pub account_sid: String,
-}
-
-impl StreamIds {
-    /// New names from 32 random octets, for a call of `account_sid`.
-    pub fn mint(entropy: [u8; 32], account_sid: &str) -> StreamIds {
-        let (stream, call) = entropy.split_at(entropy.len() / 2);
-        StreamIds {
-            stream_sid: sid("MZ", stream),
-            call_sid: sid("CA", call),
-            account_sid: account_sid.to_owned(),
-        }
-    }
-}
-
-fn sid(prefix: &str, octets: &[u8]) -> String {
-    octets.iter().fold(String::from(prefix), |sid, octet| sid + &format!("{octet:02x}"))
+    /// The stream: new for each link, random.
+    pub stream: [u8; 16],
+    /// The call: the octets of the conversation's UUID, so that a call can be found by what the agent knows.
+    pub call: [u8; 16],
+    /// The account: the octets of the organisation's UUID.
+    pub account: [u8; 16],
 }
 
 /// What an agent is told when its stream starts. Has no `Debug`: it holds people's numbers.
@@ -97,8 +81,13 @@ fn sid(prefix: &str, octets: &[u8]) -> String {
 pub struct Opening {
     /// The names of stream, call and account.
     pub ids: StreamIds,
-    /// `from_number`, `to_number` and `conversation_id`, then what the agent's configuration and the routing
-    /// workflow add. Of several values for one name the first is told: put first what must not be replaced.
+    /// The caller's number, E.164 where known.
+    pub from_number: String,
+    /// The number that was called.
+    pub to_number: String,
+    /// The conversation's id, as the API shows it.
+    pub conversation_id: String,
+    /// What the agent's configuration and the routing workflow add. A name used above is not replaced.
     pub parameters: Vec<(String, String)>,
 }
 

@@ -30,7 +30,9 @@ use super::{AgentMessage, Incoming, Opening, StreamIds, Warning, Wire};
 /// One stream's names and counters.
 #[derive(Debug)]
 pub struct Twilio {
-    ids: StreamIds,
+    stream_sid: String,
+    call_sid: String,
+    account_sid: String,
     /// The number the next message carries; `start` is 1.
     sequence: u64,
     /// The number the next `media` message carries.
@@ -40,7 +42,18 @@ pub struct Twilio {
 impl Twilio {
     /// A stream that has sent nothing yet.
     pub fn new(ids: StreamIds) -> Twilio {
-        Twilio { ids, sequence: 1, chunk: 1 }
+        Twilio {
+            stream_sid: sid("MZ", &ids.stream),
+            call_sid: sid("CA", &ids.call),
+            account_sid: sid("AC", &ids.account),
+            sequence: 1,
+            chunk: 1,
+        }
+    }
+
+    /// The stream's id, `MZ` and 32 hexadecimal digits.
+    pub fn stream_sid(&self) -> &str {
+        &self.stream_sid
     }
 
     /// `connected` and `start`.
@@ -48,11 +61,14 @@ impl Twilio {
         scratch.put_slice(br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
         let connected = text(scratch);
         self.head("start", scratch);
-        scratch.put_slice(br#","start":{"streamSid":"#);
-        put_string(&self.ids.stream_sid, scratch);
-        self.put_owner(",", scratch);
-        scratch.put_slice(br#","tracks":["inbound"],"customParameters":{"#);
-        put_parameters(&opening.parameters, scratch);
+        put(
+            scratch,
+            format_args!(
+                r#","start":{{"streamSid":"{}","accountSid":"{}","callSid":"{}","tracks":["inbound"],"customParameters":{{"#,
+                self.stream_sid, self.account_sid, self.call_sid
+            ),
+        );
+        put_parameters(opening, scratch);
         scratch.put_slice(
             br#"},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}"#,
         );
@@ -105,9 +121,13 @@ impl Twilio {
     /// `stop`: the last word before the socket closes.
     pub fn stop(&mut self, scratch: &mut BytesMut) -> Wire {
         self.head("stop", scratch);
-        scratch.put_slice(br#","stop":{"#);
-        self.put_owner("", scratch);
-        scratch.put_slice(b"}}");
+        put(
+            scratch,
+            format_args!(
+                r#","stop":{{"accountSid":"{}","callSid":"{}"}}}}"#,
+                self.account_sid, self.call_sid
+            ),
+        );
         text(scratch)
     }
 
@@ -125,7 +145,7 @@ impl Twilio {
             return Err(Warning::Undecodable);
         };
         let message: Message<'a> = serde_json::from_str(json).map_err(|_| Warning::Unexpected)?;
-        if message.stream_sid.is_none_or(|sid| sid.0 != self.ids.stream_sid) {
+        if message.stream_sid.is_none_or(|sid| sid.0 != self.stream_sid) {
             return Err(Warning::Unexpected);
         }
         match (message.event.as_ref(), message.media, message.mark) {
@@ -141,17 +161,11 @@ impl Twilio {
         put(
             scratch,
             format_args!(
-                r#"{{"event":"{event}","sequenceNumber":"{}","streamSid":"#,
-                self.sequence
+                r#"{{"event":"{event}","sequenceNumber":"{}","streamSid":"{}""#,
+                self.sequence, self.stream_sid
             ),
         );
-        put_string(&self.ids.stream_sid, scratch);
         self.sequence += 1;
-    }
-
-    fn put_owner(&self, separator: &str, scratch: &mut BytesMut) {
-        put_member(separator, ("accountSid", &self.ids.account_sid), scratch);
-        put_member(",", ("callSid", &self.ids.call_sid), scratch);
     }
 }
 
@@ -167,14 +181,26 @@ fn append_audio<'a>(payload: &str, audio: &mut Vec<u8>) -> Result<AgentMessage<'
     }
 }
 
-/// A name is written once: agents disagree on which of two equal members counts.
-fn put_parameters(parameters: &[(String, String)], scratch: &mut BytesMut) {
+/// The three names the gateway always gives come last and win: an agent that reads only the last of two
+/// equal members, and one that reads only the first, must see the same caller.
+fn put_parameters(opening: &Opening, scratch: &mut BytesMut) {
+    let ours = [
+        ("from_number", opening.from_number.as_str()),
+        ("to_number", opening.to_number.as_str()),
+        ("conversation_id", opening.conversation_id.as_str()),
+    ];
     let mut separator = "";
-    for (at, (name, value)) in parameters.iter().enumerate() {
-        if parameters.iter().take(at).all(|(earlier, _)| earlier != name) {
-            put_member(separator, (name, value), scratch);
-            separator = ",";
+    for (at, (name, value)) in opening.parameters.iter().enumerate() {
+        let repeated = opening.parameters.iter().skip(at + 1).any(|(later, _)| later == name);
+        if repeated || ours.iter().any(|(reserved, _)| reserved == name) {
+            continue;
         }
+        put_member(separator, (name, value), scratch);
+        separator = ",";
+    }
+    for member in ours {
+        put_member(separator, member, scratch);
+        separator = ",";
     }
 }
 
@@ -198,6 +224,13 @@ fn put(scratch: &mut BytesMut, arguments: std::fmt::Arguments<'_>) {
 /// written over it.
 fn text(scratch: &mut BytesMut) -> Wire {
     Wire::Text(scratch.split().freeze())
+}
+
+fn sid(prefix: &str, octets: &[u8; 16]) -> String {
+    octets.iter().fold(String::from(prefix), |mut sid, octet| {
+        write!(sid, "{octet:02x}").expect("a String takes everything");
+        sid
+    })
 }
 
 /// The members of an agent's message that matter.
@@ -246,17 +279,17 @@ mod tests {
 
     use super::*;
 
+    const IDS: StreamIds = StreamIds { stream: [0xAB; 16], call: [0x01; 16], account: [0xFF; 16] };
     const STREAM_SID: &str = "MZabababababababababababababababab";
 
-    fn ids() -> StreamIds {
-        let mut entropy = [0xAB; 32];
-        entropy[16..].fill(0x01);
-        StreamIds::mint(entropy, "ACff")
-    }
-
     fn opening(parameters: &[(&str, &str)]) -> Opening {
-        let parameters = parameters.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-        Opening { ids: ids(), parameters }
+        Opening {
+            ids: IDS,
+            from_number: "+15550001".into(),
+            to_number: "+15550002".into(),
+            conversation_id: "01010101-0101-0101-0101-010101010101".into(),
+            parameters: parameters.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+        }
     }
 
     fn json_of(wire: &Wire) -> Value {
@@ -266,28 +299,31 @@ mod tests {
 
     fn agent(text: &str) -> (Result<AgentMessage<'_>, Warning>, Vec<u8>) {
         let mut audio = Vec::new();
-        let message = Twilio::new(ids()).decode(Incoming::Text(text), &mut audio);
+        let message = Twilio::new(IDS).decode(Incoming::Text(text), &mut audio);
         (message, audio)
     }
 
     #[test]
     fn the_first_two_messages_are_connected_and_start() {
         let mut scratch = BytesMut::new();
-        let [connected, start] = Twilio::new(ids())
-            .open(&opening(&[("from_number", "+15550001"), ("tier", "gold")]), &mut scratch);
+        let [connected, start] = Twilio::new(IDS).open(&opening(&[("tier", "gold")]), &mut scratch);
         assert_eq!(
             json_of(&connected),
             json!({"event": "connected", "protocol": "Call", "version": "1.0.0"})
         );
         let call_sid = format!("CA{}", "01".repeat(16));
+        let account_sid = format!("AC{}", "ff".repeat(16));
         assert_eq!(
             json_of(&start),
             json!({
                 "event": "start", "sequenceNumber": "1", "streamSid": STREAM_SID,
                 "start": {
-                    "streamSid": STREAM_SID, "accountSid": "ACff", "callSid": call_sid,
+                    "streamSid": STREAM_SID, "accountSid": account_sid, "callSid": call_sid,
                     "tracks": ["inbound"],
-                    "customParameters": {"from_number": "+15550001", "tier": "gold"},
+                    "customParameters": {
+                        "tier": "gold", "from_number": "+15550001", "to_number": "+15550002",
+                        "conversation_id": "01010101-0101-0101-0101-010101010101",
+                    },
                     "mediaFormat":
                         {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
                 },
@@ -296,22 +332,23 @@ mod tests {
     }
 
     #[test]
-    fn of_two_values_for_one_name_the_first_is_told_and_only_once() {
+    fn a_parameter_never_replaces_the_callers_number_and_names_stay_unique() {
         let mut scratch = BytesMut::new();
-        let parameters = [("from_number", "+15550001"), ("x", "1"), ("from_number", "+1900")];
-        let [_, start] = Twilio::new(ids()).open(&opening(&parameters), &mut scratch);
+        let parameters = [("from_number", "+1900"), ("x", "old"), ("x", "new")];
+        let [_, start] = Twilio::new(IDS).open(&opening(&parameters), &mut scratch);
         let Wire::Text(bytes) = &start else { panic!() };
-        assert_eq!(std::str::from_utf8(bytes).unwrap().matches("from_number").count(), 1);
+        let text = std::str::from_utf8(bytes).unwrap();
+        assert_eq!(text.matches("from_number").count(), 1);
         assert_eq!(json_of(&start)["start"]["customParameters"]["from_number"], "+15550001");
+        assert_eq!(json_of(&start)["start"]["customParameters"]["x"], "new");
     }
 
     #[test]
     fn names_and_values_of_any_text_stay_one_json_string() {
         let evil = "\"},\u{0}\n\\\u{2028}é\u{1F600}";
         let mut scratch = BytesMut::new();
-        let mut twilio = Twilio::new(StreamIds { account_sid: evil.into(), ..ids() });
+        let mut twilio = Twilio::new(IDS);
         let [_, start] = twilio.open(&opening(&[(evil, evil)]), &mut scratch);
-        assert_eq!(json_of(&start)["start"]["accountSid"], evil);
         assert_eq!(json_of(&start)["start"]["customParameters"][evil], evil);
         assert_eq!(json_of(&twilio.mark(evil, &mut scratch))["mark"]["name"], evil);
         assert_eq!(json_of(&twilio.digit('"', &mut scratch))["dtmf"]["digit"], "\"");
@@ -320,7 +357,7 @@ mod tests {
     #[test]
     fn sequence_numbers_count_messages_and_chunks_count_media() {
         let mut scratch = BytesMut::new();
-        let mut twilio = Twilio::new(ids());
+        let mut twilio = Twilio::new(IDS);
         twilio.open(&opening(&[]), &mut scratch);
         let frame = Frame { samples: [0; FRAME_SAMPLES] };
         let media = json_of(&twilio.audio(&frame, 20, &mut scratch));
@@ -352,7 +389,7 @@ mod tests {
     #[test]
     fn messages_are_written_over_the_same_memory() {
         let mut scratch = BytesMut::with_capacity(1024);
-        let mut twilio = Twilio::new(ids());
+        let mut twilio = Twilio::new(IDS);
         let frame = Frame { samples: [1000; FRAME_SAMPLES] };
         let mut places = Vec::new();
         for at in 0..1000 {
@@ -440,7 +477,7 @@ mod tests {
             assert_eq!(agent(&text), (Err(Warning::Undecodable), vec![]), "{payload}");
         }
         let mut audio = vec![7];
-        let binary = Twilio::new(ids()).decode(Incoming::Binary(&[1, 2, 3]), &mut audio);
+        let binary = Twilio::new(IDS).decode(Incoming::Binary(&[1, 2, 3]), &mut audio);
         assert_eq!(binary, Err(Warning::Undecodable));
         assert_eq!(audio, [7]);
     }
