@@ -12,6 +12,7 @@
 //! bounded [`journal`], so that nothing in a call ever waits for the database; what the API asks of
 //! live calls goes through the one trait in [`calls`].
 
+pub mod api;
 pub mod calls;
 pub mod clock;
 pub mod credential;

@@ -19,6 +19,7 @@ fn build() -> Value {
     set(&mut document, "openapi", json!("3.1.0"));
     set(&mut document, "info", info());
     set(&mut document, "security", json!([{ "bearerAuth": [] }]));
+    show_password_flags(&mut document);
     close_requests(&mut document);
     if let Some(components) = document.get_mut("components") {
         set(components, "securitySchemes", security_schemes());
@@ -70,6 +71,21 @@ fn add_schema<T: utoipa::ToSchema>(schemas: &mut Value) {
     for (name, schema) in all {
         if let Ok(schema) = serde_json::to_value(schema) {
             set(schemas, &name, schema);
+        }
+    }
+}
+
+/// `auth_password_set` is ours to write; requests may send it back, and it changes nothing.
+fn show_password_flags(document: &mut Value) {
+    let flag = json!({
+        "type": "boolean",
+        "readOnly": true,
+        "description": "Whether a password is stored.",
+    });
+    for name in ["InboundConfig", "OutboundConfig"] {
+        let pointer = format!("/components/schemas/{name}/properties");
+        if let Some(properties) = document.pointer_mut(&pointer) {
+            set(properties, "auth_password_set", flag.clone());
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) enum ValidationDetail {
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Violation {
     /// Where: `body`, `query` or `path`, then keys and indices.
-    #[schema(value_type = Vec<Object>, example = json!(["body", "outbound_config", "address"]))]
+    #[schema(value_type = Vec<Value>, example = json!(["body", "outbound_config", "address"]))]
     pub(crate) loc: Vec<Value>,
     /// What would fit.
     pub(crate) msg: String,

@@ -115,10 +115,10 @@ fn parse_query<T: DeserializeOwned + IntoParams>(uri: &Uri) -> Result<T, ApiErro
             continue;
         };
         let schema = schema_of(parameter);
-        let value = from_text(&schema, text);
-        let place = [json!("query"), json!(name)];
         let document = &*super::document::OPENAPI;
         let check = Schema { document, root: &schema, enums: false };
+        let value = from_text(check, text);
+        let place = [json!("query"), json!(name)];
         found.extend(check.violations(&value, &place));
         if object.insert(name.clone(), value).is_some() {
             found.push(Violation::query(&name, "value_error", "Query parameter is given twice"));
@@ -136,7 +136,8 @@ fn schema_of(parameter: &Parameter) -> Value {
 }
 
 /// Gives the text of a query parameter the JSON type its schema asks for.
-fn from_text(schema: &Value, text: String) -> Value {
+fn from_text(schema: Schema<'_>, text: String) -> Value {
+    let schema = schema.resolve(schema.root);
     let is = |name: &str| match schema.get("type") {
         Some(Value::String(only)) => only == name,
         Some(Value::Array(names)) => names.iter().any(|one| one == name),

@@ -29,7 +29,8 @@ impl<'a> Schema<'a> {
         check.found
     }
 
-    fn resolve(self, schema: &'a Value) -> &'a Value {
+    /// The schema that `schema` is or refers to.
+    pub(crate) fn resolve(self, schema: &'a Value) -> &'a Value {
         let mut at = schema;
         // A bound instead of a loop: a reference to itself must not hang a request.
         for _ in 0..8 {

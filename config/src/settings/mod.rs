@@ -25,10 +25,11 @@ mod value;
 
 use std::path::Path;
 
+pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
-    Advertise, AgentEnding, AgentSettings, ApiSettings, CallSettings, LogFormat, MediaSettings,
-    NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings, Strangers,
+    Advertise, AgentSettings, ApiSettings, CallSettings, LogFormat, MediaSettings, NodeSettings,
+    ObserveSettings, Settings, SipSettings, StoreSettings, Strangers,
 };
 
 use read::Reader;

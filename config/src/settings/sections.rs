@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::macros::{section, words};
 use super::read::Reader;
 use crate::limits;
+use crate::model::AgentEnding;
 
 /// All settings of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,16 +194,6 @@ words! {
         Silent = "silent",
         /// 403, which helps while setting up.
         Refuse = "refuse",
-    }
-}
-
-words! {
-    /// How a call ends whose agent is lost.
-    pub enum AgentEnding: "\"hangup\" or \"playback\"" {
-        /// Hang up at once.
-        Hangup = "hangup",
-        /// Play the built-in clip once, then hang up.
-        Playback = "playback",
     }
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::fault::Origin;
 use super::sections::Advertise;
 use super::source::{Kind, Table, Value};
+use crate::model::AgentEnding;
 
 /// A value that does not fit, with the place of the part that does not.
 #[derive(Debug)]
@@ -110,6 +111,14 @@ macro_rules! whole_number {
 }
 
 whole_number!(u16, u32, usize);
+
+impl FromValue for AgentEnding {
+    const EXPECTED: &'static str = "\"hangup\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (text == "hangup").then_some(Self::Hangup)
+    }
+}
 
 /// A port range as text: `"20000-29999"`, both ends included.
 impl FromValue for RangeInclusive<u16> {
