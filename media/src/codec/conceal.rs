@@ -13,13 +13,13 @@
 //! repetition sounds like a machine. The first frame after a gap is blended in. No delay is added and
 //! nothing is allocated.
 
-use crate::codec::resample::round;
+use crate::codec::resample::{dot, round};
 use crate::frame::{FRAME_SAMPLES, Frame};
 
 /// Shortest and longest pitch period looked for, in samples: 200 Hz and 66 Hz.
 const MIN_PERIOD: usize = 40;
 const MAX_PERIOD: usize = 120;
-/// Samples compared to find the period.
+/// Samples compared to find the period, a multiple of the lanes of a dot product.
 const MATCH_SAMPLES: usize = 160;
 /// Samples kept: the comparison, the longest shift, and the blend before it.
 const HISTORY_SAMPLES: usize = 320;
@@ -188,15 +188,11 @@ impl Repetition {
 fn period_of(history: &[f32; HISTORY_SAMPLES]) -> usize {
     const START: usize = HISTORY_SAMPLES - MATCH_SAMPLES;
     let recent = &history[START..];
-    let energy: f32 = recent.iter().map(|sample| sample * sample).sum();
+    let energy = dot(recent, recent);
     let mut best = (VOICED, MAX_PERIOD);
     for period in MIN_PERIOD..=MAX_PERIOD {
         let shifted = &history[START - period..HISTORY_SAMPLES - period];
-        let (mut product, mut other) = (0.0, 0.0);
-        for (a, b) in recent.iter().zip(shifted) {
-            product += a * b;
-            other += b * b;
-        }
+        let (product, other) = (dot(recent, shifted), dot(shifted, shifted));
         // One is added so that silence is like nothing instead of a division by zero.
         let likeness = product / ((energy * other).sqrt() + 1.0);
         // A multiple of the period fits as well; it has to be better by something to be taken.

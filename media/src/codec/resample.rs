@@ -90,8 +90,8 @@ fn bessel_i0(x: f64) -> f64 {
     sum
 }
 
-/// Sum of products, in [`LANES`] partial sums.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// Sum of products, in [`LANES`] partial sums. What is left over of the lanes is left out.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0_f32; LANES];
     let (a, _) = a.as_chunks::<LANES>();
     let (b, _) = b.as_chunks::<LANES>();
