@@ -131,7 +131,7 @@ impl HeaderName {
         }
         let found = TABLE.get(slot(name)).copied();
         match found.and_then(|row| ROWS.get(usize::from(row))) {
-            Some(&(id, known, ..)) if known.as_bytes().eq_ignore_ascii_case(name) => id,
+            Some(&(id, known, ..)) if same(known.as_bytes(), name) => id,
             _ => Self::Other,
         }
     }
@@ -151,6 +151,11 @@ impl HeaderName {
     pub fn is_list(self) -> bool {
         ROWS.get(self as usize).is_some_and(|row| row.3 == Join::List)
     }
+}
+
+/// Equal blind to case; nearly every name comes in the usual spelling, which is quicker to compare.
+fn same(known: &[u8], name: &[u8]) -> bool {
+    known == name || known.eq_ignore_ascii_case(name)
 }
 
 /// Row numbers by compact letter; `NONE` where the letter means nothing.

@@ -3,15 +3,62 @@
 //! A folded header line keeps its line breaks in the message; every reader here counts CR and LF as
 //! white space, so that folding needs no copy to be undone.
 
-/// Whether a byte may stand in a `token` (RFC 3261 §25.1).
-pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+/// May stand in a `token` (RFC 3261 §25.1).
+pub(crate) const TOKEN: u8 = 1;
+/// May stand in the name of a parameter: a `token`, or a letter only URIs allow there.
+pub(crate) const PARAM_NAME: u8 = 2;
+/// May not stand in any URI: white space, control letters, angle brackets, quotes.
+pub(crate) const NO_URI: u8 = 4;
+/// May stand in the name of a host.
+pub(crate) const HOST: u8 = 8;
+
+/// What each byte may be part of.
+static CLASSES: [u8; 256] = classes();
+
+#[expect(clippy::indexing_slicing, reason = "runs at compile time, where a fault is a build error")]
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0u8;
+    loop {
+        let alphanumeric = byte.is_ascii_alphanumeric();
+        let mark = matches!(byte, b'!' | b'%' | b'*' | b'+' | b'`' | b'\'' | b'~');
+        let name = matches!(byte, b'-' | b'.' | b'_');
+        let of_uris = matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'$' | b'(' | b')');
+        let mut class = 0;
+        if alphanumeric || name {
+            class |= TOKEN | PARAM_NAME | HOST;
+        }
+        if mark {
+            class |= TOKEN | PARAM_NAME;
+        }
+        if of_uris {
+            class |= PARAM_NAME;
+        }
+        if byte <= b' ' || matches!(byte, 0x7f | b'<' | b'>' | b'"') {
+            class |= NO_URI;
+        }
+        classes[byte as usize] = class;
+        if byte == u8::MAX {
+            return classes;
+        }
+        byte += 1;
+    }
+}
+
+/// Whether a byte is of this class.
+pub(crate) fn is(class: u8, byte: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
 }
 
 /// Whether these bytes are a `token`: one letter or more.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+    !bytes.is_empty() && bytes.iter().all(|&byte| is(TOKEN, byte))
+}
+
+/// The bytes at the start that are of this class, and what follows them.
+pub(crate) fn take(class: u8, bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|&byte| !is(class, byte)).unwrap_or(bytes.len());
+    bytes.split_at_checked(end).unwrap_or((bytes, &[]))
 }
 
 /// White space, with the CR and LF of a fold.
@@ -58,12 +105,6 @@ pub(crate) fn split_once(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
     memchr::memchr(byte, bytes).map(|at| split_around(bytes, at))
 }
 
-/// A token at the start, and what follows it.
-pub(crate) fn take_token(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let end = bytes.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(bytes.len());
-    bytes.split_at_checked(end).unwrap_or((bytes, &[]))
-}
-
 /// A quoted string at the start, without its quotes and with its escapes, and what follows it.
 /// `None` when the bytes do not start with a quote or the string is never closed.
 pub(crate) fn take_quoted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -94,26 +135,21 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
 /// Unclosed quotes or brackets swallow the rest: the value's own parser then refuses them, so a
 /// separator hidden behind them is never believed.
 pub(crate) fn split_outside(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
-    let mut bracketed = false;
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' if !bracketed => match bytes.get(at..).and_then(take_quoted) {
-                Some((_, rest)) => {
-                    at = bytes.len() - rest.len();
-                    continue;
-                }
-                None => return (bytes, None),
-            },
-            b'<' => bracketed = true,
-            b'>' => bracketed = false,
-            _ if byte == separator && !bracketed => {
-                let (head, tail) = split_around(bytes, at);
+    let mut from = 0;
+    while let Some(rest) = bytes.get(from..)
+        && let Some(at) = memchr::memchr3(separator, b'"', b'<', rest)
+    {
+        let (_, opened) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        let closed = match opened {
+            [b'"', ..] => take_quoted(opened).map(|(_, rest)| rest),
+            [b'<', ..] => split_once(opened, b'>').map(|(_, rest)| rest),
+            _ => {
+                let (head, tail) = split_around(bytes, from + at);
                 return (head, Some(tail));
             }
-            _ => {}
-        }
-        at += 1;
+        };
+        let Some(closed) = closed else { break };
+        from = bytes.len() - closed.len();
     }
     (bytes, None)
 }

@@ -71,13 +71,8 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Letters of URI and of header parameter names alike (`paramchar` and `token`), and no others.
 fn is_name(name: &[u8]) -> bool {
-    let known = |&byte: &u8| {
-        lex::is_token_byte(byte)
-            || matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'$' | b'(' | b')')
-    };
-    !name.is_empty() && name.iter().all(known)
+    !name.is_empty() && name.iter().all(|&byte| lex::is(lex::PARAM_NAME, byte))
 }
 
 fn is_value(value: Option<&[u8]>) -> bool {

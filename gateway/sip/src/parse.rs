@@ -146,11 +146,11 @@ fn header_lines(scanner: &mut Scanner<'_>) -> Result<(Lines, Option<usize>), Mal
         let Ok(name_length) = u8::try_from(name.len()) else {
             return Err(Malformed::HeaderTooLong);
         };
-        if !lex::is_token(name) {
+        let id = HeaderName::parse(name);
+        if id == HeaderName::Other && !lex::is_token(name) {
             scanner.blame(Malformed::HeaderLine);
             continue;
         }
-        let id = HeaderName::parse(name);
         let value_start = end - lex::trim_start(value).len();
         let value = lex::trim(value);
         if id == HeaderName::ContentLength {
@@ -222,10 +222,6 @@ impl TryFrom<Message> for Request {
     type Error = Rejection;
 
     /// Checks a message for what every request must have (RFC 3261 §8.1.1, §8.2, §16.3).
-    #[expect(
-        clippy::result_large_err,
-        reason = "the message comes back so that it can be answered"
-    )]
     fn try_from(message: Message) -> Result<Self, Rejection> {
         let refused = match message.start {
             StartLine::Request { method, token, uri, version_ok } => {

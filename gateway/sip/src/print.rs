@@ -280,41 +280,41 @@ impl Writer {
 #[must_use]
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
+        ..200 => provisional(status),
+        200..300 => success(status),
+        300..400 => redirection(status),
+        400..500 => client_error(status),
+        500..600 => server_failure(status),
+        600.. => global_failure(status),
+    }
+}
+
+const fn provisional(status: u16) -> &'static str {
+    match status {
         100 => "Trying",
         180 => "Ringing",
         181 => "Call Is Being Forwarded",
         182 => "Queued",
-        183 => "Session Progress",
         199 => "Early Dialog Terminated",
-        200 => "OK",
+        _ => "Session Progress",
+    }
+}
+
+const fn success(status: u16) -> &'static str {
+    match status {
         202 => "Accepted",
         204 => "No Notification",
-        300 => "Multiple Choices",
+        _ => "OK",
+    }
+}
+
+const fn redirection(status: u16) -> &'static str {
+    match status {
         301 => "Moved Permanently",
         302 => "Moved Temporarily",
         305 => "Use Proxy",
         380 => "Alternative Service",
-        400..500 => client_error(status),
-        500 => "Server Internal Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Server Time-out",
-        505 => "Version Not Supported",
-        513 => "Message Too Large",
-        555 => "Push Notification Service Not Supported",
-        580 => "Precondition Failure",
-        600 => "Busy Everywhere",
-        603 => "Decline",
-        604 => "Does Not Exist Anywhere",
-        606 => "Not Acceptable",
-        607 => "Unwanted",
-        608 => "Rejected",
-        100..200 => "Progress",
-        200..300 => "OK",
-        300..400 => "Redirection",
-        500..600 => "Server Failure",
-        _ => "Global Failure",
+        _ => "Multiple Choices",
     }
 }
 
@@ -363,6 +363,31 @@ const fn client_error(status: u16) -> &'static str {
         493 => "Undecipherable",
         494 => "Security Agreement Required",
         _ => "Bad Request",
+    }
+}
+
+const fn server_failure(status: u16) -> &'static str {
+    match status {
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Server Time-out",
+        505 => "Version Not Supported",
+        513 => "Message Too Large",
+        555 => "Push Notification Service Not Supported",
+        580 => "Precondition Failure",
+        _ => "Server Internal Error",
+    }
+}
+
+const fn global_failure(status: u16) -> &'static str {
+    match status {
+        600 => "Busy Everywhere",
+        604 => "Does Not Exist Anywhere",
+        606 => "Not Acceptable",
+        607 => "Unwanted",
+        608 => "Rejected",
+        _ => "Decline",
     }
 }
 

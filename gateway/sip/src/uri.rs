@@ -65,14 +65,16 @@ pub(crate) fn take_host(bytes: &[u8]) -> Option<(Host<'_>, &[u8])> {
         let address: Ipv6Addr = std::str::from_utf8(literal).ok()?.parse().ok()?;
         return Some((Host::Address(address.into()), rest));
     }
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let end = bytes.iter().position(|&byte| !known(byte)).unwrap_or(bytes.len());
-    let (name, rest) = bytes.split_at_checked(end)?;
-    if name.is_empty() {
-        return None;
-    }
-    let address = std::str::from_utf8(name).ok().and_then(|text| text.parse::<Ipv4Addr>().ok());
-    Some((address.map_or(Host::Name(name), |address| Host::Address(address.into())), rest))
+    let (name, rest) = lex::take(lex::HOST, bytes);
+    // Only what ends in a digit can be an address: names end in a letter (RFC 3261 §25.1 toplabel).
+    let address = match name.last()? {
+        b'0'..=b'9' => std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    Some((
+        address.map_or(Host::Name(name), |address: Ipv4Addr| Host::Address(address.into())),
+        rest,
+    ))
 }
 
 /// A port: digits, 0 to 65535.
@@ -131,8 +133,7 @@ impl<'a> Uri<'a> {
     /// and for `sip`, `sips` and `tel` URIs that break their grammar.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let unfit = |byte: u8| byte <= b' ' || matches!(byte, 0x7f | b'<' | b'>' | b'"');
-        if bytes.iter().any(|&byte| unfit(byte)) {
+        if bytes.iter().any(|&byte| lex::is(lex::NO_URI, byte)) {
             return None;
         }
         let (scheme, rest) = lex::split_once(bytes, b':')?;

@@ -27,9 +27,9 @@ impl<'a> Via<'a> {
     /// Reads one Via value. White space may surround every separator.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let (protocol, rest) = lex::take_token(lex::trim_start(value));
-        let (version, rest) = lex::take_token(after(b'/', rest)?);
-        let (transport, rest) = lex::take_token(after(b'/', rest)?);
+        let (protocol, rest) = lex::take(lex::TOKEN, lex::trim_start(value));
+        let (version, rest) = lex::take(lex::TOKEN, after(b'/', rest)?);
+        let (transport, rest) = lex::take(lex::TOKEN, after(b'/', rest)?);
         if protocol.is_empty() || version.is_empty() || transport.is_empty() {
             return None;
         }

@@ -1,6 +1,8 @@
 //! What holds for every input: nothing panics, what is printed reads back, a stream may be cut
 //! anywhere.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers may fail it")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use sip::digest::{Challenge, Claim, Credentials, Nonces, Question};

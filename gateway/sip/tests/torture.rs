@@ -4,6 +4,8 @@
 //! They are read from the folder named by `TRUNKLINE_CONFORMANCE`, by default `../shared/conformance`
 //! beside the workspace; where it is absent the tests say so and pass.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,7 @@ pub(super) struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     /// `None` when the scheme is another one.
     pub(super) fn parse(value: &'a [u8]) -> Option<Self> {
-        let (scheme, fields) = lex::take_token(lex::trim(value));
+        let (scheme, fields) = lex::take(lex::TOKEN, lex::trim(value));
         let apart = fields.first().is_some_and(|&byte| lex::is_space(byte));
         (scheme.eq_ignore_ascii_case(b"Digest") && apart).then_some(Self(fields))
     }
