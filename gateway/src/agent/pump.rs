@@ -180,6 +180,10 @@ impl<P: Port> Pump<P> {
             End::Closed { .. } => self.play_tail(&mut wiring).await,
             End::Lost(_) => {}
         }
+        for news in self.news.drain(..) {
+            // Nobody listens any more: then nobody needs to know.
+            let _ = wiring.events.send((wiring.call, E::from(news))).await;
+        }
         end
     }
 

@@ -541,6 +541,30 @@ async fn an_agent_that_stops_reading_costs_its_oldest_audio_and_then_its_link() 
 }
 
 #[tokio::test]
+async fn an_agent_that_reads_again_gets_the_newest_audio_with_the_gap_in_its_time_stamps() {
+    let (listener, url) = listen().await;
+    socket2::SockRef::from(&listener).set_recv_buffer_size(2048).unwrap();
+    let patient = LinkSettings { heartbeat_interval_ms: 0, ..settings() };
+    let (rig, mut agent) = Rig::open_at(patient, listener, &url).await;
+    const SAID: u64 = 200;
+    for _ in 0..SAID {
+        rig.port.say(1);
+        rig.tick().await;
+    }
+    let (mut stamps, mut sequence) = (Vec::new(), 1);
+    while stamps.last() != Some(&(SAID * 20)) {
+        let message = heard(&mut agent).await;
+        sequence += 1;
+        assert_eq!(message["sequenceNumber"], sequence.to_string());
+        stamps.push(message["media"]["timestamp"].as_str().unwrap().parse::<u64>().unwrap());
+    }
+    assert!(stamps.is_sorted());
+    assert!(stamps.len() < 100, "{} of {SAID} frames were kept for a slow reader", stamps.len());
+    let newest = stamps.iter().filter(|stamp| **stamp > (SAID - 10) * 20).count();
+    assert_eq!(newest, 10, "the last 200 ms are whole");
+}
+
+#[tokio::test]
 async fn an_agent_without_a_sign_of_life_is_given_up() {
     let impatient =
         LinkSettings { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 60, ..settings() };

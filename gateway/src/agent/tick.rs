@@ -1,8 +1,8 @@
 //! One wake-up for all calls of a media worker.
 //!
 //! A worker writes its eventfd once per 20 ms tick in which it moved anything across an agent port. One task
-//! per worker waits for that and wakes the pump of each of the worker's calls, so that a thousand calls cost
-//! one system call a tick and no timer at all.
+//! per worker waits for that and wakes the pump of each of the worker's calls: one system call a tick, however
+//! many calls there are.
 
 use std::collections::HashMap;
 use std::io;

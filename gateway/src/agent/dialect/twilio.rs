@@ -481,4 +481,37 @@ mod tests {
         assert_eq!(binary, Err(Warning::Undecodable));
         assert_eq!(audio, [7]);
     }
+
+    #[test]
+    fn no_damaged_message_panics_or_leaves_audio_behind_an_error() {
+        let twilio = Twilio::new(IDS);
+        let whole = format!(
+            r#"{{"event":"media","streamSid":"{STREAM_SID}","media":{{"payload":"AAAA/w=="}}}}"#
+        );
+        let mut random = 0x5EED_u64;
+        let mut below = |bound: usize| {
+            // Knuth's MMIX generator: the same damage in every run.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(random >> 33).unwrap() % bound
+        };
+        let mut understood = 0;
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone().into_bytes();
+            for _ in 0..=below(3) {
+                let at = below(bytes.len());
+                match below(3) {
+                    0 => bytes.truncate(at + 1),
+                    1 => bytes[at] = b"\"\\{}[]:,=A\xC3\x00"[below(12)],
+                    _ => bytes.insert(at, whole.as_bytes()[below(whole.len())]),
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let mut audio = vec![9];
+            match twilio.decode(Incoming::Text(&text), &mut audio) {
+                Ok(_) => understood += 1,
+                Err(_) => assert_eq!(audio, [9], "{text}"),
+            }
+        }
+        assert!((10..10_000).contains(&understood), "{understood} of 20000");
+    }
 }
