@@ -19,8 +19,13 @@
 //! Invariants: nothing is played twice or out of order; the depth never stays above the maximum;
 //! nothing is allocated after [`Jitter::new`].
 
+mod delay;
+mod sequence;
+
 use std::time::{Duration, Instant};
 
+use self::delay::{DelayEstimate, Reserve};
+use self::sequence::SequenceWindow;
 use crate::frame::FRAME_SAMPLES;
 
 /// RTP clock, in samples per millisecond.
@@ -40,8 +45,6 @@ const DROPOUT_MAX: i32 = 3_000;
 const QUIET: u8 = 0x30;
 /// Frames between two corrections for drift: half a second.
 const CORRECTION_FRAMES: u32 = 25;
-/// Frames over which the unused reserve is judged: one second.
-const RESERVE_FRAMES: u32 = 50;
 
 /// State of one sample cell: nothing arrived for it.
 const MISSING: u8 = 0;
@@ -533,159 +536,6 @@ fn samples_to_duration(samples: i32) -> Duration {
     Duration::from_micros(u64::try_from(samples).unwrap_or(0) * 125)
 }
 
-/// Sequence numbers seen, newest first, in one word (RFC 3550 A.1 without the probation).
-struct SequenceWindow {
-    newest: u16,
-    /// Bit n: `newest - n` was here.
-    seen: u64,
-}
-
-impl SequenceWindow {
-    /// Numbers remembered.
-    const SPAN: i32 = 64;
-
-    fn starting_at(sequence: u16) -> Self {
-        Self { newest: sequence, seen: 1 }
-    }
-
-    /// How far `sequence` is ahead of the newest one; negative when behind.
-    #[expect(clippy::cast_possible_wrap, reason = "modular distance is what a sequence is")]
-    fn step(&self, sequence: u16) -> i32 {
-        i32::from(sequence.wrapping_sub(self.newest) as i16)
-    }
-
-    fn advance(&mut self, step: i32, sequence: u16) {
-        let shift = u32::try_from(step).unwrap_or(0);
-        self.seen = self.seen.checked_shl(shift).unwrap_or(0) | 1;
-        self.newest = sequence;
-    }
-
-    /// Notes an older number; false when it was here before.
-    fn mark(&mut self, step: i32) -> bool {
-        let Some(bit) = u32::try_from(-step).ok().and_then(|back| 1u64.checked_shl(back)) else {
-            return false;
-        };
-        let fresh = self.seen & bit == 0;
-        self.seen |= bit;
-        fresh
-    }
-}
-
-/// How much later than the fastest packet the others come.
-///
-/// A histogram in steps of 10 ms with exponential forgetting; the base follows the least transit
-/// time of the last ten to twenty seconds, so a drifting clock does not look like delay.
-struct DelayEstimate {
-    epoch: Option<Instant>,
-    base: i32,
-    next_base: i32,
-    ticks: u32,
-    /// Share of packets per 10 ms of lateness, in 1/65536.
-    share: [u32; DelayEstimate::BUCKETS],
-}
-
-impl DelayEstimate {
-    const BUCKETS: usize = 41;
-    const BUCKET_SAMPLES: i32 = 80;
-    const WHOLE: u32 = 1 << 16;
-    /// Share of packets that may miss the target: 2 in 100.
-    const MISSES: u32 = Self::WHOLE / 50;
-    /// Ticks until the base of transit times is renewed: 10 s.
-    const BASE_TICKS: u32 = 500;
-
-    fn new() -> Self {
-        let mut share = [0; Self::BUCKETS];
-        // Before anything is known: 20 ms of variation.
-        if let Some(first) = share.get_mut(2) {
-            *first = Self::WHOLE;
-        }
-        Self { epoch: None, base: 0, next_base: 0, ticks: 0, share }
-    }
-
-    fn observe(&mut self, timestamp: u32, now: Instant) {
-        let Some(epoch) = self.epoch else {
-            self.epoch = Some(now);
-            self.base = signed(0, timestamp);
-            self.next_base = self.base;
-            return;
-        };
-        let transit = signed(arrival_samples(now, epoch), timestamp);
-        let lateness = transit.wrapping_sub(self.base);
-        if lateness < 0 {
-            self.base = transit;
-        }
-        if transit.wrapping_sub(self.next_base) < 0 {
-            self.next_base = transit;
-        }
-        if lateness > LATE_MAX {
-            // Not delay but another time line, or hours of drift: start measuring again.
-            self.base = transit;
-            self.next_base = transit;
-        }
-        let bucket = usize::try_from(lateness.clamp(0, LATE_MAX) / Self::BUCKET_SAMPLES);
-        let bucket = bucket.unwrap_or(0).min(Self::BUCKETS - 1);
-        let mut taken = 0;
-        for share in &mut self.share {
-            let loss = *share / 128;
-            *share -= loss;
-            taken += loss;
-        }
-        if let Some(share) = self.share.get_mut(bucket) {
-            *share += taken;
-        }
-    }
-
-    /// One 20 ms tick has passed.
-    fn age(&mut self) {
-        self.ticks += 1;
-        if self.ticks >= Self::BASE_TICKS {
-            self.ticks = 0;
-            self.base = self.next_base;
-            self.next_base = self.next_base.wrapping_add(LATE_MAX / 2);
-        }
-    }
-
-    /// Lateness that all but a few packets stay below, in samples.
-    fn spread_samples(&self) -> i32 {
-        let mut beyond = 0;
-        for (bucket, share) in self.share.iter().enumerate().rev() {
-            beyond += share;
-            if beyond > Self::MISSES {
-                return i32::try_from(bucket).unwrap_or(0) * Self::BUCKET_SAMPLES;
-            }
-        }
-        0
-    }
-}
-
-/// Time since `epoch` on the RTP clock, wrapped like a timestamp.
-#[expect(clippy::cast_possible_truncation, reason = "wraps as RTP timestamps do")]
-fn arrival_samples(now: Instant, epoch: Instant) -> u32 {
-    (now.saturating_duration_since(epoch).as_micros() / 125) as u32
-}
-
-/// The least depth left after playing, over the last second.
-#[derive(Default)]
-struct Reserve {
-    least: Option<i32>,
-    frames: u32,
-}
-
-impl Reserve {
-    fn observe(&mut self, depth: i32) {
-        if self.frames >= 2 * RESERVE_FRAMES {
-            *self = Self::default();
-        }
-        self.frames += 1;
-        self.least = Some(self.least.map_or(depth, |least| least.min(depth)));
-    }
-
-    /// What was never needed, once a second has been watched.
-    fn unused(&self) -> Option<i32> {
-        (self.frames >= RESERVE_FRAMES).then_some(self.least).flatten()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -898,7 +748,7 @@ mod tests {
         // Talk 1 s, pause 2 s, with timestamps that go on and sequence numbers that do not jump.
         let mut packets = Vec::new();
         for spurt in 0..4_u64 {
-            for mut packet in stream(50, 20, (1 + 50 * spurt as u16, 0)) {
+            for mut packet in stream(50, 20, (1 + 50 * u16::try_from(spurt).unwrap(), 0)) {
                 packet.arrives_ms += spurt * 3_000;
                 packet.timestamp += u32::try_from(spurt).unwrap() * 24_000;
                 packet.first += spurt * 50 * 160;
