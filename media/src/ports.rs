@@ -341,6 +341,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// DSCP 46, expedited forwarding, as it stands in the TOS octet (RFC 3246, RFC 4594 §4.1).
 const EXPEDITED_FORWARDING: u32 = 46 << 2;
 
+/// Where the ports of this process's tests begin: 200 of them, apart from those of other processes
+/// and from the ports the system hands out by itself.
+#[cfg(test)]
+pub(crate) fn first_test_port() -> u16 {
+    11_000 + u16::try_from(std::process::id() % 100).unwrap() * 200
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -358,17 +365,18 @@ mod tests {
 
     #[test]
     fn rtp_is_even_and_rtcp_is_the_next_port() {
-        let pool = pool(41_001..=41_004);
+        let pool = pool(first_test_port() + 1..=first_test_port() + 4);
         assert_eq!(pool.counts().capacity, 1);
         let pair = pool.allocate(crate::clock::now()).unwrap();
-        assert_eq!(pair.port(), 41_002);
-        assert_eq!(pair.rtp().local_addr().unwrap().port(), 41_002);
-        assert_eq!(pair.rtcp().local_addr().unwrap().port(), 41_003);
+        assert_eq!(pair.port(), first_test_port() + 2);
+        assert_eq!(pair.rtp().local_addr().unwrap().port(), first_test_port() + 2);
+        assert_eq!(pair.rtcp().local_addr().unwrap().port(), first_test_port() + 3);
     }
 
     #[test]
     fn the_capacity_is_exact_and_the_next_call_is_refused() {
-        let (pool, now) = (pool(41_010..=41_049), crate::clock::now());
+        let (pool, now) =
+            (pool(first_test_port() + 10..=first_test_port() + 49), crate::clock::now());
         let pairs: Vec<_> = (0..20).map(|_| pool.allocate(now).unwrap()).collect();
         assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
         drop(pairs);
@@ -378,24 +386,26 @@ mod tests {
 
     #[test]
     fn a_port_bound_by_somebody_else_is_passed_over() {
-        let other = UdpSocket::bind((LOOPBACK, 41_053)).unwrap();
-        let (pool, now) = (pool(41_050..=41_055), crate::clock::now());
+        let other = UdpSocket::bind((LOOPBACK, first_test_port() + 53)).unwrap();
+        let (pool, now) =
+            (pool(first_test_port() + 50..=first_test_port() + 55), crate::clock::now());
         let pairs: Vec<_> = (0..2).map(|_| pool.allocate(now).unwrap()).collect();
-        assert!(pairs.iter().all(|pair| pair.port() != 41_052));
+        assert!(pairs.iter().all(|pair| pair.port() != first_test_port() + 52));
         assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
         drop(other);
-        assert_eq!(pool.allocate(now).unwrap().port(), 41_052);
+        assert_eq!(pool.allocate(now).unwrap().port(), first_test_port() + 52);
     }
 
     #[test]
     fn a_returned_pair_is_drained_until_its_peer_is_quiet() {
-        let (pool, start) = (pool(41_060..=41_061), crate::clock::now());
+        let (pool, start) =
+            (pool(first_test_port() + 60..=first_test_port() + 61), crate::clock::now());
         let at = |s| start + Duration::from_secs(s);
         let pair = pool.allocate(start).unwrap();
         drop(pair);
         let phone = UdpSocket::bind((LOOPBACK, 0)).unwrap();
         for second in 0..10 {
-            phone.send_to(b"stray", (LOOPBACK, 41_060)).unwrap();
+            phone.send_to(b"stray", (LOOPBACK, first_test_port() + 60)).unwrap();
             pool.sweep(at(second));
             assert_eq!(pool.counts().quarantined, 1, "after {second} s");
         }
@@ -410,7 +420,8 @@ mod tests {
 
     #[test]
     fn when_the_range_is_short_the_quietest_pair_goes_first() {
-        let (pool, start) = (pool(41_070..=41_073), crate::clock::now());
+        let (pool, start) =
+            (pool(first_test_port() + 70..=first_test_port() + 73), crate::clock::now());
         let first = pool.allocate(start).unwrap();
         let second = pool.allocate(start).unwrap();
         let quiet = first.port();
@@ -440,7 +451,7 @@ mod tests {
         fn no_port_is_ever_lost_or_handed_out_twice(
             steps in proptest::collection::vec((0_u8..3, 0_usize..8, 0_u64..4_000), 1..60),
         ) {
-            let (pool, mut now) = (pool(41_080..=41_095), crate::clock::now());
+            let (pool, mut now) = (pool(first_test_port() + 80..=first_test_port() + 95), crate::clock::now());
             let mut held: Vec<PortPair> = Vec::new();
             for (step, pick, ms) in steps {
                 now += Duration::from_millis(ms);

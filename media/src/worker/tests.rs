@@ -1,0 +1,271 @@
+//! Workers with real threads and real sockets on the loopback interface.
+//!
+//! Nothing here waits for longer than it has to: whoever waits does so on a socket or a channel, up to
+//! a generous deadline.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use super::*;
+use crate::codec::Codec;
+use crate::command::{Far, LegOptions};
+use crate::frame::{FRAME_SAMPLES, Frame};
+use crate::packet::rtp::{self, Header};
+use crate::port::{Down, Up, agent_port};
+use crate::ports::{PoolOptions, PortPool, first_test_port};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A pool of `pairs` pairs, at its own `offset` among the ports of these tests.
+fn pool(offset: u16, pairs: u16) -> PortPool {
+    let first = first_test_port() + 100 + offset;
+    let quarantine = PoolOptions::QUARANTINE;
+    let ports = first..=first + 2 * pairs - 1;
+    PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 3 })
+}
+
+fn start(threads: usize) -> (Workers, Receiver<Event>) {
+    let (told, events) = sync_channel(1_000);
+    let options = WorkerOptions { threads, realtime: false, ..WorkerOptions::default() };
+    let tell = Box::new(move |event| {
+        let _ = told.try_send(event);
+    });
+    (Workers::start(&options, tell).unwrap(), events)
+}
+
+/// A telephone: a socket that sends and receives plain RTP.
+struct Phone {
+    socket: UdpSocket,
+    gateway: SocketAddr,
+    sequence: u16,
+}
+
+impl Phone {
+    fn new() -> Self {
+        let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, gateway: SocketAddr::new(LOOPBACK, 9), sequence: 0 }
+    }
+
+    fn plan(&self) -> Plan {
+        let remote = self.socket.local_addr().unwrap();
+        Plan {
+            codec: Codec::Pcmu,
+            payload_type: 0,
+            dtmf_payload: None,
+            dtmf_receive_payload: None,
+            ptime_ms: 20,
+            send: true,
+            receive: true,
+            remote,
+            remote_rtcp: SocketAddr::new(LOOPBACK, remote.port() + 1),
+            rtcp_mux: false,
+            srtp: None,
+        }
+    }
+
+    fn open(&mut self, workers: &Workers, key: u64, pool: &PortPool, far: Far) -> WorkerId {
+        let ports = pool.allocate(clock::now()).unwrap();
+        self.gateway = SocketAddr::new(LOOPBACK, ports.port());
+        let options = LegOptions::new(LOOPBACK, [9; 32]);
+        let open = Open { ports, plan: self.plan(), far, options };
+        workers.open(SessionKey(key), open).unwrap()
+    }
+
+    fn say(&mut self, code: u8) {
+        let mut packet = [code; rtp::HEADER_BYTES + FRAME_SAMPLES];
+        let timestamp = u32::from(self.sequence) * 160;
+        let header =
+            Header { payload_type: 0, marker: false, sequence: self.sequence, timestamp, ssrc: 5 };
+        self.sequence += 1;
+        rtp::write_header(&mut packet, header).unwrap();
+        self.socket.send_to(&packet, self.gateway).unwrap();
+    }
+
+    /// The first payload byte of the next packet.
+    fn hear(&self) -> u8 {
+        let mut packet = [0; 1_500];
+        let (len, from) = self.socket.recv_from(&mut packet).expect("RTP keeps coming");
+        assert_eq!(from, self.gateway);
+        let view = rtp::view(&packet[..len]).unwrap();
+        view.payload(&packet[..len])[0]
+    }
+}
+
+fn close(workers: &Workers, key: u64) -> LegReport {
+    let (reply, report) = sync_channel(1);
+    workers.close(SessionKey(key), move |last| drop(reply.send(last))).unwrap();
+    report.recv_timeout(PATIENCE).expect("every closed session reports")
+}
+
+#[test]
+fn a_caller_hears_an_echo_over_real_sockets() {
+    let (workers, events) = start(1);
+    let (pool, mut phone) = (pool(0, 1), Phone::new());
+    phone.open(&workers, 1, &pool, Far::Echo);
+    workers.gate(SessionKey(1), true).unwrap();
+    // The gateway's own packets are the clock.
+    let mut echoes = 0;
+    for _ in 0..200 {
+        phone.say(0x90);
+        echoes += u32::from(phone.hear() == 0x90);
+        if echoes == 10 {
+            break;
+        }
+    }
+    assert_eq!(echoes, 10);
+    let first = events.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(first, Event::Latched { key: SessionKey(1), .. }), "{first:?}");
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), Event::FirstPacket { key: SessionKey(1) });
+    let report = close(&workers, 1);
+    assert!(report.quality.packets_received >= 10 && report.quality.packets_sent >= 10);
+    let counts = pool.counts();
+    assert_eq!((counts.in_use, counts.free + counts.quarantined), (0, 1));
+    let metrics = workers.metrics();
+    assert_eq!((metrics.len(), metrics[0].sessions, metrics[0].faults), (1, 0, 0));
+    assert!(metrics[0].received >= 10 && metrics[0].sent >= 10 && metrics[0].ticks >= 10);
+    assert!(metrics[0].residence.count() >= 20);
+}
+
+#[test]
+fn an_agent_is_woken_by_the_tick_and_speaks_and_hears() {
+    let (workers, _events) = start(1);
+    let (pool, mut phone) = (pool(2, 1), Phone::new());
+    let (worker_port, mut agent) = agent_port(100);
+    let worker = phone.open(&workers, 1, &pool, Far::Agent(worker_port));
+    let mut frame = Frame::SILENCE;
+    Codec::Pcmu.decode(&[0x95; FRAME_SAMPLES], &mut frame.samples);
+    for _ in 0..5 {
+        agent.push(Down::Frame(frame)).unwrap();
+    }
+    let bell = workers.tick_fd(worker).unwrap();
+    workers.gate(SessionKey(1), true).unwrap();
+    for _ in 0..5 {
+        phone.say(0x85);
+        assert_eq!(phone.hear(), 0x95, "the agent's first words come first");
+    }
+    let poller = sys::Poller::new().unwrap();
+    poller.add(bell.as_fd(), 0).unwrap();
+    let mut bell = File::from(bell);
+    let mut heard = false;
+    for _ in 0..200 {
+        phone.say(0x85);
+        poller.wait(&mut sys::Ready::new()).unwrap();
+        bell.read_exact(&mut [0; 8]).unwrap();
+        while let Some(up) = agent.pull() {
+            heard |= matches!(up, Up::Frame(frame) if frame.level_dbfs() > -40.0);
+        }
+        if heard {
+            break;
+        }
+    }
+    assert!(heard);
+    close(&workers, 1);
+    assert_eq!(agent.played(), 5);
+    assert!(agent.is_closed());
+}
+
+#[test]
+fn a_session_that_panics_takes_nobody_with_it() {
+    let options = WorkerOptions { threads: 1, realtime: false, ..WorkerOptions::default() };
+    let (told, faults) = sync_channel(10);
+    let tell = Box::new(move |event| match event {
+        Event::FirstPacket { key: SessionKey(1) } => panic!("this panic belongs to the test"),
+        Event::Fault { .. } => drop(told.try_send(event)),
+        _ => {}
+    });
+    let workers = Workers::start(&options, tell).unwrap();
+    let pool = pool(6, 2);
+    let (mut unlucky, mut other) = (Phone::new(), Phone::new());
+    unlucky.open(&workers, 1, &pool, Far::Echo);
+    other.open(&workers, 2, &pool, Far::Echo);
+    workers.gate(SessionKey(2), true).unwrap();
+    unlucky.say(0x90);
+    assert_eq!(faults.recv_timeout(PATIENCE).unwrap(), Event::Fault { key: SessionKey(1) });
+    other.say(0x90);
+    other.hear();
+    assert_eq!(workers.metrics()[0].faults, 1);
+    close(&workers, 1);
+    close(&workers, 2);
+    assert_eq!(pool.counts().in_use, 0);
+}
+
+#[test]
+fn sessions_are_spread_and_the_limit_is_exact() {
+    let options =
+        WorkerOptions { threads: 2, realtime: false, max_sessions: 2, ..WorkerOptions::default() };
+    let workers = Workers::start(&options, Box::new(drop)).unwrap();
+    let pool = pool(12, 5);
+    let mut placed = [0; 2];
+    for key in 0..4 {
+        placed[Phone::new().open(&workers, key, &pool, Far::Echo).0] += 1;
+    }
+    assert_eq!(placed, [2, 2]);
+    let (ports, options) =
+        (pool.allocate(clock::now()).unwrap(), LegOptions::new(LOOPBACK, [0; 32]));
+    let open = Open { ports, plan: Phone::new().plan(), far: Far::Echo, options };
+    assert_eq!(workers.open(SessionKey(4), open), Err(MailboxFull));
+    assert_eq!(pool.counts().in_use, 4);
+    close(&workers, 0);
+    Phone::new().open(&workers, 5, &pool, Far::Echo);
+    drop(workers);
+    assert_eq!(pool.counts().in_use, 0, "stopping returns every port");
+}
+
+#[test]
+fn commands_for_unknown_sessions_say_so() {
+    let (workers, _events) = start(1);
+    let key = SessionKey(99);
+    assert_eq!(workers.gate(key, true), Err(CommandError::Unknown));
+    assert_eq!(workers.apply(key, Phone::new().plan()), Err(CommandError::Unknown));
+    assert_eq!(workers.close(key, drop), Err(CommandError::Unknown));
+    assert!(workers.tick_fd(WorkerId(1)).is_err());
+}
+
+#[test]
+fn a_close_that_finds_the_mailbox_full_is_still_done() {
+    let options =
+        WorkerOptions { threads: 1, realtime: false, mailbox: 1, ..WorkerOptions::default() };
+    let workers = Workers::start(&options, Box::new(drop)).unwrap();
+    let pool = pool(24, 8);
+    let (reply, reports) = sync_channel(16);
+    let mut opened = 0;
+    for key in 0..8 {
+        let (ports, options) =
+            (pool.allocate(clock::now()).unwrap(), LegOptions::new(LOOPBACK, [0; 32]));
+        let open = Open { ports, plan: Phone::new().plan(), far: Far::Echo, options };
+        opened += u32::from(workers.open(SessionKey(key), open).is_ok());
+    }
+    for key in 0..8 {
+        let reply = reply.clone();
+        let _ = workers.close(SessionKey(key), move |_| {
+            let _ = reply.send(());
+        });
+    }
+    for _ in 0..opened {
+        reports.recv_timeout(PATIENCE).expect("every close is answered");
+    }
+    assert!(opened >= 1);
+    assert_eq!(pool.counts().in_use, 0);
+}
+
+#[test]
+fn the_class_is_what_the_system_permits() {
+    let options = WorkerOptions { threads: 1, realtime: true, ..WorkerOptions::default() };
+    let workers = Workers::start(&options, Box::new(drop)).unwrap();
+    assert!(Class::Realtime <= workers.class() && workers.class() <= Class::Demoted);
+    assert_eq!(workers.metrics()[0].class, workers.class());
+    assert_eq!(start(1).0.class(), Class::Normal);
+}
+
+#[test]
+fn one_worker_is_started_for_every_core_but_one() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(threads(0), (cores - 1).max(1));
+    assert_eq!(threads(3), 3);
+}
