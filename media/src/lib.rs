@@ -1,8 +1,8 @@
 //! How audio moves: RTP and RTCP, SRTP, SDP, codecs, jitter, noise cancellation, the media worker.
 //!
-//! Five nouns: a *packet* is one RTP or RTCP datagram; a *stream* is one direction of one media line;
-//! a *session* is the media of one call; a *frame* is 20 ms of decoded audio; a *worker* is the
-//! thread that owns sessions and their sockets.
+//! Five nouns: a *packet* is one RTP or RTCP datagram; a *stream* is one direction of one media
+//! line; a *session* is the media of one call; a *frame* is 20 ms of decoded audio; a *worker* is
+//! the thread that owns sessions and their sockets.
 //!
 //! The crate knows no SIP, no organisations and no async runtime. Everything but the worker and
 //! the ports is sans-IO: fed `(input, now)` and drained of outputs, time never going back; the same
@@ -30,3 +30,9 @@ pub mod srtp;
 pub mod stats;
 mod stream;
 pub mod worker;
+
+pub use command::{Event, Far, LegOptions, Open, SessionKey, WorkerId};
+pub use frame::{FRAME_MS, FRAME_SAMPLES, Frame, SAMPLE_RATE_HZ};
+pub use port::{AgentPort, Down, Up, WorkerPort, agent_port};
+pub use report::LegReport;
+pub use worker::{WorkerOptions, Workers};

@@ -2,8 +2,8 @@
 //!
 //! The engine is RNNoise (crate `nnnoiseless`): it wants 10 ms at 48 kHz in the scale of 16-bit
 //! samples, so a frame goes up by six, through the net as two halves, and down again. That adds
-//! 10 ms (the net overlaps its windows) and 4 ms (the two filters) to what is heard. It removes fans,
-//! streets and hiss; it does not remove other people talking.
+//! 10 ms (the net overlaps its windows) and 4 ms (the two filters) to what is heard. It removes
+//! fans, streets and hiss; it does not remove other people talking.
 //!
 //! Invariant: after construction nothing is allocated.
 
@@ -12,8 +12,8 @@ use nnnoiseless::DenoiseState;
 use crate::codec::resample::{Downsampler, Upsampler, WIDE_SAMPLES};
 use crate::frame::{Frame, SILENCE_DBFS};
 
-/// Something that takes noise out of a stream, frame by frame, in place. It may delay the audio by a
-/// fixed time; it must give one frame for each frame.
+/// Something that takes noise out of a stream, frame by frame, in place. It may delay the audio by
+/// a fixed time; it must give one frame for each frame.
 pub trait NoiseSuppressor: Send {
     /// Replaces the frame by a cleaner one.
     fn process(&mut self, frame: &mut Frame);
@@ -71,8 +71,8 @@ pub struct NoiseReport {
 
 /// Estimates the noise floor of a stream: the level that a tenth of its frames do not exceed.
 ///
-/// People pause for more than a tenth of any call, so the quietest tenth is the noise between words.
-/// Levels are counted in a histogram of one decibel; nothing else is kept.
+/// People pause for more than a tenth of any call, so the quietest tenth is the noise between
+/// words. Levels are counted in a histogram of one decibel; nothing else is kept.
 #[derive(Clone, Debug)]
 pub struct NoiseMeter {
     /// Bin `n` counts frames of −n to −n−1 dBFS; the last also takes digital silence.

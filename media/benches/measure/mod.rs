@@ -1,7 +1,8 @@
 //! A small clock for benches: the median of many batches, and allocations per operation.
 //!
 //! `cargo bench -p trunkline-media --bench srtp` prints every case. With a case's name and a number
-//! behind `--` only that case is run, that many times and without looking at a clock: for callgrind.
+//! behind `--` only that case is run, that many times and without looking at a clock: for
+//! callgrind.
 
 use std::time::{Duration, Instant};
 

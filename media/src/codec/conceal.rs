@@ -10,8 +10,8 @@
 //!
 //! A lost frame continues the last pitch period (found by correlation, 66 to 200 Hz), which keeps a
 //! vowel a vowel; the gain falls from 10 ms on and reaches zero at 60 ms, because longer
-//! repetition sounds like a machine. The first frame after a gap is blended in. No delay is added and
-//! nothing is allocated.
+//! repetition sounds like a machine. The first frame after a gap is blended in. No delay is added
+//! and nothing is allocated.
 
 use crate::codec::resample::{dot, round};
 use crate::frame::{FRAME_SAMPLES, Frame};
@@ -96,8 +96,9 @@ impl Concealer {
         self.remember(frame);
     }
 
-    /// Takes the payload of a comfort noise packet (payload type 13, RFC 3389 §3): from now on missing
-    /// frames are the noise it describes, until a frame is heard. An empty payload is ignored.
+    /// Takes the payload of a comfort noise packet (payload type 13, RFC 3389 §3): from now on
+    /// missing frames are the noise it describes, until a frame is heard. An empty payload is
+    /// ignored.
     pub fn described(&mut self, payload: &[u8]) {
         if self.noise.describe(payload) {
             self.gap = Gap::Described;

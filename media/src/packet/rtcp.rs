@@ -67,8 +67,8 @@ pub struct ReportBlock {
 
 impl ReportBlock {
     /// Round-trip time in milliseconds, seen by the sender of the reported stream: `arrival` is the
-    /// [`ntp_middle`] of the moment this block came in. `None` if the peer has had no report of ours
-    /// yet, or if the sum is negative, as a peer that lies or a clock step makes it.
+    /// [`ntp_middle`] of the moment this block came in. `None` if the peer has had no report of
+    /// ours yet, or if the sum is negative, as a peer that lies or a clock step makes it.
     #[must_use]
     pub fn round_trip_ms(&self, arrival: u32) -> Option<u32> {
         if self.last_sender_report == 0 {

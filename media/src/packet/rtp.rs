@@ -269,6 +269,14 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_of_nine_thousand_bytes_is_read_like_any_other() {
+        let jumbo = packet(0x8f, &[7; 9_000 - HEADER_BYTES]);
+        assert_eq!(view(&jumbo).unwrap().payload_range(), 72..9_000);
+        let jumbo = packet(0x90, &[0x08; 9_000 - HEADER_BYTES]);
+        assert_eq!(view(&jumbo).unwrap().payload_range().start, 16 + 4 * 0x0808);
+    }
+
+    #[test]
     fn another_shorter_datagram_has_no_payload() {
         let long = packet(0x80, b"payload");
         assert_eq!(view(&long).unwrap().payload(&long[..5]), b"");

@@ -1,7 +1,7 @@
 //! One key at work: index estimate, replay window, cipher and tag (RFC 3711 §3.3, §3.4, §4).
 //!
 //! ```text
-//! SRTP    header | payload (encrypted)            | MKI | tag over header, payload, rollover counter
+//! SRTP    header | payload (encrypted)            | MKI | tag over header, payload, wrap counter
 //! SRTCP   header, SSRC | rest (encrypted) | E + index | MKI | tag over all before the MKI
 //! ```
 //!
@@ -12,14 +12,16 @@ use hmac::Mac;
 
 use super::kdf::{Half, SessionKeys};
 use super::replay::{Verdict, Window};
-use super::{Direction, MasterKey, SrtpError, SrtpSession, Suite};
+use super::{MasterKey, SrtpError, Suite};
 use crate::packet::{read_u32, rtp};
 
-/// Sources one key keeps state for. A peer may change its SSRC in mid-call (music on hold, transfer)
-/// without a new key, and a source cannot be forgotten while its old packets could be replayed;
-/// so the table is fixed, and what does not fit is refused.
+/// Sources one key keeps state for. A peer may change its SSRC in mid-call (music on hold,
+/// transfer) without a new key, and a source cannot be forgotten while its old packets could be
+/// replayed; so the table is fixed, and what does not fit is refused.
 pub const MAX_STREAMS: usize = 16;
 
+/// Packets under a new key after which the old one is forgotten: two seconds of speech.
+const HANDOVER_PACKETS: u8 = 100;
 /// Longest master key identifier taken; [`super::TAIL_ROOM`] has room for it.
 const MAX_MKI_BYTES: usize = 8;
 /// Header and SSRC of an RTCP packet: the part that is never encrypted.
@@ -30,16 +32,31 @@ const MAX_RTCP_INDEX: u64 = (1 << 31) - 1;
 const MAX_RTP_INDEX: u64 = (1 << 48) - 1;
 const HALF_SEQUENCE: u16 = 1 << 15;
 
+// The longest trailer there is fits the room that callers leave behind a packet.
+const _: () = assert!(
+    RTCP_INDEX_BYTES + MAX_MKI_BYTES + Suite::AesCm128HmacSha1_80.rtcp_tag_bytes()
+        <= super::TAIL_ROOM
+);
+
 /// One direction of a session: one master key and the streams protected with it.
 ///
 /// A context either sends (`protect`) or receives (`unprotect`); a leg has one for each, see
-/// [`SrtpPair`].
+/// [`super::SrtpPair`].
 pub struct Context {
     suite: Suite,
     rtp: SessionKeys,
     rtcp: SessionKeys,
     mki: Mki,
     streams: [Option<Stream>; MAX_STREAMS],
+    previous: Option<Previous>,
+}
+
+/// The context a peer's new key took the place of. Packets under the old key may still be on their
+/// way, so it is tried after the new one until enough packets came under that.
+struct Previous {
+    context: Box<Context>,
+    /// Packets under the new key that are still to come.
+    remaining: u8,
 }
 
 /// What is remembered of one SSRC.
@@ -82,7 +99,18 @@ impl Context {
             rtcp: SessionKeys::derive(master, Half::Rtcp),
             mki: Mki::default(),
             streams: [None; MAX_STREAMS],
+            previous: None,
         }
+    }
+
+    /// Makes this the receiving context in place of `previous`, whose peer has changed its key: the
+    /// packets still under way are accepted under the old key, until a hundred were accepted under
+    /// this one. For receiving only; a sender changes over at once.
+    #[must_use]
+    pub fn replacing(self, mut previous: Self) -> Self {
+        previous.previous = None;
+        let previous = Previous { context: Box::new(previous), remaining: HANDOVER_PACKETS };
+        Self { previous: Some(previous), ..self }
     }
 
     /// As [`Context::new`], for a key whose SDP line carries a master key identifier: every packet
@@ -94,7 +122,7 @@ impl Context {
         Some(Self { mki: kept, ..Self::new(suite, master) })
     }
 
-    /// Encrypts and tags an RTP packet in place; see [`SrtpSession::protect`].
+    /// Encrypts and tags an RTP packet in place; see [`super::SrtpSession::protect`].
     ///
     /// # Errors
     /// As there.
@@ -122,12 +150,17 @@ impl Context {
         Ok(total)
     }
 
-    /// Authenticates and decrypts an SRTP packet in place; see [`SrtpSession::unprotect`]. A packet
-    /// that is refused is left as it came.
+    /// Authenticates and decrypts an SRTP packet in place; see [`super::SrtpSession::unprotect`].
+    /// A packet that is refused is left as it came.
     ///
     /// # Errors
     /// As there.
     pub fn unprotect(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        let taken = self.accept(buffer, len);
+        self.or_previous(taken, |context| context.accept(buffer, len))
+    }
+
+    fn accept(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
         let packet = buffer.get_mut(..len).ok_or(SrtpError::Malformed)?;
         let (packet, tag) = self.open(packet, self.suite.rtp_tag_bytes())?;
         let header = rtp::header_bytes(packet).map_err(|_| SrtpError::Malformed)?;
@@ -139,7 +172,7 @@ impl Context {
         Ok(packet.len())
     }
 
-    /// Encrypts and tags a compound RTCP packet in place; see [`SrtpSession::protect_rtcp`].
+    /// Encrypts and tags a compound RTCP packet in place; see [`super::SrtpSession::protect_rtcp`].
     ///
     /// # Errors
     /// As there.
@@ -168,12 +201,17 @@ impl Context {
         Ok(total)
     }
 
-    /// Authenticates and decrypts an SRTCP packet in place; see [`SrtpSession::unprotect_rtcp`]. A
-    /// packet that is refused is left as it came.
+    /// Authenticates and decrypts an SRTCP packet in place; see
+    /// [`super::SrtpSession::unprotect_rtcp`]. A packet that is refused is left as it came.
     ///
     /// # Errors
     /// As there.
     pub fn unprotect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        let taken = self.accept_rtcp(buffer, len);
+        self.or_previous(taken, |context| context.accept_rtcp(buffer, len))
+    }
+
+    fn accept_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
         let packet = buffer.get_mut(..len).ok_or(SrtpError::Malformed)?;
         let (packet, tag) = self.open(packet, self.suite.rtcp_tag_bytes())?;
         let body = packet.len().checked_sub(RTCP_INDEX_BYTES).ok_or(SrtpError::Malformed)?;
@@ -194,7 +232,25 @@ impl Context {
         Ok(body)
     }
 
-    /// Rollover counter of a source; see [`SrtpSession::roc`].
+    /// What this context said of a packet, or else what the one before it says. A refused packet is
+    /// left as it came, which is why it can be tried twice.
+    fn or_previous(
+        &mut self,
+        taken: Result<usize, SrtpError>,
+        accept: impl FnOnce(&mut Self) -> Result<usize, SrtpError>,
+    ) -> Result<usize, SrtpError> {
+        let Some(previous) = &mut self.previous else { return taken };
+        if taken.is_err() {
+            return accept(&mut previous.context).or(taken);
+        }
+        previous.remaining = previous.remaining.saturating_sub(1);
+        if previous.remaining == 0 {
+            self.previous = None;
+        }
+        taken
+    }
+
+    /// Rollover counter of a source; see [`super::SrtpSession::roc`].
     #[must_use]
     pub fn roc(&self, ssrc: u32) -> Option<u32> {
         Some(match self.stream(ssrc)?.rtp {
@@ -203,7 +259,7 @@ impl Context {
         })
     }
 
-    /// Sets the rollover counter of a source; see [`SrtpSession::set_roc`].
+    /// Sets the rollover counter of a source; see [`super::SrtpSession::set_roc`].
     ///
     /// # Errors
     /// As there.
@@ -250,8 +306,8 @@ impl Context {
 
     /// The index under which the packet's tag is right and which was not seen before.
     ///
-    /// Of a source not met yet the rollover counter is zero, or what it was set to. But a stream may
-    /// start just below a wrap and its first packets may be lost: the first one to arrive then
+    /// Of a source not met yet the rollover counter is zero, or what it was set to. But a stream
+    /// may start just below a wrap and its first packets may be lost: the first one to arrive then
     /// belongs to the next counter already, so a low sequence number is tried with that too.
     fn authentic_index(
         &self,
@@ -370,62 +426,6 @@ const fn roc_of(index: u64) -> u32 {
 #[expect(clippy::cast_possible_truncation, reason = "the lower bits are what is wanted")]
 const fn low_sixteen_bits(index: u64) -> u16 {
     index as u16
-}
-
-/// Both directions of a leg: our key for what we send, the peer's for what we receive.
-pub struct SrtpPair {
-    outbound: Context,
-    inbound: Context,
-}
-
-impl SrtpPair {
-    /// `local` is the key of our own `a=crypto` line, `remote` the peer's.
-    #[must_use]
-    pub fn new(suite: Suite, local: &MasterKey, remote: &MasterKey) -> Self {
-        Self { outbound: Context::new(suite, local), inbound: Context::new(suite, remote) }
-    }
-
-    /// From two contexts made otherwise, such as with a master key identifier.
-    #[must_use]
-    pub const fn from_contexts(outbound: Context, inbound: Context) -> Self {
-        Self { outbound, inbound }
-    }
-
-    const fn context(&self, direction: Direction) -> &Context {
-        match direction {
-            Direction::Outbound => &self.outbound,
-            Direction::Inbound => &self.inbound,
-        }
-    }
-}
-
-impl SrtpSession for SrtpPair {
-    fn protect(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
-        self.outbound.protect(buffer, len)
-    }
-
-    fn unprotect(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
-        self.inbound.unprotect(buffer, len)
-    }
-
-    fn protect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
-        self.outbound.protect_rtcp(buffer, len)
-    }
-
-    fn unprotect_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
-        self.inbound.unprotect_rtcp(buffer, len)
-    }
-
-    fn roc(&self, direction: Direction, ssrc: u32) -> Option<u32> {
-        self.context(direction).roc(ssrc)
-    }
-
-    fn set_roc(&mut self, direction: Direction, ssrc: u32, roc: u32) -> Result<(), SrtpError> {
-        match direction {
-            Direction::Outbound => self.outbound.set_roc(ssrc, roc),
-            Direction::Inbound => self.inbound.set_roc(ssrc, roc),
-        }
-    }
 }
 
 #[cfg(test)]

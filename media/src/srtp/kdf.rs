@@ -91,7 +91,8 @@ fn hmac(key: &[u8; AUTH_KEY_BYTES]) -> Hmac<Sha1> {
 /// The pseudo-random function of RFC 3711 §4.3.3: key stream of the master key from label ⊕ salt.
 fn derive(prf: &Aes128Enc, salt: &[u8; SALT_BYTES], label: u8, out: &mut [u8]) {
     out.fill(0);
-    // The label stands above a 48-bit index (here 0) and the whole is shifted by the 16-bit counter.
+    // The label stands above a 48-bit index (here 0) and the whole is shifted by the 16-bit
+    // counter.
     apply(prf, salt_block(salt) ^ u128::from(label) << 64, out);
 }
 

@@ -1,11 +1,12 @@
 //! SRTP and SRTCP in place (RFC 3711) with the suites of RFC 4568.
 //!
-//! [`SrtpPair`] is what a leg owns: one key for what we send, another for what we receive. The trait
-//! [`SrtpSession`] stands between it and the rest, so that another implementation can be put in
-//! its place and held against the same tests.
+//! [`SrtpPair`] is what a leg owns: one key for what we send, another for what we receive. The
+//! trait [`SrtpSession`] stands between it and the rest, so that another implementation can be put
+//! in its place and held against the same tests.
 //!
 //! Invariants:
-//! - nothing a stranger sends changes any state: stream tables, rollover counters and replay windows
+//! - nothing a stranger sends changes any state: stream tables, rollover counters and replay
+//! windows
 //!   are written after the tag was found right;
 //! - no length makes it panic, and nothing is allocated per packet;
 //! - an index is never used twice for sending, so a key stream is never used twice;
@@ -13,13 +14,15 @@
 
 mod context;
 mod kdf;
+mod pair;
 mod replay;
 mod suite;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "test values are made to fit")]
 pub(crate) mod testing;
 
-pub use context::{Context, MAX_STREAMS, SrtpPair};
+pub use context::{Context, MAX_STREAMS};
+pub use pair::SrtpPair;
 pub use suite::{KEY_BYTES, MASTER_BYTES, MasterKey, SALT_BYTES, Suite};
 
 /// Bytes a buffer must have behind the packet so that [`SrtpSession::protect`] and

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::TAIL_ROOM;
 use super::super::testing::{Choices, Oracle, hex};
+use super::super::{Direction, SrtpPair, SrtpSession, TAIL_ROOM};
 use super::*;
 use crate::packet::rtp::{HEADER_BYTES, Header, write_header};
 
@@ -327,6 +327,46 @@ fn a_key_identifier_stands_before_the_tag() {
     assert_eq!(other, Err(SrtpError::Forged));
     assert!(make(&[0; 8]).is_some());
     assert!(make(&[0; 9]).is_none());
+}
+
+#[test]
+fn a_new_key_loses_no_packet_that_is_still_under_way() {
+    let suite = SUITES[0];
+    let (mut old_sender, mut receiver) = (context(suite), context(suite));
+    let mut new_sender = Context::new(suite, &key(50));
+    let old: Vec<_> = (1..=5).map(|at| protected(&mut old_sender, SSRC, at)).collect();
+    run(&mut receiver, Context::unprotect, &old[0]).unwrap();
+    receiver = Context::new(suite, &key(50)).replacing(receiver);
+    let report = run(&mut old_sender, Context::protect_rtcp, &report(SSRC)).unwrap();
+    assert!(run(&mut receiver, Context::unprotect_rtcp, &report).is_ok());
+    for at in 0..u16::from(HANDOVER_PACKETS) {
+        let new = protected(&mut new_sender, SSRC, 500 + at);
+        assert!(run(&mut receiver, Context::unprotect, &new).is_ok());
+        let late = match at {
+            5 => run(&mut receiver, Context::unprotect, &old[1]).map(|_| ()),
+            6 => run(&mut receiver, Context::unprotect, &old[2]).map(|_| ()),
+            _ => continue,
+        };
+        assert_eq!(late, Ok(()));
+    }
+    // What was taken under the old key is no more taken again, and then the key is gone.
+    for packet in [&old[0], &old[1], &old[3]] {
+        assert!(run(&mut receiver, Context::unprotect, packet).is_err());
+    }
+    assert!(receiver.previous.is_none());
+}
+
+#[test]
+fn an_old_key_still_refuses_what_it_saw() {
+    let suite = SUITES[0];
+    let (mut sender, mut receiver) = (context(suite), context(suite));
+    let sent = protected(&mut sender, SSRC, 1);
+    run(&mut receiver, Context::unprotect, &sent).unwrap();
+    receiver = Context::new(suite, &key(50)).replacing(receiver);
+    for _ in 0..200 {
+        assert!(run(&mut receiver, Context::unprotect, &sent).is_err());
+    }
+    assert!(receiver.previous.is_some());
 }
 
 #[test]
