@@ -63,7 +63,10 @@ impl Bench {
             allocated += allocations;
         }
         times.sort_unstable();
-        let at = |share: usize| times[BATCHES * share / 100].as_secs_f64() * 1e9 / batch as f64;
+        let at = |share: usize| {
+            let time = times.get(BATCHES * share / 100).expect("a share below a hundred");
+            time.as_secs_f64() * 1e9 / batch as f64
+        };
         let range = format!("{:.0} .. {:.0} ns", at(10), at(90));
         let allocations = allocated as f64 / (BATCHES * batch) as f64;
         println!("{name:<44} {:>6.0} ns {range:>21} {allocations:>7.2}", at(50));

@@ -6,8 +6,7 @@
 //!
 //! Invariants:
 //! - nothing a stranger sends changes any state: stream tables, rollover counters and replay
-//! windows
-//!   are written after the tag was found right;
+//!   windows are written after the tag was found right;
 //! - no length makes it panic, and nothing is allocated per packet;
 //! - an index is never used twice for sending, so a key stream is never used twice;
 //! - keys are overwritten on drop and cannot be printed.
