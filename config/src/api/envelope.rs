@@ -72,3 +72,52 @@ pub(crate) fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let why = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     ApiError::Bug(why.to_owned()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn answer(gate: Gate, router: Router) -> (u16, String) {
+        let router = router
+            .layer(CatchPanicLayer::custom(answer_panic))
+            .layer(from_fn_with_state(gate, enclose));
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert!(response.headers().contains_key(REQUEST_ID));
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body(), 1_024).await.unwrap();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_500_and_nothing_of_its_text() {
+        let router = Router::new().route("/", get(async || -> () { panic!("canary") }));
+        let (status, body) = answer(Gate::new(ApiOptions::default()), router).await;
+        assert_eq!((status, body.as_str()), (500, r#"{"detail":"Internal server error"}"#));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered_with_503() {
+        let router = Router::new().route("/", get(async || std::future::pending::<()>().await));
+        let options = ApiOptions { request_timeout: Duration::ZERO, ..ApiOptions::default() };
+        let (status, _) = answer(Gate::new(options), router).await;
+        assert_eq!(status, 503);
+    }
+
+    #[tokio::test]
+    async fn a_request_gives_its_place_back() {
+        let options = ApiOptions { max_concurrent_requests: 1, ..ApiOptions::default() };
+        let gate = Gate::new(options);
+        for _ in 0..3 {
+            let router = Router::new().route("/", get(async || ()));
+            assert_eq!(answer(gate.clone(), router).await.0, 200);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `/core/conversations` and `/core/calls/decisions`.
+
+use std::borrow::Cow;
+
+use axum::http::Method;
+
+use config::clock::{Clock, Timestamp};
+use config::ids::{DecisionId, OrganisationId, TrunkId};
+use config::model::{Considered, Conversation, ConversationStatus, Decision, Direction};
+use serde_json::{Value, json};
+
+use crate::server::{Server, moment};
+
+fn with_secrets(conversation: &mut Conversation) {
+    conversation.summary = Some("canary".to_owned());
+    conversation.initial_context = Some("canary".to_owned());
+    conversation.custom_metadata = Some(json!({ "canary": { "deep": 1 } }));
+    conversation.conversation = Some(json!({ "items": ["canary"] }));
+    conversation.recording_details = Some(json!({ "url": "canary" }));
+}
+
+#[tokio::test]
+async fn sensitive_fields_are_absent_without_their_scope() {
+    let server = Server::start().await;
+    let made = server.conversation(server.organisation, with_secrets).await;
+    for (grants, sees) in [
+        (["conversations:read"].as_slice(), false),
+        (&["conversations:manage"], false),
+        (&["viewer"], false),
+        (&["conversations:read_sensitive"], true),
+        (&["conversations:manage", "conversations:read_sensitive"], true),
+        (&["admin"], true),
+    ] {
+        let key = server.key_with(grants).await;
+        for path in [
+            "/core/conversations".to_owned(),
+            format!("/core/conversations/{}", made.id),
+            format!("/core/conversations/{}?fields=summary,id,custom_metadata", made.id),
+        ] {
+            let reply = server.call(Method::GET, &path, &key, &Value::Null).await;
+            assert_eq!(reply.text.contains("canary"), sees, "{grants:?} {path}");
+            let body = reply.is(200);
+            let one = body.as_array().map_or(&body, |list| &list[0]);
+            assert_eq!(one.get("summary").is_some(), sees, "the key itself is absent");
+            assert_eq!(one["id"], json!(made.id));
+        }
+        let filter = "/core/conversations?custom_metadata=%7B%22canary%22%3A%7B%7D%7D";
+        let reply = server.call(Method::GET, filter, &key, &Value::Null).await;
+        assert_eq!(reply.status.as_u16(), if sees { 200 } else { 403 }, "a filter tells too");
+    }
+}
+
+#[tokio::test]
+async fn fields_are_projected() {
+    let server = Server::start().await;
+    server.conversation(server.organisation, |_| ()).await;
+    let list = server.get("/core/conversations?fields=id,status,created_at").await.is(200);
+    let keys: Vec<_> = list[0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["id", "status", "created_at"]);
+    let places = server.get("/core/conversations?fields=id,nope").await.places();
+    assert_eq!(places, ["query.fields"]);
+}
+
+#[tokio::test]
+async fn conversations_are_listed_by_every_filter() {
+    let server = Server::start().await;
+    let first = server
+        .conversation(server.organisation, |c| {
+            c.duration = Some(10);
+            c.user_turn_count = Some(3);
+            c.status = ConversationStatus::Completed;
+            c.agent_number = Some("+15551234567".to_owned());
+            c.custom_metadata = Some(json!({ "campaign": "spring" }));
+        })
+        .await;
+    let second = server
+        .conversation(server.organisation, |c| {
+            c.direction = Direction::Outbound;
+            c.user_id = "Anonymous".to_owned();
+        })
+        .await;
+    let ids = async |query: &str| -> Vec<String> {
+        let list = server.get(&format!("/core/conversations?{query}")).await.is(200);
+        list.as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (one, two) = (first.id.to_string(), second.id.to_string());
+    assert_eq!(ids("").await, [two.as_str(), &one]);
+    for (query, found) in [
+        ("direction=inbound", vec![&one]),
+        ("channel=telephone", vec![&two, &one]),
+        ("channel=text", vec![]),
+        ("status=completed", vec![&one]),
+        ("user_id=anon", vec![&two]),
+        ("user_id=%2B4930", vec![&one]),
+        ("user_id=+4930", vec![&one]),
+        ("agent_number=555", vec![&one]),
+        ("duration_above=10", vec![&one]),
+        ("duration_above=11", vec![]),
+        ("duration_below=10", vec![&one]),
+        ("user_turn_count_above=3&user_turn_count_below=3", vec![&one]),
+        ("custom_metadata=%7B%22campaign%22%3A%22spring%22%7D", vec![&one]),
+        ("limit=1", vec![&two]),
+        ("web_widget_id=none", vec![]),
+    ] {
+        assert_eq!(ids(query).await, found.into_iter().cloned().collect::<Vec<_>>(), "{query}");
+    }
+    // Bounds are inclusive.
+    let at = first.created_at;
+    assert_eq!(ids(&format!("created_before={at}")).await, [one.as_str()]);
+    assert_eq!(ids(&format!("created_after={at}")).await.len(), 2);
+    let next = Timestamp::from_micros(at.micros() + 1);
+    assert_eq!(ids(&format!("created_after={next}")).await, [two.as_str()]);
+    let path = format!("/core/conversations/{one}");
+    assert_eq!(moment(&server.get(&path).await.is(200)["created_at"]), at);
+}
+
+#[tokio::test]
+async fn a_walk_over_the_pages_meets_every_conversation_once() {
+    let server = Server::start().await;
+    for _ in 0..7 {
+        server.conversation(server.organisation, |_| ()).await;
+    }
+    let (mut met, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = server.get(&format!("/core/conversations?limit=3{cursor}")).await.is(200);
+        let page = page.as_array().unwrap().clone();
+        met.extend(page.iter().map(|c| c["id"].clone()));
+        if page.len() < 3 {
+            break;
+        }
+        // As a client of the contract builds it.
+        use base64::Engine as _;
+        let last = page.last().unwrap()["created_at"].as_str().unwrap();
+        cursor = format!("&cursor={}", base64::engine::general_purpose::STANDARD.encode(last));
+    }
+    assert_eq!(met.len(), 7);
+    met.sort_by_key(Value::to_string);
+    met.dedup();
+    assert_eq!(met.len(), 7);
+}
+
+fn refusal(organization_id: Option<OrganisationId>, source: &str, number: &str) -> Decision {
+    let considered = |owner: OrganisationId| Considered {
+        trunk_id: TrunkId::random(),
+        organization_id: owner,
+        name: "t".to_owned(),
+        rule: Cow::Borrowed("source_not_allowed"),
+        verdict: "no".to_owned(),
+    };
+    let own = organization_id.unwrap_or_else(OrganisationId::random);
+    Decision {
+        id: DecisionId::random(),
+        at: Clock::system().now(),
+        organization_id,
+        source_ip: source.to_owned(),
+        source_port: 5060,
+        transport: Cow::Borrowed("udp"),
+        request_uri: "sip:x@y".to_owned(),
+        from: "sip:a@b".to_owned(),
+        called_raw: number.to_owned(),
+        called_number: Some(number.to_owned()),
+        trunks_considered: vec![considered(own), considered(OrganisationId::random())],
+        rule: Cow::Borrowed("source_not_allowed"),
+        explanation: "The source is not in allowed_addresses.".to_owned(),
+        sip_status: None,
+        sip_call_id: "c".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_organisation_reads_why_its_calls_were_refused() {
+    let server = Server::start().await;
+    let own = Some(server.organisation);
+    let (other, other_key) = server.stranger().await;
+    let all = vec![
+        refusal(own, "192.0.2.1", "+1555"),
+        refusal(own, "192.0.2.2", "+1666"),
+        refusal(Some(other), "192.0.2.3", "+1777"),
+        refusal(None, "192.0.2.4", "+1888"),
+    ];
+    server.decisions(all).await;
+    let sources = async |query: &str, key: &str| -> Vec<String> {
+        let path = format!("/core/calls/decisions{query}");
+        let list = server.call(Method::GET, &path, key, &Value::Null).await.is(200);
+        let source = |d: &Value| d["source_ip"].as_str().unwrap().to_owned();
+        list.as_array().unwrap().iter().map(source).collect()
+    };
+    let key = &server.key;
+    assert_eq!(sources("", key).await, ["192.0.2.2", "192.0.2.1"]);
+    assert_eq!(sources("?source=192.0.2.1", key).await, ["192.0.2.1"]);
+    assert_eq!(sources("?called_number=%2B1666", key).await, ["192.0.2.2"]);
+    assert_eq!(sources("?called_number=+1666", key).await, ["192.0.2.2"]);
+    assert_eq!(sources("?rule=source_not_allowed&limit=1", key).await, ["192.0.2.2"]);
+    assert_eq!(sources("", &other_key).await, ["192.0.2.3"]);
+    assert_eq!(sources("?unattributed=true", key).await, ["192.0.2.4"]);
+    let path = "/core/calls/decisions?unattributed=true";
+    server.call(Method::GET, path, &other_key, &Value::Null).await.is(403);
+    let list = server.get("/core/calls/decisions").await.is(200);
+    assert_eq!(list[0]["trunks_considered"].as_array().unwrap().len(), 1, "only one's own");
+}

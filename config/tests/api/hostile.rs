@@ -1,0 +1,166 @@
+//! Every field of every body and every query parameter, with values nobody should send: each answer
+//! is one that the document promises, and none is a fault of ours.
+
+use axum::http::Method;
+use config::api;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+fn hostile_values() -> Vec<Value> {
+    let nested = (0..20).fold(json!(1), |inner, _| json!([inner]));
+    vec![
+        Value::Null,
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(1e300),
+        json!(""),
+        json!(" "),
+        json!("\u{0}"),
+        json!("a\r\nVia: SIP/2.0/UDP evil"),
+        json!("'; DROP TABLE trunks; --"),
+        json!("\u{202e}\u{feff}😀"),
+        json!("x".repeat(70_000)),
+        json!("+15550000001"),
+        json!("67e55044-10b1-426f-9247-bb680e5fe0c8"),
+        json!([]),
+        json!([null]),
+        json!({}),
+        json!({ "type": "websocket", "url": "wss://h" }),
+        nested,
+    ]
+}
+
+/// Bodies that are right, by operation; each field is then spoilt in turn.
+fn good_body(operation: &str, trunk: &str) -> Value {
+    let inbound = json!({ "enable_noise_cancellation": true, "media_encryption": "ALLOW",
+        "allowed_addresses": ["192.0.2.1"], "auth_username": null, "auth_password": null,
+        "max_concurrent_calls": 1, "calls_per_second": 1 });
+    let outbound = json!({ "address": "h.example.com", "auth_username": "u", "auth_password": "p",
+        "transport": "UDP", "media_encryption": "ALLOW", "from_user": "f", "from_host": "h",
+        "register": false, "transfer_mode": "bridge", "codecs": ["PCMU"],
+        "ring_timeout_seconds": 1, "max_duration_seconds": 1 });
+    let runtime = json!({ "type": "websocket", "url": "wss://h.example.com/", "dialect": "twilio",
+        "auth_token": "t", "parameters": { "a": "b" }, "on_failure": "hangup",
+        "connect_timeout_ms": 1 });
+    match operation {
+        "create_trunk" | "update_trunk" => {
+            json!({ "name": "a", "inbound_config": inbound, "outbound_config": outbound })
+        }
+        "create_phone_number" => {
+            json!({ "phone_number": "+15550009999", "trunk_id": trunk, "outbound_shareable": true })
+        }
+        "update_phone_number" => json!({ "outbound_shareable": true }),
+        "create_agent" | "update_agent" => json!({ "name": "a", "description": "d",
+            "active": true, "is_demo": false, "metadata": { "a": 1 } }),
+        "create_agent_version" | "update_agent_version" => json!({
+            "config": { "instructions": "i", "runtime": runtime, "tools": [] },
+            "instruction_builder_inputs": { "a": 1 } }),
+        "publish_agent_version" => json!({ "phone_numbers": ["+15550000001"],
+            "unassign_phone_numbers": ["+15550000001"], "direction": "both" }),
+        "create_organization_pat" => {
+            json!({ "name": "a", "expires_at": null, "grants": ["viewer"] })
+        }
+        other => panic!("no good body for {other}"),
+    }
+}
+
+/// JSON pointers of every value inside.
+fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
+    into.push(at.to_owned());
+    match value {
+        Value::Object(entries) => {
+            entries.iter().for_each(|(key, v)| pointers(v, &format!("{at}/{key}"), into));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, v)| pointers(v, &format!("{at}/{n}"), into));
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn no_field_of_a_body_makes_us_fail() {
+    let server = Server::start().await;
+    let trunk = server.trunk("t").await;
+    server.number("+15550000001", &trunk).await;
+    let agent = server.agent("a").await;
+    let mut sent = 0;
+    for (path, item) in api::openapi()["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation.get("requestBody").is_none() {
+                continue;
+            }
+            let name = operation["operationId"].as_str().unwrap();
+            let id = if path.contains("trunks") { &trunk } else { &agent };
+            let url = path
+                .replace("{id}", id)
+                .replace("{version}", "1")
+                .replace("{phone_number}", "+15550000001");
+            let method: Method = method.to_ascii_uppercase().parse().unwrap();
+            let good = good_body(name, &trunk);
+            let mut places = Vec::new();
+            pointers(&good, "", &mut places);
+            for place in places {
+                for value in hostile_values() {
+                    let mut body = good.clone();
+                    *body.pointer_mut(&place).unwrap() = value.clone();
+                    let reply = server.call(method.clone(), &url, &server.key, &body).await;
+                    let status = reply.status.as_str().to_owned();
+                    assert!(
+                        operation["responses"].get(&status).is_some()
+                            && !reply.status.is_server_error(),
+                        "{name} {place} = {value}: {status} {}",
+                        reply.text
+                    );
+                    sent += 1;
+                }
+            }
+        }
+    }
+    assert!(sent > 1_000, "{sent}");
+}
+
+#[tokio::test]
+async fn no_query_makes_us_fail() {
+    let server = Server::start().await;
+    let agent = server.agent("a").await;
+    for (path, item) in api::openapi()["paths"].as_object().unwrap() {
+        let Some(operation) = item.get("get") else { continue };
+        let url = path.replace("{id}", &agent).replace("{version}", "1");
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        for parameter in parameters.iter().filter(|p| p["in"] == "query") {
+            let name = parameter["name"].as_str().unwrap();
+            for value in [
+                "",
+                "0",
+                "-1",
+                "99999999999999999999",
+                "%00",
+                "%ff",
+                "%",
+                "a%0d%0ab",
+                "true",
+                "null",
+                "%7B%7D",
+                "%25_",
+                "2026-01-01T00:00:00Z",
+                "9999-12-31T23:59:59Z",
+                "-9999-01-01T00:00:00Z",
+                "MjAyNi0wMS0zMVQxMjowMDowMC4wMDAwMDFa",
+            ] {
+                let reply = server.get(&format!("{url}?{name}={value}")).await;
+                let status = reply.status.as_str();
+                assert!(
+                    operation["responses"].get(status).is_some() && !reply.status.is_server_error(),
+                    "{url}?{name}={value}: {status} {}",
+                    reply.text
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The REST API as a client sees it: the whole router in this process, over a store in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod agents;
+mod contract;
+mod conversations;
+mod document;
+mod errors;
+mod hostile;
+mod keys;
+mod numbers;
+mod scopes;
+mod server;
+mod tenants;
+mod trunks;

@@ -1,0 +1,193 @@
+//! A server under test, and what one can ask of it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use config::api::{self, Api, ApiOptions};
+use config::calls::NoCalls;
+use config::clock::{Clock, Timestamp};
+use config::credential::{Operator, ScopedTo};
+use config::ids::OrganisationId;
+use config::journal::{Entry, Journal};
+use config::model::{Conversation, Decision, Direction, NewApiKey};
+use config::seal::Sealer;
+use config::store::{Store, StoreOptions};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+/// A reply, read whole.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    /// The body as JSON; an empty body is `null`.
+    pub(crate) fn json(&self) -> Value {
+        if self.text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&self.text).unwrap_or_else(|why| panic!("{why}: {}", self.text))
+    }
+
+    /// The body, when the status is the one that is expected.
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+
+    /// The places of a 422's violations, as `body.name`.
+    #[track_caller]
+    pub(crate) fn places(self) -> Vec<String> {
+        let body = self.is(422);
+        let all = body["detail"].as_array().unwrap_or_else(|| panic!("{body}"));
+        let place = |violation: &Value| {
+            let parts = violation["loc"].as_array().unwrap().iter();
+            let words = parts.map(|p| p.as_str().map_or(p.to_string(), str::to_owned));
+            words.collect::<Vec<_>>().join(".")
+        };
+        all.iter().map(place).collect()
+    }
+}
+
+/// The API over a store of its own, with one organisation.
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) store: Store,
+    pub(crate) organisation: OrganisationId,
+    /// The key of the organisation; it is the operator's too.
+    pub(crate) key: String,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(ApiOptions::default()).await
+    }
+
+    pub(crate) async fn with(options: ApiOptions) -> Self {
+        let mut store = StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com");
+        store.max_phone_numbers = 20;
+        let store = Store::open("sqlite::memory:", store).await.unwrap();
+        let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
+        let calls = Arc::new(NoCalls);
+        let router = api::router(Api { store: store.clone(), calls, options });
+        Self { router, store, organisation: organisation.id, key: key.expose().clone() }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Reply { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// A request with a key and a JSON body; `Value::Null` sends no body.
+    pub(crate) async fn call(&self, method: Method, path: &str, key: &str, body: &Value) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        if !key.is_empty() {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.call(Method::GET, path, &self.key, &Value::Null).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::POST, path, &self.key, &body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::PUT, path, &self.key, &body).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::PATCH, path, &self.key, &body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.call(Method::DELETE, path, &self.key, &Value::Null).await
+    }
+
+    /// A key of this organisation with exactly these grants.
+    pub(crate) async fn key_with(&self, grants: &[&str]) -> String {
+        self.key_of(self.organisation, json!({ "name": "test", "grants": grants })).await
+    }
+
+    pub(crate) async fn key_of(&self, organisation: OrganisationId, new: Value) -> String {
+        let new: NewApiKey = serde_json::from_value(new).unwrap();
+        let by = Operator::by_process();
+        let (_, text) = self.store.create_key_for(&by, organisation, new).await.unwrap();
+        text.expose().clone()
+    }
+
+    /// Another organisation and its key.
+    pub(crate) async fn stranger(&self) -> (OrganisationId, String) {
+        let by = Operator::by_process();
+        let other = self.store.create_organisation(&by, "other", None).await.unwrap();
+        (other.id, self.key_of(other.id, json!({ "name": "other" })).await)
+    }
+
+    /// A trunk named `name`; its id.
+    pub(crate) async fn trunk(&self, name: &str) -> String {
+        id(&self.post("/core/trunks", json!({ "name": name })).await.is(200))
+    }
+
+    /// An agent named `name` with one draft; its id.
+    pub(crate) async fn agent(&self, name: &str) -> String {
+        let agent = id(&self.post("/core/agents", json!({ "name": name })).await.is(200));
+        let path = format!("/core/agents/{agent}/versions");
+        self.post(&path, json!({ "config": { "instructions": "hello" } })).await.is(200);
+        agent
+    }
+
+    /// A number on a trunk.
+    pub(crate) async fn number(&self, number: &str, trunk: &str) {
+        let body = json!({ "phone_number": number, "trunk_id": trunk });
+        self.post("/core/phone-numbers", body).await.is(200);
+    }
+
+    /// A conversation that is recorded as a call would record it.
+    pub(crate) async fn conversation(
+        &self,
+        organisation: OrganisationId,
+        change: impl FnOnce(&mut Conversation),
+    ) -> Conversation {
+        let at = Clock::system().now();
+        let mut new = Conversation::begun(organisation, Direction::Inbound, at);
+        new.user_id = "+4930123456".to_owned();
+        change(&mut new);
+        let scope = ScopedTo::by_gateway(organisation);
+        self.store.open_conversation(&scope, new).await.unwrap()
+    }
+
+    /// Decisions that are recorded as calls would record them.
+    pub(crate) async fn decisions(&self, all: Vec<Decision>) {
+        let (journal, writer) = Journal::new(100);
+        for decision in all {
+            journal.record(Entry::Decision(Box::new(decision)));
+        }
+        journal.finish();
+        writer.run(self.store.clone()).await;
+    }
+}
+
+/// The `id` of an object.
+#[track_caller]
+pub(crate) fn id(object: &Value) -> String {
+    object["id"].as_str().unwrap_or_else(|| panic!("no id: {object}")).to_owned()
+}
+
+/// A moment of a reply.
+#[track_caller]
+pub(crate) fn moment(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
