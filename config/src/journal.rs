@@ -111,7 +111,6 @@ impl Journal {
     /// A journal that holds at most `capacity` entries. A conversation takes up to three at a time, so
     /// four times the most calls is ample.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "a journal and its writer are made together")]
     pub fn new(capacity: usize) -> (Self, JournalWriter) {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -305,4 +304,215 @@ async fn look_after(store: &Store) {
 async fn rest(pause_ms: u64) -> u64 {
     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     (pause_ms * 2).min(PAUSE_MAX_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::Connection as _;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::credential::Operator;
+    use crate::ids::{DecisionId, OrganisationId};
+    use crate::model::{
+        ConversationFilter, ConversationStatus, DecisionFilter, Direction, EndReason, Page,
+    };
+    use crate::store::tests::{Scratch, options};
+
+    fn opened(organisation: OrganisationId, number: i64) -> Conversation {
+        let at = Timestamp::from_micros(number);
+        Conversation {
+            user_id: number.to_string(),
+            ..Conversation::begun(organisation, Direction::Inbound, at)
+        }
+    }
+
+    fn open(conversation: &Conversation) -> Entry {
+        Entry::ConversationOpened(Box::new(conversation.clone()))
+    }
+
+    fn changed(conversation: &Conversation) -> Entry {
+        Entry::ConversationChanged(ConversationChange {
+            id: conversation.id,
+            status: ConversationStatus::InProgress,
+            answered_at: Some(conversation.created_at),
+            at: conversation.created_at,
+        })
+    }
+
+    fn closed(conversation: &Conversation, status: ConversationStatus) -> Entry {
+        Entry::ConversationClosed(Box::new(ConversationClose {
+            id: conversation.id,
+            status,
+            end_reason: EndReason {
+                code: Cow::Borrowed("caller_hangup"),
+                party: Cow::Borrowed("caller"),
+                sip_code: None,
+            },
+            duration_s: Some(1),
+            quality: None,
+            closed_at: conversation.created_at,
+        }))
+    }
+
+    fn decision(rule: &'static str) -> Entry {
+        Entry::Decision(Box::new(Decision {
+            id: DecisionId::random(),
+            at: Timestamp::from_micros(1),
+            organization_id: None,
+            source_ip: "192.0.2.1".to_owned(),
+            source_port: 5060,
+            transport: Cow::Borrowed("udp"),
+            request_uri: String::new(),
+            from: String::new(),
+            called_raw: String::new(),
+            called_number: None,
+            trunks_considered: Vec::new(),
+            rule: Cow::Borrowed(rule),
+            explanation: String::new(),
+            sip_status: None,
+            sip_call_id: String::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_locked_store_holds_nobody_up_and_loses_nothing() {
+        let store = Scratch::new().await;
+        let org = store.organisation().await;
+        let mut other = sqlx::SqliteConnection::connect(&store.url()).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+
+        let (journal, writer) = Journal::new(10_000);
+        let writing = tokio::spawn(writer.run(store.store.clone()));
+        let calls: Vec<_> = (1..=500).map(|n| opened(org.organisation(), n)).collect();
+        for call in &calls {
+            // Not a point to wait at among these: recording is an ordinary function.
+            journal.record(open(call));
+            journal.record(changed(call));
+            journal.record(closed(call, ConversationStatus::Completed));
+            journal.record(closed(call, ConversationStatus::Failed));
+            journal.record(decision("no_trunk"));
+        }
+        tokio::task::yield_now().await;
+        let stats = journal.stats();
+        assert_eq!((stats.queued, stats.written), (2_500, 0));
+        assert!(store.conversation(&org, calls[0].id).await.is_err());
+
+        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        journal.finish();
+        writing.await.unwrap();
+        let stats = journal.stats();
+        assert_eq!((stats.queued, stats.written, stats.unwritable), (0, 2_500, 0));
+        let filter = ConversationFilter::default();
+        let stored = store.conversations(&org, &filter, Page::first(1_000)).await.unwrap();
+        let users: Vec<_> = stored.iter().rev().map(|row| row.user_id.clone()).collect();
+        assert_eq!(users, (1..=500).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert!(stored.iter().all(|row| row.status == ConversationStatus::Completed));
+        assert!(stored.iter().all(|row| row.answered_at.is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_unavailable_is_tried_again() {
+        let store = Scratch::new().await; // its verbs do not wait for a lock at all
+        let org = store.organisation().await;
+        let mut other = sqlx::SqliteConnection::connect(&store.url()).await.unwrap();
+        let (journal, writer) = Journal::new(100);
+        let call = opened(org.organisation(), 1);
+        journal.record(open(&call));
+        let mut batch = Vec::new();
+        journal.0.queue().take(&mut batch);
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        let writing = {
+            let store = store.store.clone();
+            tokio::spawn(async move { writer.write(&store, &mut batch).await })
+        };
+        while !journal.stats().stalled {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(journal.stats().queued, 1, "a batch is queued until it is durable");
+        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        writing.await.unwrap();
+        assert_eq!(journal.stats(), JournalStats { written: 1, ..JournalStats::default() });
+        assert!(store.conversation(&org, call.id).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_unwritable_entry_does_not_hold_up_the_rest() {
+        let store = Scratch::new().await;
+        let org = store.organisation().await;
+        let (journal, writer) = Journal::new(100);
+        let (orphan, good) = (opened(OrganisationId::random(), 1), opened(org.organisation(), 2));
+        journal.record(open(&orphan));
+        journal.record(open(&good));
+        journal.finish();
+        writer.run(store.store.clone()).await;
+        let stats = journal.stats();
+        assert_eq!((stats.queued, stats.written, stats.unwritable), (0, 1, 1));
+        assert!(store.conversation(&org, good.id).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_writer_first_closes_what_a_crash_left_open() {
+        let store = Scratch::new().await;
+        let org = store.organisation().await;
+        let (left, new) = (opened(org.organisation(), 1), opened(org.organisation(), 2));
+        store.open_conversation(&org, left.clone()).await.unwrap();
+        let (journal, writer) = Journal::new(100);
+        journal.record(open(&new));
+        journal.finish();
+        writer.run(store.again(options()).await).await;
+        let status =
+            async |row: &Conversation| store.conversation(&org, row.id).await.unwrap().status;
+        assert_eq!(status(&left).await, ConversationStatus::Failed);
+        assert_eq!(status(&new).await, ConversationStatus::Ringing);
+    }
+
+    #[test]
+    fn decisions_make_way_and_an_end_always_has_its_place() {
+        let (journal, _writer) = Journal::new(8);
+        for _ in 0..10 {
+            journal.record(decision("flood"));
+        }
+        assert_eq!((journal.stats().queued, journal.stats().dropped_decisions), (8, 2));
+        let organisation = OrganisationId::random();
+        let calls: Vec<_> = (0..5).map(|n| opened(organisation, n)).collect();
+        for call in &calls {
+            journal.record(open(call)); // 4 fit with their ends; all decisions make way
+        }
+        let stats = journal.stats();
+        assert_eq!((stats.queued, stats.dropped_decisions), (4, 10));
+        assert_eq!(stats.dropped_conversations, 1);
+        journal.record(changed(&calls[0]));
+        assert_eq!(journal.stats().dropped_conversations, 2, "a change has no place reserved");
+        for call in &calls[..4] {
+            journal.record(closed(call, ConversationStatus::Completed));
+        }
+        assert_eq!((journal.stats().queued, journal.stats().dropped_conversations), (8, 2));
+        journal.record(closed(&calls[4], ConversationStatus::Completed));
+        assert_eq!(journal.stats().dropped_conversations, 3, "it never began");
+    }
+
+    #[tokio::test]
+    async fn conversations_are_written_before_decisions_and_each_in_order() {
+        let store = Scratch::new().await;
+        let org = store.organisation().await;
+        let (journal, writer) = Journal::new(100);
+        for rule in ["first", "second"] {
+            journal.record(decision(rule));
+        }
+        let call = opened(org.organisation(), 1);
+        journal.record(open(&call));
+        let mut batch = Vec::new();
+        journal.0.queue().take(&mut batch);
+        assert!(matches!(batch.first(), Some(Entry::ConversationOpened(_))));
+        writer.write(&store, &mut batch).await;
+        let page = Page::default();
+        let by = Operator::by_process();
+        let all = DecisionFilter::default();
+        let read = store.unattributed_decisions(&by, &all, page).await.unwrap();
+        let rules: Vec<_> = read.iter().map(|decision| decision.rule.as_ref()).collect();
+        assert_eq!(rules, ["second", "first"]);
+    }
 }

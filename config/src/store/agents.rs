@@ -4,7 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::rows::{
-    and, and_holds, and_period, free_stamp, json_opt, paged, parsed, raw, time, to_json_opt,
+    and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
+    to_json_opt,
 };
 use super::{After, Store, StoreError, numbers, versions};
 use crate::credential::ScopedTo;
@@ -14,7 +15,7 @@ use crate::model::{
     VersionFilter, contains_all,
 };
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM agents WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("agents");
 
 /// Rows read at a time when a filter must look into JSON.
 const JSON_SCAN_ROWS: u32 = 500;
@@ -32,7 +33,7 @@ impl Store {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
         let id = AgentId::random();
-        let at = free_stamp(&mut tx, TAKEN, self.now()).await?;
+        let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
         sqlx::query(
             "INSERT INTO agents (id, organization_id, name, name_folded, description, active,
                  is_demo, metadata, created_at, updated_at)

@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::rows::{
-    and, and_holds, and_period, free_stamp, json_opt, paged, parsed, parsed_opt, raw, time,
-    time_opt, to_json, to_json_opt, to_word, word,
+    and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
+    raw, time, time_opt, to_json, to_json_opt, to_word, word,
 };
 use super::{After, Store, StoreError};
 use crate::clock::Timestamp;
@@ -17,7 +17,7 @@ use crate::model::{
     ConversationStatus, EndReason, Page, contains_all,
 };
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM conversations WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("conversations");
 
 /// Conversations with their agents' names, up to the WHERE clause.
 const SELECT: &str = "
@@ -153,7 +153,7 @@ impl Store {
         tx: &mut SqliteConnection,
         row: &Conversation,
     ) -> Result<(), StoreError> {
-        let created_at = free_stamp(tx, TAKEN, row.created_at).await?;
+        let created_at = free_stamp(tx, FREE_STAMP, row.created_at).await?;
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO conversations VALUES (");
         let mut values = query.separated(", ");
         values

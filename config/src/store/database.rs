@@ -14,8 +14,8 @@ use crate::model::Invalid;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/schema/sqlite");
 
-/// How long a verb waits for a database that somebody else has locked, in milliseconds. Below the
-/// second in which an API request must be answered one way or the other.
+/// The usual [`StoreOptions::busy_budget_ms`](super::StoreOptions::busy_budget_ms): below the second
+/// in which an API request must be answered one way or the other.
 pub const BUSY_BUDGET_MS: u64 = 800;
 
 /// How long SQLite itself waits, in milliseconds: short, because it cannot be interrupted.
@@ -31,10 +31,11 @@ const READERS: u32 = 4;
 pub(super) struct Database {
     writer: SqlitePool,
     readers: SqlitePool,
+    busy_budget_ms: u64,
 }
 
 impl Database {
-    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+    pub(super) async fn open(url: &str, busy_budget_ms: u64) -> Result<Self, StoreError> {
         if !url.starts_with("sqlite:") {
             return Err(Invalid::new("store.url", "must begin with sqlite:").into());
         }
@@ -60,16 +61,16 @@ impl Database {
         } else {
             pool().max_connections(READERS).connect_with(options.read_only(true)).await?
         };
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, busy_budget_ms })
     }
 
-    /// Begins to write: waits for the write lock at most [`BUSY_BUDGET_MS`].
+    /// Begins to write: waits for the write lock as long as the budget allows.
     pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let mut pause = PAUSE_FIRST_MS;
         let mut waited = 0;
         loop {
             match self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from) {
-                Err(StoreError::Unavailable(Unavailable::Busy)) if waited < BUSY_BUDGET_MS => {
+                Err(StoreError::Unavailable(Unavailable::Busy)) if waited < self.busy_budget_ms => {
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                     waited += pause + BUSY_TIMEOUT_MS;
                     pause = (pause * 2).min(PAUSE_MAX_MS);

@@ -6,13 +6,13 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{and, free_stamp, json, paged, time, to_json};
+use super::rows::{and, free_stamp, free_stamp_in, json, paged, time, to_json};
 use super::{Store, StoreError};
 use crate::credential::{Operator, ScopedTo};
 use crate::ids::OrganisationId;
 use crate::model::{Decision, DecisionFilter, Page};
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM decisions WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("decisions");
 
 impl Store {
     /// Why the organisation's calls were refused, newest first. Trunks of others that were looked at
@@ -71,7 +71,7 @@ pub(super) async fn insert(
     tx: &mut SqliteConnection,
     decision: &Decision,
 ) -> Result<(), StoreError> {
-    let at = free_stamp(tx, TAKEN, decision.at).await?;
+    let at = free_stamp(tx, FREE_STAMP, decision.at).await?;
     sqlx::query(
         "INSERT INTO decisions
              (id, organization_id, source_ip, called_number, rule, record, created_at)

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
 
-use super::rows::{free_stamp, json, paged, parsed, raw, time, time_opt, to_json};
+use super::rows::{free_stamp, free_stamp_in, json, paged, parsed, raw, time, time_opt, to_json};
 use super::{After, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::{
@@ -20,7 +20,7 @@ use crate::ids::{KeyId, OrganisationId};
 use crate::model::{ApiKey, NewApiKey, Page};
 use crate::secret::Secret;
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM api_keys WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("api_keys");
 
 /// How exactly it is remembered when a key was last used, in microseconds: a minute.
 const LAST_USED_GRAIN_US: i64 = 60_000_000;
@@ -218,7 +218,7 @@ impl Store {
             tracing::error!(%error, "no randomness for a key");
             StoreError::Fault
         })?;
-        let at = free_stamp(tx, TAKEN, self.now()).await?;
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         sqlx::query(
             "INSERT INTO api_keys
                  (id, organization_id, name, hash, grants, expires_at, created_at)

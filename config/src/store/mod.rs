@@ -11,7 +11,7 @@
 //! - one connection writes, and takes the write lock first (`BEGIN IMMEDIATE`), so a transaction that
 //!   has begun is never turned away half-way; readers never wait for it (write-ahead log);
 //! - `created_at` is unique per table, so that it can be a cursor;
-//! - nobody waits for a locked database longer than [`BUSY_BUDGET_MS`]; then it is
+//! - nobody waits for a locked database longer than [`StoreOptions::busy_budget_ms`]; then it is
 //!   [`StoreError::Unavailable`].
 
 mod agents;
@@ -29,7 +29,7 @@ mod trunks;
 mod versions;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,8 @@ pub struct StoreOptions {
     pub max_phone_numbers: u32,
     /// Decision records kept for each organisation, and as many for callers nobody could place.
     pub decisions_kept: u32,
+    /// How long a verb waits for a database that somebody else has locked, in milliseconds.
+    pub busy_budget_ms: u64,
 }
 
 impl StoreOptions {
@@ -75,6 +77,7 @@ impl StoreOptions {
             node: "trunkline".to_owned(),
             max_phone_numbers: 100,
             decisions_kept: 10_000,
+            busy_budget_ms: BUSY_BUDGET_MS,
         }
     }
 }
@@ -173,7 +176,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Invalid`] for a URL of another kind; otherwise as the database fails.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let db = Database::open(url).await?;
+        let db = Database::open(url, options.busy_budget_ms).await?;
         let store = Self(Arc::new(Inner {
             db,
             options,

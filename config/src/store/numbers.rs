@@ -3,7 +3,9 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{and, and_holds, and_period, free_stamp, paged, parsed, parsed_opt, raw, time};
+use super::rows::{
+    and, and_holds, and_period, free_stamp, free_stamp_in, paged, parsed, parsed_opt, raw, time,
+};
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
@@ -11,7 +13,7 @@ use crate::model::{
     E164, NewPhoneNumber, NumberChange, NumberFilter, Page, PhoneNumber, SlotAgent, SlotVersion,
 };
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM phone_numbers WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("phone_numbers");
 
 /// Numbers with their slots spelled out, up to the WHERE clause.
 pub(super) const SELECT: &str = "
@@ -43,7 +45,7 @@ impl Store {
             return Err(StoreError::Conflict("Phone number is already registered".to_owned()));
         }
         self.refuse_over_limit(&mut tx, scope).await?;
-        let at = free_stamp(&mut tx, TAKEN, self.now()).await?;
+        let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
         sqlx::query("INSERT INTO phone_numbers VALUES (?, ?, ?, NULL, NULL, ?, ?, ?)")
             .bind(new.phone_number.as_str())
             .bind(scope.organisation().to_string())

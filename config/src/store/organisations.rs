@@ -3,14 +3,14 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
 
-use super::rows::{free_stamp, parsed, raw, time};
+use super::rows::{free_stamp, free_stamp_in, parsed, raw, time};
 use super::{After, Store, StoreError};
 use crate::credential::{Grants, Operator, ScopedTo};
 use crate::ids::OrganisationId;
 use crate::model::{Invalid, NewApiKey, Organisation, Page};
 use crate::secret::Secret;
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM organisations WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("organisations");
 
 impl Store {
     /// On a store without organisations, makes one and an `ak_` key for it that is also the
@@ -95,7 +95,7 @@ impl Store {
         max_phone_numbers: Option<u32>,
     ) -> Result<Organisation, StoreError> {
         let id = OrganisationId::random();
-        let at = free_stamp(tx, TAKEN, self.now()).await?;
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         sqlx::query("INSERT INTO organisations VALUES (?, ?, ?, ?, ?)")
             .bind(id.to_string())
             .bind(name)

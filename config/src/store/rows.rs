@@ -105,21 +105,30 @@ pub(super) fn to_word<T: Serialize>(value: T) -> Result<String, StoreError> {
     }
 }
 
-/// The first free `created_at` from `wanted` on; `taken` asks whether a time is taken.
+/// The query for [`free_stamp`] in one table: the time that is wanted, or the first gap after it.
+macro_rules! free_stamp_in {
+    ($table:literal) => {
+        concat!(
+            "SELECT coalesce((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM ",
+            $table,
+            " WHERE created_at = ?1)), (SELECT t.created_at + 1 FROM ",
+            $table,
+            " t WHERE t.created_at >= ?1 AND NOT EXISTS (SELECT 1 FROM ",
+            $table,
+            " n WHERE n.created_at = t.created_at + 1) ORDER BY t.created_at LIMIT 1))"
+        )
+    };
+}
+pub(super) use free_stamp_in;
+
+/// The first free `created_at` from `wanted` on, by a query of [`free_stamp_in`].
 pub(super) async fn free_stamp(
     connection: &mut SqliteConnection,
-    taken: &'static str,
+    query: &'static str,
     wanted: Timestamp,
 ) -> Result<Timestamp, StoreError> {
-    let mut stamp = wanted;
-    while sqlx::query_scalar::<_, bool>(taken)
-        .bind(stamp.micros())
-        .fetch_one(&mut *connection)
-        .await?
-    {
-        stamp = stamp.next();
-    }
-    Ok(stamp)
+    let free = sqlx::query_scalar(query).bind(wanted.micros()).fetch_one(connection).await?;
+    Ok(Timestamp::from_micros(free))
 }
 
 /// Adds a condition if there is something to compare with. `sql` ends where the value goes.

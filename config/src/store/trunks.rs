@@ -4,7 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::rows::{
-    and_holds, and_period, free_stamp, json_opt, paged, parsed, raw, time, to_json_opt,
+    and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
+    to_json_opt,
 };
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
@@ -14,7 +15,7 @@ use crate::model::{
 };
 use crate::secret::Secret;
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM trunks WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("trunks");
 
 /// A slug is this letter, so that it is never taken for a number, and as many symbols.
 const SLUG_FIRST: char = 't';
@@ -53,7 +54,7 @@ impl Store {
     ) -> Result<Trunk, StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
-        let at = free_stamp(&mut tx, TAKEN, self.now()).await?;
+        let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
         let slug = fresh_slug()?;
         let mut row = Row {
             trunk: Trunk {

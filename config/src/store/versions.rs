@@ -9,8 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 
 use super::rows::{
-    and, and_period, free_stamp, json, json_opt, paged, parsed, raw, small, time, to_json,
-    to_json_opt, to_word, word,
+    and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, raw, small, time,
+    to_json, to_json_opt, to_word, word,
 };
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
@@ -20,7 +20,7 @@ use crate::model::{
     VersionRef,
 };
 
-const TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM agent_versions WHERE created_at = ?)";
+const FREE_STAMP: &str = free_stamp_in!("agent_versions");
 
 /// What a runtime token is sealed for.
 pub(super) fn token_owner(agent: AgentId) -> String {
@@ -264,7 +264,7 @@ impl Store {
         .bind(&agent)
         .fetch_one(&mut **tx)
         .await?;
-        let at = free_stamp(tx, TAKEN, self.now()).await?;
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         let version = &mut row.version;
         version.id = AgentVersionId::random();
         version.version = number;

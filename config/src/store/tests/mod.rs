@@ -1,0 +1,137 @@
+//! The verbs, on a real database in a file of its own for each test.
+
+mod agents;
+mod keys;
+mod records;
+mod routes;
+mod trunks;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde_json::{Value, json};
+
+use super::{Store, StoreError, StoreOptions};
+use crate::clock::{Clock, Timestamp};
+use crate::credential::{Operator, ScopedTo};
+use crate::ids::{AgentId, OrganisationId, TrunkId};
+use crate::model::{Agent, NewPhoneNumber, NewVersion, PhoneNumber, Publish, Trunk, VersionRef};
+use crate::seal::Sealer;
+
+pub(crate) type Org = ScopedTo<OrganisationId>;
+
+/// Where the tests' clock starts: 2026-01-01T00:00:00Z. Each reading is a millisecond later.
+pub(super) const START_US: i64 = 1_767_225_600_000_000;
+
+/// A store in a folder that goes when the test does.
+pub(crate) struct Scratch {
+    pub(crate) store: Store,
+    folder: PathBuf,
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub(crate) fn options() -> StoreOptions {
+    let ticks = AtomicI64::new(START_US);
+    StoreOptions {
+        clock: Clock::from_fn(move || {
+            Timestamp::from_micros(ticks.fetch_add(1_000, Ordering::Relaxed))
+        }),
+        busy_budget_ms: 0,
+        ..StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com")
+    }
+}
+
+impl Scratch {
+    pub(crate) async fn new() -> Self {
+        Self::with(options()).await
+    }
+
+    pub(crate) async fn with(options: StoreOptions) -> Self {
+        let name = format!("trunkline-store-{}", uuid::Uuid::new_v4());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let store = Store::open(&url(&folder), options).await.unwrap();
+        Self { store, folder }
+    }
+
+    /// The same database, opened once more, as after a restart.
+    pub(crate) async fn again(&self, options: StoreOptions) -> Store {
+        Store::open(&url(&self.folder), options).await.unwrap()
+    }
+
+    /// Every byte the database has on disk.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(&self.folder).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        url(&self.folder)
+    }
+
+    pub(crate) async fn organisation(&self) -> Org {
+        let made = self.create_organisation(&Operator::by_process(), "org", None).await.unwrap();
+        ScopedTo::by_gateway(made.id)
+    }
+
+    pub(super) async fn make_trunk(&self, org: &Org, body: Value) -> Result<Trunk, StoreError> {
+        self.create_trunk(org, serde_json::from_value(body).unwrap()).await
+    }
+
+    pub(super) async fn plain_trunk(&self, org: &Org) -> TrunkId {
+        self.make_trunk(org, json!({"name": "trunk"})).await.unwrap().id
+    }
+
+    pub(super) async fn make_number(
+        &self,
+        org: &Org,
+        trunk: TrunkId,
+        number: &str,
+    ) -> Result<PhoneNumber, StoreError> {
+        let phone_number = number.parse().unwrap();
+        let new = NewPhoneNumber { phone_number, trunk_id: trunk, outbound_shareable: false };
+        self.register_number(org, new).await
+    }
+
+    pub(super) async fn make_agent(&self, org: &Org, name: &str) -> Agent {
+        let new = serde_json::from_value(json!({"name": name})).unwrap();
+        self.create_agent(org, new).await.unwrap()
+    }
+
+    pub(super) async fn make_version(&self, org: &Org, agent: AgentId, config: Value) -> u32 {
+        let new = NewVersion { config: Some(config), ..NewVersion::default() };
+        self.create_version(org, agent, new).await.unwrap().version
+    }
+
+    pub(super) async fn make_publish(
+        &self,
+        org: &Org,
+        agent: AgentId,
+        version: u32,
+        body: Value,
+    ) -> Result<Vec<PhoneNumber>, StoreError> {
+        let publish: Publish = serde_json::from_value(body).unwrap();
+        self.publish(org, agent, VersionRef::Number(version), publish).await
+    }
+}
+
+fn url(folder: &std::path::Path) -> String {
+    format!("sqlite:{}/store.db", folder.display())
+}
+
+pub(super) fn not_found(what: &str) -> StoreError {
+    StoreError::NotFound(what.to_owned())
+}

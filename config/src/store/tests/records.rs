@@ -1,0 +1,233 @@
+//! What calls leave behind: conversations and decisions.
+
+use std::borrow::Cow;
+
+use super::*;
+use crate::ids::DecisionId;
+use crate::journal::Entry;
+use crate::model::{
+    Considered, Conversation, ConversationChange, ConversationClose, ConversationFilter,
+    ConversationStatus, Decision, DecisionFilter, Direction, EndReason, Page,
+};
+
+fn at(offset_us: i64) -> Timestamp {
+    Timestamp::from_micros(START_US + offset_us)
+}
+
+fn call(org: &Org, user: &str, offset_us: i64) -> Conversation {
+    Conversation {
+        user_id: user.to_owned(),
+        ..Conversation::begun(org.organisation(), Direction::Inbound, at(offset_us))
+    }
+}
+
+fn close(of: &Conversation, status: ConversationStatus, code: &'static str) -> ConversationClose {
+    ConversationClose {
+        id: of.id,
+        status,
+        end_reason: EndReason {
+            code: Cow::Borrowed(code),
+            party: Cow::Borrowed("caller"),
+            sip_code: None,
+        },
+        duration_s: Some(7),
+        quality: Some(json!({"mos": 4.2})),
+        closed_at: at(9_000_000),
+    }
+}
+
+fn decision(of: Option<OrganisationId>, rule: &'static str) -> Decision {
+    Decision {
+        id: DecisionId::random(),
+        at: at(0),
+        organization_id: of,
+        source_ip: "192.0.2.1".to_owned(),
+        source_port: 5060,
+        transport: Cow::Borrowed("udp"),
+        request_uri: "sip:1@h".to_owned(),
+        from: "sip:2@h".to_owned(),
+        called_raw: "1".to_owned(),
+        called_number: None,
+        trunks_considered: Vec::new(),
+        rule: Cow::Borrowed(rule),
+        explanation: "No.".to_owned(),
+        sip_status: Some(403),
+        sip_call_id: "x".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_moves_forward_and_ends_once() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let opened = store.open_conversation(&org, call(&org, "+1555", 0)).await.unwrap();
+    assert_eq!(opened.status, ConversationStatus::Ringing);
+    let mut change = ConversationChange {
+        id: opened.id,
+        status: ConversationStatus::InProgress,
+        answered_at: Some(at(5)),
+        at: at(5),
+    };
+    let answered = store.change_conversation(&org, &change).await.unwrap();
+    assert_eq!((answered.status, answered.answered_at), (change.status, Some(at(5))));
+    change.status = ConversationStatus::Ringing;
+    let back = store.change_conversation(&org, &change).await.unwrap();
+    assert_eq!(back.status, ConversationStatus::InProgress);
+    let first = close(&opened, ConversationStatus::Completed, "caller_hangup");
+    let ended = store.close_conversation(&org, &first).await.unwrap();
+    assert_eq!((ended.status, ended.duration), (ConversationStatus::Completed, Some(7)));
+    let second = close(&opened, ConversationStatus::Failed, "agent_lost");
+    assert_eq!(store.close_conversation(&org, &second).await.unwrap(), ended);
+    assert_eq!(store.change_conversation(&org, &change).await.unwrap(), ended);
+}
+
+#[tokio::test]
+async fn opening_twice_is_opening_once() {
+    let store = Scratch::new().await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let conversation = call(&org, "+1555", 0);
+    let first = store.open_conversation(&org, conversation.clone()).await.unwrap();
+    let again = Conversation { user_id: "other".to_owned(), ..conversation.clone() };
+    assert_eq!(store.open_conversation(&org, again).await.unwrap(), first);
+    let foreign = store.open_conversation(&other, conversation).await;
+    assert!(matches!(foreign, Err(StoreError::Conflict(_))));
+    assert_eq!(store.conversation(&other, first.id).await, Err(not_found("Conversation")));
+}
+
+#[tokio::test]
+async fn every_filter_of_the_contract_narrows() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let agent = store.make_agent(&org, "a").await.id;
+    let wanted = Conversation {
+        agent_id: Some(agent),
+        agent_version_id: Some(crate::ids::AgentVersionId::random()),
+        agent_number: Some("+4930123".to_owned()),
+        trunk_id: Some(TrunkId::random()),
+        duration: Some(30),
+        user_turn_count: Some(4),
+        custom_metadata: Some(json!({"plan": "gold", "n": 1, "deep": {"x": [1, 2]}})),
+        ..call(&org, "Alice@Example", 1)
+    };
+    let plain = Conversation { direction: Direction::Outbound, ..call(&org, "+1555", 2) };
+    for row in [&wanted, &plain] {
+        store.open_conversation(&org, row.clone()).await.unwrap();
+    }
+    type Set = fn(&mut ConversationFilter, &Conversation);
+    let filters: [Set; 14] = [
+        |filter, _| filter.direction = Some(Direction::Inbound),
+        |filter, _| filter.user_id = Some("alice@ex".to_owned()),
+        |filter, row| filter.agent_id = row.agent_id,
+        |filter, row| filter.agent_version_id = row.agent_version_id,
+        |filter, _| filter.agent_number = Some("30123".to_owned()),
+        |filter, row| filter.trunk_id = row.trunk_id,
+        |filter, _| filter.duration_above = Some(30),
+        |filter, _| filter.duration_below = Some(30),
+        |filter, _| filter.user_turn_count_above = Some(4),
+        |filter, _| filter.user_turn_count_below = Some(4),
+        |filter, _| filter.custom_metadata = json!({"plan": "gold"}).as_object().cloned(),
+        |filter, _| filter.custom_metadata = json!({"deep": {"x": [2]}}).as_object().cloned(),
+        |filter, row| filter.period.created_before = Some(row.created_at),
+        |filter, row| filter.period.updated_before = Some(row.created_at),
+    ];
+    for (number, set) in filters.into_iter().enumerate() {
+        let mut filter = ConversationFilter::default();
+        set(&mut filter, &wanted);
+        let found = store.conversations(&org, &filter, Page::default()).await.unwrap();
+        let ids: Vec<_> = found.iter().map(|row| row.id).collect();
+        assert_eq!(ids, [wanted.id], "filter {number}");
+        assert_eq!(found[0].agent.as_ref().unwrap().name, "a");
+    }
+    for none in [
+        ConversationFilter { web_widget_id: Some("w".to_owned()), ..Default::default() },
+        ConversationFilter { status: Some(ConversationStatus::Failed), ..Default::default() },
+        ConversationFilter {
+            custom_metadata: json!({"plan": "silver"}).as_object().cloned(),
+            ..Default::default()
+        },
+    ] {
+        assert!(store.conversations(&org, &none, Page::default()).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_agents_conversations_add_up_and_outlive_it() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let agent = store.make_agent(&org, "a").await.id;
+    let row = Conversation { agent_id: Some(agent), ..call(&org, "+1555", 0) };
+    store.open_conversation(&org, row.clone()).await.unwrap();
+    let end = close(&row, ConversationStatus::Completed, "caller_hangup");
+    store.close_conversation(&org, &end).await.unwrap();
+    let stats = store.agent_detail(&org, agent).await.unwrap().conversation_stats;
+    assert_eq!((stats.total, stats.inbound, stats.completed), (1, 1, 1));
+    assert_eq!(stats.total_duration_seconds, 7);
+    store.delete_agent(&org, agent).await.unwrap();
+    let kept = store.conversation(&org, row.id).await.unwrap();
+    assert_eq!((kept.agent_id, kept.agent), (Some(agent), None));
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_closed_once_and_only_on_its_node() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let (open, ended) = (call(&org, "open", 0), call(&org, "ended", 0));
+    for row in [&open, &ended] {
+        store.open_conversation(&org, row.clone()).await.unwrap();
+    }
+    let end = close(&ended, ConversationStatus::Completed, "caller_hangup");
+    store.close_conversation(&org, &end).await.unwrap();
+    let elsewhere = store.again(StoreOptions { node: "b".to_owned(), ..options() }).await;
+    assert_eq!(elsewhere.close_left_open().await, Ok(0));
+    assert_eq!(store.close_left_open().await, Ok(1));
+    assert_eq!(store.close_left_open().await, Ok(0));
+    let failed = store.conversation(&org, open.id).await.unwrap();
+    assert_eq!(failed.status, ConversationStatus::Failed);
+    assert_eq!(failed.end_reason, Some(EndReason::gateway_crash()));
+    let kept = store.conversation(&org, ended.id).await.unwrap();
+    assert_eq!(kept.status, ConversationStatus::Completed);
+}
+
+#[tokio::test]
+async fn decisions_are_kept_apart_and_only_the_newest() {
+    let store = Scratch::with(StoreOptions { decisions_kept: 3, ..options() }).await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let mine = decision(Some(org.organisation()), "mine");
+    store.write_entries(&[Entry::Decision(Box::new(mine))]).await.unwrap();
+    let rules = ["s0", "s1", "s2", "s3", "s4"];
+    let strangers = rules.map(|rule| Entry::Decision(Box::new(decision(None, rule))));
+    store.write_entries(&strangers).await.unwrap();
+    let (all, page) = (DecisionFilter::default(), Page::default());
+    let rules = |list: Vec<Decision>| {
+        list.into_iter().map(|decision| decision.rule.into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(store.decisions(&org, &all, page).await.unwrap()), ["mine"]);
+    assert!(store.decisions(&other, &all, page).await.unwrap().is_empty());
+    let by = Operator::by_process();
+    let unplaced = store.unattributed_decisions(&by, &all, page).await.unwrap();
+    assert_eq!(rules(unplaced), ["s4", "s3", "s2"]);
+    let filter = DecisionFilter { rule: Some("s3".to_owned()), ..DecisionFilter::default() };
+    let unplaced = store.unattributed_decisions(&by, &filter, page).await.unwrap();
+    assert_eq!(rules(unplaced), ["s3"]);
+}
+
+#[tokio::test]
+async fn a_customer_is_not_shown_the_trunks_of_another() {
+    let store = Scratch::new().await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let mut refused = decision(Some(org.organisation()), "source_address");
+    refused.trunks_considered = [&org, &other]
+        .map(|org| Considered {
+            trunk_id: TrunkId::random(),
+            organization_id: org.organisation(),
+            name: "t".to_owned(),
+            rule: Cow::Borrowed("source_address"),
+            verdict: "not allowed".to_owned(),
+        })
+        .to_vec();
+    store.write_entries(&[Entry::Decision(Box::new(refused))]).await.unwrap();
+    let read = store.decisions(&org, &DecisionFilter::default(), Page::default()).await.unwrap();
+    let owners: Vec<_> =
+        read[0].trunks_considered.iter().map(|trunk| trunk.organization_id).collect();
+    assert_eq!(owners, [org.organisation()]);
+}
