@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use crate::lex;
 use crate::param::Params;
+use crate::print::Unprintable;
 use crate::uri::Uri;
 
 /// One address.
@@ -83,6 +84,18 @@ impl<'a> NameAddr<'a> {
         });
         Some(Cow::Owned(plain.collect()))
     }
+}
+
+/// A display name between quotes, escaped, ready to stand before `<` (RFC 3261 §25.1
+/// `quoted-string`).
+///
+/// # Errors
+/// When it holds control letters: no escape makes them fit to show, and CR and LF break the line.
+pub fn quoted(display: &str) -> Result<String, Unprintable> {
+    if display.chars().any(char::is_control) {
+        return Err(Unprintable::Value);
+    }
+    Ok(format!("\"{}\"", display.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// Letters an unquoted display name may hold: everything that separates nothing.
@@ -180,5 +193,17 @@ mod tests {
         assert_eq!(Contact::parse(b" * "), Some(Contact::Any));
         assert!(matches!(Contact::parse(b"<name:John_Smith>"), Some(Contact::Address(_))));
         assert_eq!(Contact::parse(b"**"), None);
+    }
+
+    #[test]
+    fn a_quoted_display_name_reads_back_whatever_it_holds() {
+        for display in ["", "Alice", "a\"b\\c", "<sip:x@y>,", "J\u{fc}rgen \u{2603}"] {
+            let text = format!("{} <sip:a@h>;tag=t", quoted(display).unwrap());
+            assert_eq!(read(&text).display_name().as_deref(), Some(display.as_bytes()));
+            assert_eq!(read(&text).uri_bytes, b"sip:a@h");
+        }
+        for wrong in ["a\r\nX: y", "a\0", "\u{7f}", "a\tb"] {
+            assert_eq!(quoted(wrong), Err(Unprintable::Value));
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! is kept, so that whoever sent the message can be told. A message ends its lines in one way only,
 //! CRLF or bare LF; two readers of a mixture would see different headers.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::header::HeaderName;
 use crate::lex;
@@ -36,7 +36,7 @@ impl Message {
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
         let skipped = bytes.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         let mut bytes = bytes;
-        let bytes = bytes.split_off(skipped);
+        bytes.advance(skipped);
         if bytes.is_empty() {
             return Err(Malformed::Empty);
         }
@@ -58,7 +58,7 @@ impl Message {
             None => room,
         };
         let body = span(body_start, body_start + length);
-        let bytes = bytes.slice(..body_start + length);
+        bytes.truncate(body_start + length);
         Ok(Self { bytes, start, lines, body, fault })
     }
 }

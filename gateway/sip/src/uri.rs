@@ -3,7 +3,8 @@
 //! A view borrows; it never rewrites. Send the bytes that came, not a rendering of the view: a
 //! percent sign escaped twice dials another user.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::lex;
@@ -176,6 +177,13 @@ impl<'a> Uri<'a> {
         }
     }
 
+    /// How many parameters or headers a comparison has to match up.
+    fn size(&self) -> usize {
+        let headers = self.as_sip().and_then(|uri| uri.headers);
+        let headers = headers.map_or(0, |part| part.split(|&byte| byte == b'&').count());
+        self.params().iter().count().max(headers)
+    }
+
     /// The parameters; none for an unknown scheme.
     #[must_use]
     pub const fn params(&self) -> Params<'a> {
@@ -187,9 +195,17 @@ impl<'a> Uri<'a> {
     }
 
     /// Whether both mean the same resource: RFC 3261 §19.1.4 for SIP, RFC 3966 §4 for `tel`, bytes
-    /// for the rest. Not transitive, as the RFC says itself; never use it as a key.
+    /// for the rest. Not transitive, as the RFC says itself; never use it as a key. URIs of more
+    /// than 32 parameters or headers are equivalent to none but their own copy: the comparison is of
+    /// each with each, and strangers write them.
     #[must_use]
     pub fn equivalent(&self, other: &Uri<'_>) -> bool {
+        if self == other {
+            return true;
+        }
+        if self.size().max(other.size()) > MOST_COMPARED {
+            return false;
+        }
         match (self, other) {
             (Self::Sip(one), Uri::Sip(two)) => one.equivalent(two),
             (Self::Tel(one), Uri::Tel(two)) => one.equivalent(two),
@@ -200,6 +216,9 @@ impl<'a> Uri<'a> {
         }
     }
 }
+
+/// The most parameters, and the most headers, that are compared in any order.
+const MOST_COMPARED: usize = 32;
 
 fn is_scheme(scheme: &[u8]) -> bool {
     scheme.first().is_some_and(u8::is_ascii_alphabetic)
@@ -258,8 +277,7 @@ impl<'a> SipUri<'a> {
     }
 
     /// RFC 3261 §19.1.4.
-    #[must_use]
-    pub fn equivalent(&self, other: &SipUri<'_>) -> bool {
+    fn equivalent(&self, other: &SipUri<'_>) -> bool {
         self.secure == other.secure
             && same_escaped(self.user, other.user)
             && same_escaped(self.password, other.password)
@@ -295,8 +313,7 @@ impl<'a> TelUri<'a> {
     }
 
     /// RFC 3966 §4: separators and case do not count, parameters do.
-    #[must_use]
-    pub fn equivalent(&self, other: &TelUri<'_>) -> bool {
+    fn equivalent(&self, other: &TelUri<'_>) -> bool {
         let same = |one: Params<'_>, two: Params<'_>| {
             one.iter().all(|(name, value)| {
                 two.iter().any(|(known, theirs)| {
@@ -413,6 +430,25 @@ pub fn unescape_into<'b>(escaped: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8
         length += 1;
     }
     buffer.get(..length)
+}
+
+/// Escapes what the user part of a SIP URI cannot hold bare (RFC 3261 §25.1 `user`): whatever comes
+/// in, [`unescape_into`] gives it back. Copies only when there is something to escape.
+#[must_use]
+pub fn escape_user(user: &str) -> Cow<'_, str> {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte);
+    if user.bytes().all(bare) {
+        return Cow::Borrowed(user);
+    }
+    let mut out = String::with_capacity(user.len() + 8);
+    for byte in user.bytes() {
+        if bare(byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to memory never fails");
+        }
+    }
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -560,5 +596,26 @@ mod tests {
         assert!(same("sip:a%2D%7Eb@h", "sip:a-~b@h"));
         assert!(!same("sip:null-%00-null@h", "sip:null-@h"));
         assert!(!same("sips:a@h", "sip:a@h"));
+    }
+
+    #[test]
+    fn what_was_escaped_comes_back_and_nothing_breaks_out() {
+        for user in
+            ["+15550100", "a b", "x@evil", "100%", "a:b", "\u{fc}\r\n", "<>\"", "user;par=u"]
+        {
+            let text = format!("sip:{}@h", escape_user(user));
+            let uri = sip(&text);
+            assert_eq!(uri.user_into(&mut [0; 64]), Some(user.as_bytes()), "{text}");
+            assert_eq!((uri.host, uri.password), (Host::Name(b"h"), None));
+        }
+        assert!(matches!(escape_user("+1555;ext=7"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn endless_parameters_are_compared_as_bytes_only() {
+        let many = |count| (0..count).map(|n| format!(";p{n}")).collect::<String>();
+        assert!(same(&format!("sip:h{}", many(32)), "sip:H"));
+        assert!(!same(&format!("sip:h{}", many(33)), "sip:H"));
+        assert!(same(&format!("sip:h{}", many(33)), &format!("sip:h{}", many(33))));
     }
 }
