@@ -183,6 +183,7 @@ pub(crate) enum Command {
     Open { session: Box<Session>, ports: PortPair },
     Apply { key: SessionKey, plan: Box<Plan> },
     Gate { key: SessionKey, open: bool },
+    Connect { key: SessionKey, far: Box<Far> },
     Noise { key: SessionKey, suppressor: Option<crate::session::Suppressor> },
     Close { key: SessionKey, reply: Reply },
     Stop,

@@ -22,6 +22,7 @@ use super::budget::Budget;
 use super::listen::{Listener, Suppressor};
 use super::rtcp::{COMPOUND_BYTES, Rtcp};
 use super::secure::Secured;
+use super::tones::Tones;
 use super::{Channel, Datagram, Outlet};
 
 /// What became of an RTP packet.
@@ -52,6 +53,7 @@ pub(super) struct Leg {
     digits: dtmf::Receiver,
     stream: Stream,
     dialler: dtmf::Sender,
+    tones: Tones,
     rtcp: Rtcp,
     drops: Drops,
     drops_told: Drops,
@@ -130,6 +132,7 @@ impl Leg {
             digits: dtmf::Receiver::new(clock_hz),
             stream,
             dialler: dtmf::Sender::new(clock_hz),
+            tones: Tones::new(),
             rtcp: Rtcp::new(anchor, numbers.name, numbers.intervals),
             drops: Drops::default(),
             drops_told: Drops::default(),
@@ -321,9 +324,9 @@ impl Leg {
         self.dialler.is_active()
     }
 
-    /// Queues a digit for the peer. Without telephone events in the plan it cannot be sent.
+    /// Queues a digit for the peer. What is no key is ignored.
     pub(super) fn dial(&mut self, digit: char, duration_ms: u32) {
-        if self.terms.dtmf_send.is_some() && self.dialler.start(digit, duration_ms).is_ok() {
+        if self.dialler.start(digit, duration_ms).is_ok() {
             self.digits_sent = self.digits_sent.saturating_add(1);
         }
     }
@@ -345,11 +348,15 @@ impl Leg {
         self.send_codes(&codes, outlet);
     }
 
-    /// Sends the next packet of a digit if there is one to dial, else silence.
-    pub(super) fn send_event_or_silence(&mut self, outlet: &mut impl Outlet) {
-        let event = self.dialler.next(self.stream.timestamp());
-        let (Some(event), Some(payload_type)) = (event, self.terms.dtmf_send) else {
+    /// Sends the next piece of a digit if there is one to dial, else silence. A peer that has not
+    /// agreed to telephone events gets tones.
+    pub(super) fn send_digit_or_silence(&mut self, outlet: &mut impl Outlet) {
+        let Some(event) = self.dialler.next(self.stream.timestamp()) else {
             return self.send_codes(&[self.terms.codec.silence(); FRAME_SAMPLES], outlet);
+        };
+        let Some(payload_type) = self.terms.dtmf_send else {
+            let tone = self.tones.frame(&event);
+            return self.send_frame(&tone, outlet);
         };
         let Some(to) = self.latch.send_to() else { return self.stream.skip(1) };
         let secured = &mut self.secured;

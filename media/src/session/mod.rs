@@ -22,6 +22,7 @@ mod leg;
 mod listen;
 mod rtcp;
 mod secure;
+mod tones;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -84,6 +85,8 @@ pub struct Session {
     /// When the peer was last heard, or media was last allowed to flow.
     last_sign: Instant,
     timeout_told: bool,
+    /// Of far sides that were here before this one.
+    overruns_before: u64,
     overruns_told: u64,
     frames_played: u64,
 }
@@ -107,6 +110,7 @@ impl Session {
             media_timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)),
             last_sign: anchor.at,
             timeout_told: false,
+            overruns_before: 0,
             overruns_told: 0,
             frames_played: 0,
         }
@@ -175,6 +179,12 @@ impl Session {
         self.gate_open = open;
     }
 
+    /// Puts something else at the far end, from the next tick on: an announcement, another agent.
+    pub fn connect(&mut self, far: Far) {
+        self.overruns_before = self.overruns();
+        self.far = far.into();
+    }
+
     /// Turns noise cancellation on or off.
     pub(crate) fn clean_with(&mut self, suppressor: Option<Suppressor>) {
         self.leg.clean_with(suppressor);
@@ -186,16 +196,19 @@ impl Session {
             self.leg.say_bye(now, outlet);
         }
         self.gate_open = false;
-        let overruns = self.far.overruns();
-        self.leg.report(overruns, self.frames_played)
+        self.leg.report(self.overruns(), self.frames_played)
     }
 
     /// What was dropped since the last call.
     pub(crate) fn take_drops(&mut self) -> Drops {
-        let overruns = self.far.overruns();
-        let new = overruns - self.overruns_told;
-        self.overruns_told = overruns;
-        Drops { overrun: new, ..self.leg.take_drops() }
+        let overruns = self.overruns();
+        let told = std::mem::replace(&mut self.overruns_told, overruns);
+        Drops { overrun: overruns.saturating_sub(told), ..self.leg.take_drops() }
+    }
+
+    /// Frames that this and earlier far sides did not take in time.
+    fn overruns(&self) -> u64 {
+        self.overruns_before + self.far.overruns()
     }
 
     fn note(&mut self, now: Instant, heard: Heard, outlet: &mut impl Outlet) {
@@ -232,7 +245,7 @@ impl Session {
             return self.leg.send_filler(outlet);
         }
         if self.leg.is_dialling() {
-            return self.leg.send_event_or_silence(outlet);
+            return self.leg.send_digit_or_silence(outlet);
         }
         match self.far.speak() {
             Some(Speech::Frame(frame)) => {
@@ -242,10 +255,10 @@ impl Session {
             }
             Some(Speech::Digit { digit, duration_ms }) => {
                 self.leg.dial(digit, duration_ms);
-                self.leg.send_event_or_silence(outlet);
+                self.leg.send_digit_or_silence(outlet);
             }
             None => {
-                self.leg.send_event_or_silence(outlet);
+                self.leg.send_digit_or_silence(outlet);
                 if self.far.take_end() {
                     outlet.event(Event::PlaybackEnded { key: self.key });
                 }

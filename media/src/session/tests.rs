@@ -357,6 +357,20 @@ fn a_clip_is_played_from_its_start_and_its_end_is_told() {
 }
 
 #[test]
+fn another_far_side_takes_over_in_mid_call() {
+    let (mut world, mut agent) = World::with_agent(&plan());
+    world.open();
+    push_frames(&mut agent, &[1, 2, 3]);
+    world.ticks(1);
+    let clip: Arc<[i16]> = frame(5).samples.into();
+    world.session.connect(Far::Playback { clip, repeat: false });
+    assert!(agent.is_closed());
+    world.ticks(60);
+    assert_eq!(world.said()[..3], [1, 5, SILENCE]);
+    assert_eq!(world.close().drops.overrun, 0);
+}
+
+#[test]
 fn the_first_packet_of_the_peer_is_told_once() {
     let mut world = World::new(&plan(), Far::Echo);
     for _ in 0..3 {
@@ -453,6 +467,26 @@ fn a_digit_of_the_agent_takes_its_place_between_the_frames() {
     for pair in sent.windows(2) {
         assert_eq!(pair[1].1.sequence, pair[0].1.sequence.wrapping_add(1));
     }
+}
+
+#[test]
+fn without_telephone_events_a_digit_is_heard_as_tones() {
+    let (mut world, mut agent) = World::with_agent(&Plan { dtmf_payload: None, ..plan() });
+    world.open();
+    push_frames(&mut agent, &[1]);
+    agent.push(Down::Digit { digit: '5', duration_ms: 60 }).unwrap();
+    push_frames(&mut agent, &[2]);
+    world.ticks(12);
+    let sent = world.sent();
+    assert!(
+        sent.iter().all(|(_, header, payload)| header.payload_type == 0 && payload.len() == 160)
+    );
+    let loud: Vec<_> = sent
+        .iter()
+        .map(|(_, _, payload)| payload.iter().any(|code| *code != payload[80]))
+        .collect();
+    assert_eq!(loud[..6], [false, true, true, true, false, false]);
+    assert!(sent[6..].iter().any(|(_, _, payload)| payload[0] == 2));
 }
 
 #[test]

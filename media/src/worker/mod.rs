@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 
 use crate::clock::{self, WallAnchor};
 use crate::command::{
-    Command, CommandError, Event, MailboxFull, Open, Reply, SessionKey, WorkerId,
+    Command, CommandError, Event, Far, MailboxFull, Open, Reply, SessionKey, WorkerId,
 };
 use crate::noise::{Cleaner, Rnn};
 use crate::report::LegReport;
@@ -124,7 +124,12 @@ impl Workers {
         Ok(workers)
     }
 
-    fn start_one(&self, index: usize, options: &WorkerOptions, events: &Events) -> io::Result<Link> {
+    fn start_one(
+        &self,
+        index: usize,
+        options: &WorkerOptions,
+        events: &Events,
+    ) -> io::Result<Link> {
         let (mailbox, commands) = sync_channel(options.mailbox.max(1));
         let (ready, is_ready) = sync_channel(1);
         let shared = Arc::new(Shared {
@@ -141,12 +146,13 @@ impl Workers {
             options.max_sessions,
         )?;
         let realtime = options.realtime;
-        let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
-            let worker = worker.enter(realtime);
-            // The receiver waits for this; that it has gone would be no reason to stop.
-            let _ = ready.send(());
-            worker.run();
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+                let worker = worker.enter(realtime);
+                // The receiver waits for this; that it has gone would be no reason to stop.
+                let _ = ready.send(());
+                worker.run();
+            })?;
         let _ = is_ready.recv();
         self.housekeeper.watch(Arc::clone(&shared));
         Ok(Link { mailbox, shared, load: AtomicUsize::new(0), thread: Some(thread) })
@@ -191,6 +197,15 @@ impl Workers {
     /// [`CommandError`].
     pub fn gate(&self, key: SessionKey, open: bool) -> Result<(), CommandError> {
         self.post(key, Command::Gate { key, open })
+    }
+
+    /// Puts something else at the far end of a session: an announcement, another agent. What the
+    /// old one had queued is not played.
+    ///
+    /// # Errors
+    /// [`CommandError`]; `far` is dropped then.
+    pub fn connect(&self, key: SessionKey, far: Far) -> Result<(), CommandError> {
+        self.post(key, Command::Connect { key, far: Box::new(far) })
     }
 
     /// Turns noise cancellation of what the caller says on or off.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::Codec;
-use crate::command::{Far, LegOptions};
+use crate::command::LegOptions;
 use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::packet::rtp::{self, Header};
 use crate::port::{Down, Up, agent_port};

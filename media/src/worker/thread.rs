@@ -234,6 +234,9 @@ impl Worker {
                 Command::Gate { key, open } => {
                     self.with(key, |session, now| session.gate(now, open));
                 }
+                Command::Connect { key, far } => {
+                    self.with(key, |session, _| session.connect(*far));
+                }
                 Command::Noise { key, suppressor } => {
                     self.with(key, |session, _| session.clean_with(suppressor));
                 }
