@@ -35,7 +35,7 @@ pub const PROBATION_ANYWHERE: u8 = 25;
 pub const UNPROVEN_PACKETS: u8 = 4;
 /// A gap in the sequence that probation forgives (lost packets).
 const PROBATION_GAP: u16 = 3;
-/// Dropped packets within [`INTRUSION_WINDOW`] that are an intrusion and no stray.
+/// Dropped packets within one second that are an intrusion and no stray.
 pub const INTRUSION_PACKETS: u32 = 10;
 /// Over how long dropped packets are counted together.
 const INTRUSION_WINDOW: Duration = Duration::from_secs(1);

@@ -2,6 +2,13 @@
 //! conformance material is there. It is not part of the repository: its folder is named by the
 //! environment variable `TRUNKLINE_CONFORMANCE`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

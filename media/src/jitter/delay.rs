@@ -11,24 +11,27 @@ const RESERVE_FRAMES: u32 = 50;
 /// How much later than the fastest packet the others come.
 ///
 /// A histogram in steps of 10 ms with exponential forgetting; the base follows the least transit
-/// time of the last ten to twenty seconds, so a drifting clock does not look like delay.
+/// time of the last two to four seconds, so neither a drifting clock nor a sender whose timestamps
+/// stood still during a pause looks like delay for long.
 pub(super) struct DelayEstimate {
     epoch: Option<Instant>,
     base: i32,
     next_base: i32,
     ticks: u32,
-    /// Share of packets per 10 ms of lateness, in 1/65536.
+    /// Share of packets per 10 ms of lateness, in 1/2^24.
     share: [u32; DelayEstimate::BUCKETS],
 }
 
 impl DelayEstimate {
     const BUCKETS: usize = 41;
     const BUCKET_SAMPLES: i32 = 80;
-    const WHOLE: u32 = 1 << 16;
+    const WHOLE: u32 = 1 << 24;
+    /// Greatest lateness told apart: 400 ms, the longest buffer there is.
+    const SPREAD_MAX: i32 = 40 * Self::BUCKET_SAMPLES;
     /// Share of packets that may miss the target: 2 in 100.
     const MISSES: u32 = Self::WHOLE / 50;
-    /// Ticks until the base of transit times is renewed: 10 s.
-    const BASE_TICKS: u32 = 500;
+    /// Ticks until the base of transit times is renewed: 2 s.
+    const BASE_TICKS: u32 = 100;
 
     pub(super) fn new() -> Self {
         let mut share = [0; Self::BUCKETS];
@@ -54,12 +57,14 @@ impl DelayEstimate {
         if transit.wrapping_sub(self.next_base) < 0 {
             self.next_base = transit;
         }
-        if lateness > LATE_MAX {
-            // Not delay but another time line, or hours of drift: start measuring again.
+        if lateness > Self::SPREAD_MAX {
+            // More than any buffer bridges: the time line has moved. If it was a stall of the
+            // network after all, the next packets are early and put the base right again.
             self.base = transit;
             self.next_base = transit;
+            return;
         }
-        let bucket = usize::try_from(lateness.clamp(0, LATE_MAX) / Self::BUCKET_SAMPLES);
+        let bucket = usize::try_from(lateness.max(0) / Self::BUCKET_SAMPLES);
         let bucket = bucket.unwrap_or(0).min(Self::BUCKETS - 1);
         let mut taken = 0;
         for share in &mut self.share {

@@ -12,6 +12,8 @@ use super::plan::Incompatible;
 
 /// Longest description, in bytes.
 const BYTES_MAX: usize = 64 * 1024;
+/// Lines of a description, whatever they say; with many candidates there are some hundred.
+const LINES_MAX: usize = 1024;
 /// Media lines of a description. All have to be answered, so more are an error.
 const MEDIA_MAX: usize = 8;
 /// Formats read of one media line; the rest is ignored.
@@ -164,8 +166,15 @@ fn reduce(bytes: &[u8]) -> Result<String, Incompatible> {
     let mut media_lines = 0;
     let mut has_connection = false;
     let mut counts = [0; ATTRIBUTES.len()];
-    for line in text.split(['\r', '\n']).map(str::trim).filter(|line| !line.contains('\0')) {
-        let Some((key, value)) = line.split_once('=') else { continue };
+    let lines = text.split(['\r', '\n']).filter(|line| !line.is_empty());
+    for (at, line) in lines.enumerate() {
+        if at >= LINES_MAX {
+            return Err(Incompatible::TooLarge);
+        }
+        let Some((key, value)) = line.trim().split_once('=') else { continue };
+        if value.contains('\0') {
+            continue;
+        }
         match key {
             "v" => recognised = true,
             "m" => {

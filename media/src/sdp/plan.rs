@@ -9,6 +9,7 @@ use crate::srtp::{MasterKey, Suite};
 /// The outcome of one offer/answer exchange for one leg.
 ///
 /// Directions are ours: [`Plan::send`] means that we may send to the peer.
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The one audio codec both sides use.
     pub codec: Codec,
@@ -36,7 +37,8 @@ pub struct Plan {
     pub srtp: Option<SrtpKeys>,
 }
 
-/// The SDES result of one leg (RFC 4568 §5.1).
+/// The SDES result of one leg (RFC 4568 §5.1). Its `Debug` leaves the keys out.
+#[derive(Clone)]
 pub struct SrtpKeys {
     /// The crypto suite, the same in both directions.
     pub suite: Suite,
@@ -49,6 +51,16 @@ pub struct SrtpKeys {
     pub local_epoch: u32,
     /// The same for [`SrtpKeys::remote`].
     pub remote_epoch: u32,
+}
+
+impl fmt::Debug for SrtpKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SrtpKeys")
+            .field("suite", &self.suite)
+            .field("local_epoch", &self.local_epoch)
+            .field("remote_epoch", &self.remote_epoch)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why an offer or an answer cannot be used; becomes 488 with a Warning (RFC 3261 §20.43).
@@ -75,7 +87,7 @@ pub enum Incompatible {
     AddressFamily,
     /// Not a session description.
     Malformed,
-    /// More than 64 KiB or more than 8 media lines.
+    /// More than 64 KiB, 1024 lines or 8 media lines.
     TooLarge,
     /// An answer without an offer, or an offer while ours is open (RFC 3264 §4).
     OutOfTurn,
@@ -170,6 +182,16 @@ mod tests {
             assert!(!why.text().contains(['"', '\\', '\r', '\n']), "{why:?}");
             assert!(why.word().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         }
+    }
+
+    #[test]
+    fn a_plan_can_be_shown_without_its_keys() {
+        let key = |byte| MasterKey::new([byte; crate::srtp::MASTER_BYTES]);
+        let suite = Suite::AesCm128HmacSha1_80;
+        let keys =
+            SrtpKeys { suite, local: key(201), remote: key(202), local_epoch: 3, remote_epoch: 4 };
+        let text = format!("{keys:?}");
+        assert!(text.contains("local_epoch: 3") && !text.contains("20"), "{text}");
     }
 
     #[test]

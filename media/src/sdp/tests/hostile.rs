@@ -34,6 +34,9 @@ fn counts_and_sizes_are_bounded() {
     let big = described("m=audio 4000 RTP/AVP 0") + &"a=x\r\n".repeat(20_000);
     assert_eq!(judged(&big), Some(Incompatible::TooLarge));
 
+    let long = described("m=audio 4000 RTP/AVP 0") + &"a=x\n".repeat(2_000);
+    assert_eq!(judged(&long), Some(Incompatible::TooLarge));
+
     let formats: String = (0..40).map(|_| "18 ").collect();
     let offer = described(&format!("m=audio 4000 RTP/AVP {formats}0"));
     assert_eq!(judged(&offer), Some(Incompatible::NoCodec), "the 41st format is not read");
