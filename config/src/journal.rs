@@ -293,10 +293,8 @@ impl JournalWriter {
 
 /// What the store wants done now and then. Nothing here is lost by failing.
 async fn look_after(store: &Store) {
-    for outcome in [store.flush_last_used().await, store.refresh_if_stale().await] {
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "the store could not be looked after");
-        }
+    if let Err(error) = store.flush_last_used().await {
+        tracing::warn!(%error, "when keys were last used is not written down yet");
     }
 }
 

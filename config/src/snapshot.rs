@@ -1,11 +1,11 @@
 //! What calls read instead of the database: everything that decides about a call, in memory.
 //!
-//! A [`Snapshot`] never changes. A write that matters to calls builds the next one and swaps it whole,
+//! A [`Snapshot`] never changes. A write that matters to calls makes the next one and swaps it whole,
 //! so that a call sees either all of a change or nothing of it, and waits for neither disk nor lock.
 //! Every question is a hash look-up; which trunks admit an address is one look-up for each prefix
 //! length in use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -137,80 +137,134 @@ pub struct OrganisationRoute {
 }
 
 /// Everything that decides about a call, at one moment.
-#[derive(Debug, Default)]
+///
+/// Its parts are shared with the snapshots before and after it, but for what changed.
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    organisations: HashMap<OrganisationId, OrganisationRoute>,
-    numbers: HashMap<Box<str>, NumberRoute>,
-    trunks: HashMap<TrunkId, TrunkRoute>,
+    organisations: Arc<HashMap<OrganisationId, OrganisationRoute>>,
+    numbers: Arc<HashMap<Box<str>, Arc<NumberRoute>>>,
+    trunks: Arc<TrunkTable>,
+    agents: Arc<AgentTable>,
+}
+
+#[derive(Debug, Default)]
+struct TrunkTable {
+    by_id: HashMap<TrunkId, Arc<TrunkRoute>>,
     slugs: HashMap<Box<str>, TrunkId>,
     digest_users: HashMap<Box<str>, Vec<TrunkId>>,
     has_open_digest_trunk: bool,
     addresses: AddressTable,
-    agents: HashMap<AgentId, AgentRoute>,
-    versions: HashMap<AgentVersionId, VersionRoute>,
 }
 
-/// The rows that a snapshot is made of.
+#[derive(Debug, Clone, Default)]
+struct AgentTable {
+    agents: HashMap<AgentId, AgentRoute>,
+    versions: HashMap<AgentVersionId, Arc<VersionRoute>>,
+}
+
+/// What makes the next snapshot from the present one: rows by key, `None` for those that are gone.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
-    pub(crate) organisations: Vec<OrganisationRoute>,
-    pub(crate) numbers: Vec<NumberRoute>,
-    pub(crate) trunks: Vec<TrunkRoute>,
-    pub(crate) agents: Vec<AgentRoute>,
+pub(crate) struct Patch {
+    pub(crate) organisations: Vec<(OrganisationId, Option<OrganisationRoute>)>,
+    pub(crate) numbers: Vec<(Box<str>, Option<NumberRoute>)>,
+    pub(crate) trunks: Vec<(TrunkId, Option<TrunkRoute>)>,
+    pub(crate) agents: Vec<(AgentId, Option<AgentRoute>)>,
+    /// All published versions of those agents.
     pub(crate) versions: Vec<VersionRoute>,
 }
 
-impl Snapshot {
-    pub(crate) fn build(rows: Rows) -> Self {
-        let mut snapshot = Self::default();
-        for trunk in &rows.trunks {
-            snapshot.slugs.insert(trunk.slug.clone(), trunk.id);
+fn set<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+impl TrunkTable {
+    fn of(by_id: HashMap<TrunkId, Arc<TrunkRoute>>) -> Self {
+        let mut table = Self::default();
+        for trunk in by_id.values() {
+            table.slugs.insert(trunk.slug.clone(), trunk.id);
             if let Some(digest) = &trunk.digest {
-                let users = snapshot.digest_users.entry(digest.username.clone()).or_default();
+                let users = table.digest_users.entry(digest.username.clone()).or_default();
                 users.push(trunk.id);
-                snapshot.has_open_digest_trunk |= trunk.allowed.is_none();
+                table.has_open_digest_trunk |= trunk.allowed.is_none();
             }
             for network in trunk.allowed.iter().flatten() {
-                snapshot.addresses.insert(*network, trunk.id);
+                table.addresses.insert(*network, trunk.id);
             }
         }
-        let mut agents: HashMap<_, _> =
-            rows.agents.into_iter().map(|agent| (agent.id, agent)).collect();
+        table.addresses.sort();
+        Self { by_id, ..table }
+    }
+}
+
+impl AgentTable {
+    fn patch(&mut self, agents: Vec<(AgentId, Option<AgentRoute>)>, versions: Vec<VersionRoute>) {
+        let touched: HashSet<AgentId> = agents.iter().map(|(id, _)| *id).collect();
+        self.versions.retain(|_, version| !touched.contains(&version.agent_id));
+        for (id, agent) in agents {
+            set(&mut self.agents, id, agent);
+        }
         let mut highest: HashMap<AgentId, u32> = HashMap::new();
-        for version in &rows.versions {
+        for version in versions {
             let highest = highest.entry(version.agent_id).or_default();
-            if let Some(agent) = agents.get_mut(&version.agent_id)
+            if let Some(agent) = self.agents.get_mut(&version.agent_id)
                 && version.version > *highest
             {
                 *highest = version.version;
                 agent.latest_published = Some(version.id);
             }
+            self.versions.insert(version.id, Arc::new(version));
         }
-        snapshot.agents = agents;
-        snapshot.trunks = rows.trunks.into_iter().map(|trunk| (trunk.id, trunk)).collect();
-        snapshot.versions = rows.versions.into_iter().map(|row| (row.id, row)).collect();
-        snapshot.numbers = rows.numbers.into_iter().map(|row| (row.number.clone(), row)).collect();
-        snapshot.organisations = rows.organisations.into_iter().map(|row| (row.id, row)).collect();
-        snapshot.addresses.sort();
-        snapshot
+    }
+}
+
+impl Snapshot {
+    /// The next snapshot.
+    pub(crate) fn patched(&self, patch: Patch) -> Self {
+        let mut next = self.clone();
+        if !patch.organisations.is_empty() {
+            let organisations = Arc::make_mut(&mut next.organisations);
+            for (id, row) in patch.organisations {
+                set(organisations, id, row);
+            }
+        }
+        if !patch.numbers.is_empty() {
+            let numbers = Arc::make_mut(&mut next.numbers);
+            for (number, row) in patch.numbers {
+                set(numbers, number, row.map(Arc::new));
+            }
+        }
+        if !patch.trunks.is_empty() {
+            let mut by_id = self.trunks.by_id.clone();
+            for (id, row) in patch.trunks {
+                set(&mut by_id, id, row.map(Arc::new));
+            }
+            next.trunks = Arc::new(TrunkTable::of(by_id));
+        }
+        if !patch.agents.is_empty() {
+            Arc::make_mut(&mut next.agents).patch(patch.agents, patch.versions);
+        }
+        next
     }
 
     /// The route of a number in E.164 form.
     #[must_use]
     pub fn number(&self, e164: &str) -> Option<&NumberRoute> {
-        self.numbers.get(e164)
+        self.numbers.get(e164).map(Arc::as_ref)
     }
 
     /// A trunk.
     #[must_use]
     pub fn trunk(&self, id: TrunkId) -> Option<&TrunkRoute> {
-        self.trunks.get(&id)
+        self.trunks.by_id.get(&id).map(Arc::as_ref)
     }
 
     /// The trunk that a Request-URI names. Slugs are lower case, as host names compare.
     #[must_use]
     pub fn trunk_by_slug(&self, slug: &str) -> Option<&TrunkRoute> {
-        self.trunk(*self.slugs.get(slug)?)
+        self.trunk(*self.trunks.slugs.get(slug)?)
     }
 
     /// The trunks that name this source address among those they allow, the narrowest prefix first.
@@ -218,7 +272,7 @@ impl Snapshot {
     #[must_use]
     pub fn trunks_allowing(&self, source: IpAddr) -> Vec<&TrunkRoute> {
         let mut found = Vec::new();
-        for id in self.addresses.lookup(source.to_canonical()) {
+        for id in self.trunks.addresses.lookup(source.to_canonical()) {
             if !found.contains(&id) {
                 found.push(id);
             }
@@ -229,27 +283,27 @@ impl Snapshot {
     /// Whether any trunk that asks for credentials takes calls from everywhere: only then is it any
     /// use to challenge a stranger.
     #[must_use]
-    pub const fn has_open_digest_trunk(&self) -> bool {
-        self.has_open_digest_trunk
+    pub fn has_open_digest_trunk(&self) -> bool {
+        self.trunks.has_open_digest_trunk
     }
 
     /// The trunks with these digest credentials: at most one, since writing a second is refused.
     #[must_use]
     pub fn digest_user(&self, username: &str) -> Vec<&TrunkRoute> {
-        let ids = self.digest_users.get(username).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.trunks.digest_users.get(username).map(Vec::as_slice).unwrap_or_default();
         ids.iter().filter_map(|id| self.trunk(*id)).collect()
     }
 
     /// An agent.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&AgentRoute> {
-        self.agents.get(&id)
+        self.agents.agents.get(&id)
     }
 
     /// A published version.
     #[must_use]
     pub fn version(&self, id: AgentVersionId) -> Option<&VersionRoute> {
-        self.versions.get(&id)
+        self.agents.versions.get(&id).map(Arc::as_ref)
     }
 
     /// An organisation.
@@ -261,7 +315,7 @@ impl Snapshot {
     /// How many numbers and trunks it holds, for the metrics.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        (self.numbers.len(), self.trunks.len())
+        (self.numbers.len(), self.trunks.by_id.len())
     }
 }
 
@@ -338,7 +392,8 @@ mod tests {
     }
 
     fn snapshot(trunks: Vec<TrunkRoute>) -> Snapshot {
-        Snapshot::build(Rows { trunks, ..Rows::default() })
+        let trunks = trunks.into_iter().map(|trunk| (trunk.id, Some(trunk))).collect();
+        Snapshot::default().patched(Patch { trunks, ..Patch::default() })
     }
 
     fn allowing(snapshot: &Snapshot, source: &str) -> Vec<String> {
@@ -401,8 +456,9 @@ mod tests {
         };
         let versions = vec![version(2), version(10), version(9)];
         let highest = versions[1].id;
-        let rows = Rows { agents: vec![agent.clone()], versions, ..Rows::default() };
-        let snapshot = Snapshot::build(rows);
+        let agents = vec![(agent.id, Some(agent.clone()))];
+        let patch = Patch { agents, versions, ..Patch::default() };
+        let snapshot = Snapshot::default().patched(patch);
         assert_eq!(snapshot.agent(agent.id).unwrap().latest_published, Some(highest));
     }
 

@@ -3,6 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, SqliteConnection};
 
+use super::routes::Touched;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
     to_json_opt,
@@ -52,7 +53,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let agent = self.load_agent(&mut tx, scope, id).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(agent)
     }
 
@@ -172,7 +173,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *tx)
         .await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(agent)
     }
 
@@ -187,6 +188,13 @@ impl Store {
         id: AgentId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
+        let numbers = sqlx::query_scalar(
+            "SELECT phone_number FROM phone_numbers, agent_versions v
+             WHERE v.agent_id = ? AND v.id IN (inbound_agent_version_id, outbound_agent_version_id)",
+        )
+        .bind(id.to_string())
+        .fetch_all(&mut *tx)
+        .await?;
         // Versions go, and slots are cleared, by the tables' foreign keys.
         let done = sqlx::query("DELETE FROM agents WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
@@ -196,7 +204,8 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found("Agent"));
         }
-        self.commit(tx, After::Routes).await
+        let touched = Touched { numbers, ..Touched::agent(id) };
+        self.commit(tx, After::routes(touched)).await
     }
 
     /// Makes an agent answer at its SIP URI. Doing it again changes nothing.
@@ -216,7 +225,7 @@ impl Store {
             return Err(StoreError::Conflict(why));
         }
         self.set_deployed(&mut tx, id, true).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(SipEndpoint { uri: self.0.options.sip_host.agent_uri(id), deployed: true })
     }
 
@@ -232,7 +241,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         self.load_agent(&mut tx, scope, id).await?;
         self.set_deployed(&mut tx, id, false).await?;
-        self.commit(tx, After::Routes).await
+        self.commit(tx, After::routes(Touched::agent(id))).await
     }
 
     async fn set_deployed(

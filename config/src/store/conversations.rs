@@ -45,7 +45,7 @@ impl Store {
             StoreError::NotFound(_) => StoreError::Conflict("id is already taken".to_owned()),
             error => error,
         })?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(stored)
     }
 
@@ -62,7 +62,7 @@ impl Store {
         load(&mut tx, scope, change.id).await?;
         apply_change(&mut tx, change).await?;
         let stored = load(&mut tx, scope, change.id).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(stored)
     }
 
@@ -79,7 +79,7 @@ impl Store {
         load(&mut tx, scope, close.id).await?;
         apply_close(&mut tx, close).await?;
         let stored = load(&mut tx, scope, close.id).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(stored)
     }
 
@@ -144,7 +144,7 @@ impl Store {
         .bind(&self.0.options.node)
         .execute(&mut *tx)
         .await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(done.rows_affected())
     }
 

@@ -1,13 +1,16 @@
 //! The SQLite file: its connections, its migrations, and what its errors mean.
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{StoreError, Unavailable};
 use crate::model::Invalid;
@@ -31,7 +34,37 @@ const READERS: u32 = 4;
 pub(super) struct Database {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Held from before a write begins until what it changed can be seen.
+    turn: Arc<Mutex<()>>,
     busy_budget_ms: u64,
+}
+
+/// A write that has begun: the database's write lock, and the turn among our own writers.
+pub(super) struct Write {
+    tx: Transaction<'static, Sqlite>,
+    turn: OwnedMutexGuard<()>,
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+}
+
+impl Write {
+    /// Makes it durable; the turn lasts for as long as the caller keeps it.
+    pub(super) async fn commit(self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        self.tx.commit().await?;
+        Ok(self.turn)
+    }
 }
 
 impl Database {
@@ -61,11 +94,14 @@ impl Database {
         } else {
             pool().max_connections(READERS).connect_with(options.read_only(true)).await?
         };
-        Ok(Self { writer, readers, busy_budget_ms })
+        Ok(Self { writer, readers, turn: Arc::default(), busy_budget_ms })
     }
 
     /// Begins to write: waits for the write lock as long as the budget allows.
-    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    pub(super) async fn write(&self) -> Result<Write, StoreError> {
+        let patience = Duration::from_millis(BUSY_BUDGET_MS);
+        let turn = tokio::time::timeout(patience, Arc::clone(&self.turn).lock_owned());
+        let turn = turn.await.map_err(|_| StoreError::Unavailable(Unavailable::Busy))?;
         let mut pause = PAUSE_FIRST_MS;
         let mut waited = 0;
         loop {
@@ -75,7 +111,7 @@ impl Database {
                     waited += pause + BUSY_TIMEOUT_MS;
                     pause = (pause * 2).min(PAUSE_MAX_MS);
                 }
-                outcome => return outcome,
+                outcome => return outcome.map(|tx| Write { tx, turn }),
             }
         }
     }

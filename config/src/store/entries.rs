@@ -32,6 +32,6 @@ impl Store {
         for organisation in refused_of {
             decisions::trim(&mut tx, organisation, self.0.options.decisions_kept).await?;
         }
-        self.commit(tx, After::Nothing).await
+        self.commit(tx, After::default()).await
     }
 }

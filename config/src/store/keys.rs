@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
 
 use super::rows::{free_stamp, free_stamp_in, json, paged, parsed, raw, time, time_opt, to_json};
 use super::{After, Store, StoreError};
@@ -162,7 +162,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found("API key"));
         }
-        self.commit(tx, After::KeyRevoked(id)).await
+        self.commit(tx, After::key_revoked(id)).await
     }
 
     /// Writes down when keys were last used. The journal's writer calls it now and then.
@@ -185,7 +185,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        self.commit(tx, After::Nothing).await
+        self.commit(tx, After::default()).await
     }
 
     pub(super) async fn load_keys(&self) -> Result<(), StoreError> {
@@ -204,13 +204,13 @@ impl Store {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
         let (entry, key, text) = self.insert_key(&mut tx, organisation, &new).await?;
-        self.commit(tx, After::KeyAdded(Box::new(entry))).await?;
+        self.commit(tx, After::key_added(entry)).await?;
         Ok((key, text))
     }
 
     pub(super) async fn insert_key(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut SqliteConnection,
         organisation: OrganisationId,
         new: &NewApiKey,
     ) -> Result<(KeyEntry, ApiKey, Secret<String>), StoreError> {
@@ -231,7 +231,7 @@ impl Store {
         .bind(to_json(&new.grants)?)
         .bind(new.expires_at)
         .bind(at.micros())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         let entry = KeyEntry {
             id: minted.id,

@@ -32,19 +32,17 @@ mod versions;
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use sqlx::{Sqlite, Transaction};
-use tokio::sync::Mutex;
 
 pub use database::BUSY_BUDGET_MS;
 
 use crate::clock::{Clock, Timestamp};
+use crate::ids::KeyId;
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
 use crate::snapshot::SnapshotHandle;
-use database::Database;
+use database::{Database, Write};
 use keys::{KeyEntry, KeyTable};
+use routes::Touched;
 
 /// What a store needs to know beside where its database is.
 #[derive(Debug)]
@@ -145,22 +143,32 @@ struct Inner {
     options: StoreOptions,
     keys: KeyTable,
     snapshot: SnapshotHandle,
-    /// Writes committed that matter to calls.
-    written: AtomicU64,
-    /// How many of them the snapshot has in it; held while it is rebuilt.
-    loaded: Mutex<u64>,
 }
 
-/// What is to be done once a transaction is durable, whoever still waits for it.
-enum After {
-    /// Nothing that is kept in memory has changed.
-    Nothing,
-    /// Calls must see it.
-    Routes,
-    /// A key is good from now on.
-    KeyAdded(Box<KeyEntry>),
-    /// A key is no longer good.
-    KeyRevoked(crate::ids::KeyId),
+/// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
+/// is kept in memory has not changed.
+#[derive(Default)]
+struct After {
+    /// Calls must see these rows.
+    routes: Option<Touched>,
+    /// This key is good from now on.
+    key_added: Option<KeyEntry>,
+    /// This key is no longer good.
+    key_revoked: Option<KeyId>,
+}
+
+impl After {
+    fn routes(touched: Touched) -> Self {
+        Self { routes: Some(touched), ..Self::default() }
+    }
+
+    fn key_added(entry: KeyEntry) -> Self {
+        Self { key_added: Some(entry), ..Self::default() }
+    }
+
+    fn key_revoked(id: KeyId) -> Self {
+        Self { key_revoked: Some(id), ..Self::default() }
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -182,12 +190,10 @@ impl Store {
             options,
             keys: KeyTable::default(),
             snapshot: SnapshotHandle::default(),
-            written: AtomicU64::new(1),
-            loaded: Mutex::new(0),
         }));
         store.load_keys().await?;
         store.fail_left_generations().await?;
-        store.refresh_if_stale().await?;
+        store.load_routes().await?;
         Ok(store)
     }
 
@@ -205,24 +211,6 @@ impl Store {
         self.0.db.check().await
     }
 
-    /// Rebuilds the snapshot if a write could not.
-    ///
-    /// # Errors
-    /// As the database fails; the old snapshot stays.
-    pub async fn refresh_if_stale(&self) -> Result<(), StoreError> {
-        let written = self.0.written.load(Ordering::Acquire);
-        let mut loaded = self.0.loaded.lock().await;
-        if *loaded >= written {
-            return Ok(());
-        }
-        // Read again under the lock: one rebuild serves all that were committed before it began.
-        let written = self.0.written.load(Ordering::Acquire);
-        let snapshot = self.load_snapshot().await?;
-        self.0.snapshot.swap(snapshot);
-        *loaded = written;
-        Ok(())
-    }
-
     /// Writes what is in memory only (when keys were last used), then closes the database.
     pub async fn close(&self) {
         if let Err(error) = self.flush_last_used().await {
@@ -231,37 +219,28 @@ impl Store {
         self.0.db.close().await;
     }
 
-    async fn routes_changed(&self) -> Result<(), StoreError> {
-        self.0.written.fetch_add(1, Ordering::AcqRel);
-        self.refresh_if_stale().await
-    }
-
     fn now(&self) -> Timestamp {
         self.0.options.clock.now()
     }
 
     /// Commits, and does what follows from it. Both happen even if the caller is dropped meanwhile:
     /// an HTTP client that hangs up must not leave calls with a stale snapshot.
-    async fn commit(
-        &self,
-        tx: Transaction<'static, Sqlite>,
-        after: After,
-    ) -> Result<(), StoreError> {
+    ///
+    /// What calls must see is read back before the commit and swapped in right after it, within one
+    /// turn: snapshots follow each other in the order of the writes, each with all of one write.
+    async fn commit(&self, mut tx: Write, after: After) -> Result<(), StoreError> {
         let store = self.clone();
         let finish = tokio::spawn(async move {
-            tx.commit().await?;
-            match after {
-                After::Nothing => Ok(()),
-                After::KeyAdded(entry) => {
-                    store.0.keys.insert(*entry);
-                    Ok(())
-                }
-                After::KeyRevoked(id) => {
-                    store.0.keys.remove(id);
-                    Ok(())
-                }
-                After::Routes => store.routes_changed().await,
-            }
+            let next = match after.routes {
+                Some(touched) => Some(store.next_snapshot(&mut tx, &touched).await?),
+                None => None,
+            };
+            let turn = tx.commit().await?;
+            next.map(|next| store.0.snapshot.swap(next));
+            after.key_added.map(|entry| store.0.keys.insert(entry));
+            after.key_revoked.map(|id| store.0.keys.remove(id));
+            drop(turn);
+            Ok(())
         });
         finish.await.unwrap_or(Err(StoreError::Fault))
     }

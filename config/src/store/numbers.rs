@@ -3,6 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
+use super::routes::Touched;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, paged, parsed, parsed_opt, raw, time,
 };
@@ -56,7 +57,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         let number = load(&mut tx, scope, &new.phone_number).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::number(&number.phone_number))).await?;
         Ok(number)
     }
 
@@ -115,7 +116,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let number = load(&mut tx, scope, number).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::number(&number.phone_number))).await?;
         Ok(number)
     }
 
@@ -137,7 +138,7 @@ impl Store {
             .bind(number.as_str())
             .execute(&mut *tx)
             .await?;
-        self.commit(tx, After::Routes).await
+        self.commit(tx, After::routes(Touched::number(number))).await
     }
 
     async fn refuse_over_limit(

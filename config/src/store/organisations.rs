@@ -1,8 +1,9 @@
 //! Verbs on organisations, and the first start.
 
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
 
+use super::routes::Touched;
 use super::rows::{free_stamp, free_stamp_in, parsed, raw, time};
 use super::{After, Store, StoreError};
 use crate::credential::{Grants, Operator, ScopedTo};
@@ -33,8 +34,8 @@ impl Store {
             grants: Grants::bootstrap(),
         };
         let (entry, _, text) = self.insert_key(&mut tx, organisation.id, &new).await?;
-        self.commit(tx, After::KeyAdded(Box::new(entry))).await?;
-        self.routes_changed().await?;
+        let routes = Some(Touched::organisation(organisation.id));
+        self.commit(tx, After { routes, ..After::key_added(entry) }).await?;
         Ok(Some((organisation, text)))
     }
 
@@ -53,7 +54,7 @@ impl Store {
         }
         let mut tx = self.0.db.write().await?;
         let organisation = self.insert_organisation(&mut tx, name, max_phone_numbers).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::organisation(organisation.id))).await?;
         Ok(organisation)
     }
 
@@ -90,7 +91,7 @@ impl Store {
 
     async fn insert_organisation(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut SqliteConnection,
         name: &str,
         max_phone_numbers: Option<u32>,
     ) -> Result<Organisation, StoreError> {
@@ -102,7 +103,7 @@ impl Store {
             .bind(max_phone_numbers)
             .bind(at.micros())
             .bind(at.micros())
-            .execute(&mut **tx)
+            .execute(&mut *tx)
             .await?;
         let name = name.to_owned();
         Ok(Organisation { id, name, max_phone_numbers, created_at: at, updated_at: at })

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::SqliteConnection;
 
+use super::routes::Touched;
 use super::{After, Store, StoreError, numbers, versions};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
@@ -60,7 +61,9 @@ impl Store {
                 written.push(numbers::load(&mut tx, scope, &number).await?);
             }
         }
-        self.commit(tx, After::Routes).await?;
+        let numbers = seen.into_iter().map(|number| number.to_string()).collect();
+        let touched = Touched { numbers, ..Touched::agent(agent) };
+        self.commit(tx, After::routes(touched)).await?;
         Ok(written)
     }
 }

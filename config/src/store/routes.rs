@@ -1,4 +1,4 @@
-//! Reading everything that decides about a call, in one transaction.
+//! Reading what decides about a call: everything at the start, and after a write what it touched.
 
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -7,28 +7,114 @@ use super::rows::{json, json_opt, parsed, parsed_opt, raw, small};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
 use super::{Store, StoreError};
-use crate::ids::TrunkId;
-use crate::model::{AllowedAddress, InboundConfig, OutboundConfig, Runtime};
+use crate::ids::{AgentId, OrganisationId, TrunkId};
+use crate::model::{AllowedAddress, E164, InboundConfig, OutboundConfig, Runtime};
 use crate::snapshot::{
-    AgentRoute, DigestUser, NumberRoute, OrganisationRoute, OutboundRoute, Rows, Snapshot,
+    AgentRoute, DigestUser, NumberRoute, OrganisationRoute, OutboundRoute, Patch, Snapshot,
     TrunkRoute, VersionRoute,
 };
 
+/// The rows that one write may have changed, made or removed.
+#[derive(Default)]
+pub(super) struct Touched {
+    pub(super) numbers: Vec<String>,
+    pub(super) trunks: Vec<TrunkId>,
+    /// With all their versions.
+    pub(super) agents: Vec<AgentId>,
+    pub(super) organisations: Vec<OrganisationId>,
+    /// All rows there are.
+    pub(super) everything: bool,
+}
+
+impl Touched {
+    pub(super) fn number(number: &E164) -> Self {
+        Self { numbers: vec![number.to_string()], ..Self::default() }
+    }
+
+    pub(super) fn trunk(id: TrunkId) -> Self {
+        Self { trunks: vec![id], ..Self::default() }
+    }
+
+    pub(super) fn agent(id: AgentId) -> Self {
+        Self { agents: vec![id], ..Self::default() }
+    }
+
+    pub(super) fn organisation(id: OrganisationId) -> Self {
+        Self { organisations: vec![id], ..Self::default() }
+    }
+
+    pub(super) fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+}
+
 impl Store {
-    pub(super) async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
+    /// Reads everything, at the start.
+    pub(super) async fn load_routes(&self) -> Result<(), StoreError> {
         let mut tx = self.0.db.read().await?;
-        let organisations = rows(&mut tx, "SELECT id, name FROM organisations", |row| {
-            Ok(OrganisationRoute { id: parsed(row, "id")?, name: boxed(row, "name")? })
-        })
-        .await?;
-        let numbers = rows(&mut tx, "SELECT * FROM phone_numbers", number).await?;
-        let trunks = rows(&mut tx, "SELECT * FROM trunks", |row| self.trunk_route(row)).await?;
-        let agents = rows(&mut tx, "SELECT * FROM agents", agent).await?;
+        let snapshot = self.whole_snapshot(&mut tx).await?;
+        self.0.snapshot.swap(snapshot);
+        Ok(())
+    }
+
+    /// The present snapshot with the touched rows as they are now.
+    pub(super) async fn next_snapshot(
+        &self,
+        tx: &mut SqliteConnection,
+        touched: &Touched,
+    ) -> Result<Snapshot, StoreError> {
+        if touched.everything {
+            return self.whole_snapshot(tx).await;
+        }
+        let mut patch = Patch::default();
+        for number in &touched.numbers {
+            let sql = "SELECT * FROM phone_numbers WHERE phone_number = ?";
+            let row = one(tx, sql, number, number_route).await?;
+            patch.numbers.push((number.as_str().into(), row));
+        }
+        for id in &touched.trunks {
+            let sql = "SELECT * FROM trunks WHERE id = ?";
+            let row = one(tx, sql, &id.to_string(), |row| self.trunk_route(row)).await?;
+            patch.trunks.push((*id, row));
+        }
+        for id in &touched.agents {
+            let (sql, key) = ("SELECT * FROM agents WHERE id = ?", id.to_string());
+            patch.agents.push((*id, one(tx, sql, &key, agent_route).await?));
+            let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
+                       WHERE published AND agent_id = ?";
+            for row in sqlx::query(sql).bind(key).fetch_all(&mut *tx).await? {
+                patch.versions.push(self.version_route(&row)?);
+            }
+        }
+        for id in &touched.organisations {
+            let sql = "SELECT id, name FROM organisations WHERE id = ?";
+            let row = one(tx, sql, &id.to_string(), organisation_route).await?;
+            patch.organisations.push((*id, row));
+        }
+        Ok(self.0.snapshot.load().patched(patch))
+    }
+
+    pub(super) async fn whole_snapshot(
+        &self,
+        tx: &mut SqliteConnection,
+    ) -> Result<Snapshot, StoreError> {
+        let mut patch = Patch::default();
+        for row in all(tx, "SELECT id, name FROM organisations", organisation_route).await? {
+            patch.organisations.push((row.id, Some(row)));
+        }
+        for row in all(tx, "SELECT * FROM phone_numbers", number_route).await? {
+            patch.numbers.push((row.number.clone(), Some(row)));
+        }
+        for row in all(tx, "SELECT * FROM trunks", |row| self.trunk_route(row)).await? {
+            patch.trunks.push((row.id, Some(row)));
+        }
+        for row in all(tx, "SELECT * FROM agents", agent_route).await? {
+            patch.agents.push((row.id, Some(row)));
+        }
         let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
                    WHERE published";
-        let versions = rows(&mut tx, sql, |row| self.version_route(row)).await?;
-        drop(tx);
-        Ok(Snapshot::build(Rows { organisations, numbers, trunks, agents, versions }))
+        patch.versions = all(tx, sql, |row| self.version_route(row)).await?;
+        Ok(Snapshot::default().patched(patch))
     }
 
     fn trunk_route(&self, row: &SqliteRow) -> Result<TrunkRoute, StoreError> {
@@ -92,7 +178,7 @@ impl Store {
     }
 }
 
-fn number(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
+fn number_route(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
     Ok(NumberRoute {
         number: boxed(row, "phone_number")?,
         organization_id: parsed(row, "organization_id")?,
@@ -103,7 +189,7 @@ fn number(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
     })
 }
 
-fn agent(row: &SqliteRow) -> Result<AgentRoute, StoreError> {
+fn agent_route(row: &SqliteRow) -> Result<AgentRoute, StoreError> {
     Ok(AgentRoute {
         id: parsed(row, "id")?,
         organization_id: parsed(row, "organization_id")?,
@@ -118,10 +204,23 @@ fn boxed(row: &SqliteRow, column: &'static str) -> Result<Box<str>, StoreError> 
     raw::<&str>(row, column).map(Box::from)
 }
 
-async fn rows<T>(
+fn organisation_route(row: &SqliteRow) -> Result<OrganisationRoute, StoreError> {
+    Ok(OrganisationRoute { id: parsed(row, "id")?, name: boxed(row, "name")? })
+}
+
+async fn all<T>(
     tx: &mut SqliteConnection,
     sql: &'static str,
     read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     sqlx::query(sql).fetch_all(tx).await?.iter().map(read).collect()
+}
+
+async fn one<T>(
+    tx: &mut SqliteConnection,
+    sql: &'static str,
+    key: &str,
+    read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    sqlx::query(sql).bind(key).fetch_optional(tx).await?.as_ref().map(read).transpose()
 }

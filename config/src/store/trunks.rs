@@ -1,8 +1,9 @@
 //! Verbs on trunks.
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, Transaction};
+use sqlx::{QueryBuilder, SqliteConnection};
 
+use super::routes::Touched;
 use super::rows::{
     and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
     to_json_opt,
@@ -76,7 +77,7 @@ impl Store {
         self.set_outbound(&mut row, new.outbound_config)?;
         refuse_tie(&mut tx, &row.trunk).await?;
         insert(&mut tx, &row).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::trunk(row.trunk.id))).await?;
         Ok(row.trunk)
     }
 
@@ -140,7 +141,7 @@ impl Store {
         row.trunk.updated_at = self.now();
         refuse_tie(&mut tx, &row.trunk).await?;
         update(&mut tx, &row).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::trunk(row.trunk.id))).await?;
         Ok(row.trunk)
     }
 
@@ -157,22 +158,23 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
         refuse_managed(&self.load_trunk(&mut tx, scope, id).await?.trunk)?;
-        let numbers: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM phone_numbers WHERE trunk_id = ?")
-                .bind(id.to_string())
-                .fetch_one(&mut *tx)
-                .await?;
-        if numbers > 0 && !force {
-            let s = if numbers == 1 { "" } else { "s" };
-            let why = format!("Trunk still carries {numbers} phone number{s}");
-            return Err(StoreError::Conflict(why));
+        let numbers: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM phone_numbers WHERE trunk_id = ? RETURNING phone_number",
+        )
+        .bind(id.to_string())
+        .fetch_all(&mut *tx)
+        .await?;
+        if !numbers.is_empty() && !force {
+            let (count, s) = (numbers.len(), if numbers.len() == 1 { "" } else { "s" });
+            let why = format!("Trunk still carries {count} phone number{s}");
+            return Err(StoreError::Conflict(why)); // and the numbers are back with the roll-back
         }
-        for sql in
-            ["DELETE FROM phone_numbers WHERE trunk_id = ?", "DELETE FROM trunks WHERE id = ?"]
-        {
-            sqlx::query(sql).bind(id.to_string()).execute(&mut *tx).await?;
-        }
-        self.commit(tx, After::Routes).await
+        sqlx::query("DELETE FROM trunks WHERE id = ?")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        let touched = Touched { numbers, ..Touched::trunk(id) };
+        self.commit(tx, After::routes(touched)).await
     }
 
     /// Seals every password and token again that is sealed with an older key than the sealer's
@@ -191,7 +193,7 @@ impl Store {
             update(&mut tx, &row).await?;
         }
         sealed += self.reseal_tokens(&mut tx).await?;
-        self.commit(tx, After::Routes).await?;
+        self.commit(tx, After::routes(Touched::everything())).await?;
         Ok(sealed)
     }
 
@@ -260,14 +262,14 @@ impl Store {
 
     async fn load_trunk(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut SqliteConnection,
         scope: &ScopedTo<OrganisationId>,
         id: TrunkId,
     ) -> Result<Row, StoreError> {
         let row = sqlx::query("SELECT * FROM trunks WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
-            .fetch_optional(&mut **tx)
+            .fetch_optional(&mut *tx)
             .await?
             .ok_or_else(|| StoreError::not_found("Trunk"))?;
         self.trunk_from_row(&row)
@@ -314,17 +316,14 @@ fn username(trunk: &Trunk) -> Option<&str> {
 
 /// Every trunk has a slug of its own, so addresses that overlap are no tie. Digest credentials
 /// alone must name one trunk: two trunks with one user would be told apart by nothing.
-async fn refuse_tie(
-    tx: &mut Transaction<'static, Sqlite>,
-    trunk: &Trunk,
-) -> Result<(), StoreError> {
+async fn refuse_tie(tx: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
     let Some(username) = username(trunk) else { return Ok(()) };
     let other = sqlx::query(
         "SELECT id, organization_id, name FROM trunks WHERE inbound_username = ? AND id <> ?",
     )
     .bind(username)
     .bind(trunk.id.to_string())
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?;
     let Some(other) = other else { return Ok(()) };
     let owner: OrganisationId = parsed(&other, "organization_id")?;
@@ -336,7 +335,7 @@ async fn refuse_tie(
     }))
 }
 
-async fn insert(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), StoreError> {
+async fn insert(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
     let trunk = &row.trunk;
     sqlx::query("INSERT INTO trunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(trunk.id.to_string())
@@ -352,12 +351,12 @@ async fn insert(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), 
         .bind(row.outbound_password.as_deref())
         .bind(trunk.created_at.micros())
         .bind(trunk.updated_at.micros())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
-async fn update(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), StoreError> {
+async fn update(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
     let trunk = &row.trunk;
     sqlx::query(
         "UPDATE trunks SET name = ?, name_folded = ?, inbound_config = ?, inbound_username = ?,
@@ -373,7 +372,7 @@ async fn update(tx: &mut Transaction<'static, Sqlite>, row: &Row) -> Result<(), 
     .bind(row.outbound_password.as_deref())
     .bind(trunk.updated_at.micros())
     .bind(trunk.id.to_string())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }

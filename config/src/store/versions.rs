@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
+use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::rows::{
     and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, raw, small, time,
@@ -64,7 +64,7 @@ impl Store {
             set_inputs(&mut row.version, new.instruction_builder_inputs);
         }
         self.insert_draft(&mut tx, &mut row).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
 
@@ -138,7 +138,7 @@ impl Store {
         }
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
 
@@ -167,7 +167,7 @@ impl Store {
         row.version.instructions_status = InstructionsStatus::Generating;
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
 
@@ -202,7 +202,7 @@ impl Store {
         };
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
 
@@ -215,16 +215,16 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        self.commit(tx, After::Nothing).await
+        self.commit(tx, After::default()).await
     }
 
     pub(super) async fn reseal_tokens(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut SqliteConnection,
     ) -> Result<usize, StoreError> {
         let sql = "SELECT * FROM agent_versions WHERE runtime_token IS NOT NULL";
         let mut sealed = 0;
-        for row in sqlx::query(sql).fetch_all(&mut **tx).await? {
+        for row in sqlx::query(sql).fetch_all(&mut *tx).await? {
             let mut row = from_row(&row)?;
             sealed += self.reseal_one(&token_owner(row.version.agent_id), row.token.as_mut())?;
             update(tx, &row).await?;
@@ -246,14 +246,14 @@ impl Store {
             None => blank(agent),
         };
         self.insert_draft(&mut tx, &mut row).await?;
-        self.commit(tx, After::Nothing).await?;
+        self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
 
     /// Makes the row a new draft of its agent, with the next number, and writes it.
     async fn insert_draft(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut SqliteConnection,
         row: &mut Row,
     ) -> Result<(), StoreError> {
         let agent = row.version.agent_id.to_string();
@@ -262,7 +262,7 @@ impl Store {
              RETURNING next_version - 1",
         )
         .bind(&agent)
-        .fetch_one(&mut **tx)
+        .fetch_one(&mut *tx)
         .await?;
         let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         let version = &mut row.version;
@@ -280,7 +280,7 @@ impl Store {
         .bind(number)
         .bind(at.micros())
         .bind(at.micros())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         update(tx, row).await
     }
@@ -378,10 +378,7 @@ async fn newest(tx: &mut SqliteConnection, agent: AgentId) -> Result<Option<Row>
     row.as_ref().map(from_row).transpose()
 }
 
-pub(super) async fn update(
-    tx: &mut Transaction<'static, Sqlite>,
-    row: &Row,
-) -> Result<(), StoreError> {
+pub(super) async fn update(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
     let version = &row.version;
     sqlx::query(
         "UPDATE agent_versions SET published = ?, config = ?, runtime_token = ?,
@@ -398,7 +395,7 @@ pub(super) async fn update(
     .bind(version.instructions_manually_edited)
     .bind(version.updated_at.micros())
     .bind(version.id.to_string())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
