@@ -23,6 +23,7 @@ pub mod flow;
 pub mod frame;
 pub mod header;
 mod lex;
+mod malformed;
 pub mod message;
 pub mod method;
 pub mod name_addr;
