@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::event::{ClientTx, CommandError, DialogId, Event, Reply, ServerTx, Trust};
+use super::uas::Refusal;
 use super::{Endpoint, Owner};
 use crate::dialog::{Dialog, Order};
 use crate::flow::Flow;
@@ -35,11 +36,17 @@ pub(super) struct Session {
     deadline: Option<Instant>,
 }
 
+/// A 2xx to an INVITE, as it was sent.
+pub(super) struct Success {
+    pub(super) tx: ServerTx,
+    /// The number of the INVITE, and of the ACK to come.
+    pub(super) cseq: u32,
+    pub(super) bytes: Bytes,
+}
+
 /// A 2xx that is repeated until its ACK comes (RFC 3261 §13.3.1.4).
 struct Unacked {
-    tx: ServerTx,
-    cseq: u32,
-    bytes: Bytes,
+    success: Success,
     interval: Duration,
     repeat_at: Instant,
     give_up_at: Instant,
@@ -140,17 +147,17 @@ impl Endpoint {
         trust: Trust,
     ) {
         let Some(dialog) = self.find_dialog(&flow, &request) else {
-            return self.refuse(flow, &request, trust, 481, &[]);
+            return self.refuse(flow, &request, trust, &Refusal::of(481));
         };
-        if let Some((status, headers)) = self.objection(&request) {
-            return self.refuse(flow, &request, Trust::Known, status, &headers);
+        if let Some(refusal) = self.objection(&request) {
+            return self.refuse(flow, &request, Trust::Known, &refusal);
         }
         if self.servers.is_full() {
             return self.refuse_busy(flow, &request, Trust::Known);
         }
         let Some(session) = self.dialogs.get_mut(dialog.0) else { return };
         if session.dialog.observe(request.cseq()) == Order::Late {
-            return self.refuse(flow, &request, Trust::Known, 500, &[]);
+            return self.refuse(flow, &request, Trust::Known, &Refusal::of(500));
         }
         // The peer's newest connection, or the port its NAT has given it by now, is the way back.
         session.flow = flow;
@@ -219,7 +226,7 @@ impl Endpoint {
     pub(super) fn handle_ack(&mut self, now: Instant, flow: Flow, request: &Request) {
         let Some(dialog) = self.find_dialog(&flow, request) else { return };
         let Some(session) = self.dialogs.get_mut(dialog.0) else { return };
-        if session.unacked.as_ref().is_none_or(|unacked| unacked.cseq != request.cseq()) {
+        if session.unacked.as_ref().is_none_or(|unacked| unacked.success.cseq != request.cseq()) {
             return;
         }
         session.unacked = None;
@@ -233,22 +240,13 @@ impl Endpoint {
     }
 
     /// Our 2xx has gone out: repeat it until its ACK comes.
-    pub(super) fn accepted(
-        &mut self,
-        now: Instant,
-        dialog: DialogId,
-        tx: ServerTx,
-        cseq: u32,
-        bytes: Bytes,
-    ) {
+    pub(super) fn accepted(&mut self, now: Instant, dialog: DialogId, success: Success) {
         let timings = self.options.timings;
         let Some(session) = self.dialogs.get_mut(dialog.0) else { return };
         session.dialog.confirm(None);
         session.server_invite = None;
         session.unacked = Some(Unacked {
-            tx,
-            cseq,
-            bytes,
+            success,
             interval: timings.t1(),
             repeat_at: now + timings.t1(),
             give_up_at: now + timings.timeout(),
@@ -275,7 +273,7 @@ impl Endpoint {
             } else if unacked.repeat_at <= now {
                 unacked.interval = (unacked.interval * 2).min(t2);
                 unacked.repeat_at = now + unacked.interval;
-                let (tx, bytes) = (unacked.tx, unacked.bytes.clone());
+                let (tx, bytes) = (unacked.success.tx, unacked.success.bytes.clone());
                 self.repeat_success(now, tx, bytes);
             }
         }

@@ -203,7 +203,7 @@ impl Endpoint {
         self.own_invite_done(tx, Some(dialog));
         // Both can only fail for want of room; the callee then gives up by itself after 64·T1.
         let _ = self.ack(now, dialog, None);
-        let _ = self.send_within(now, dialog, Method::Bye, Content::default(), true);
+        let _ = self.send_within(now, dialog, (Method::Bye, Content::default()), true);
         self.tell_failed(tx, Failure::Cancelled);
     }
 

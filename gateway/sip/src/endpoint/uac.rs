@@ -168,15 +168,15 @@ impl Endpoint {
         method: Method,
         content: Content<'_>,
     ) -> Result<ClientTx, CommandError> {
-        self.send_within(now, dialog, method, content, false)
+        self.send_within(now, dialog, (method, content), false)
     }
 
+    /// As `request`; a quiet one is the endpoint's own and the application hears nothing of it.
     pub(super) fn send_within(
         &mut self,
         now: Instant,
         dialog: DialogId,
-        method: Method,
-        content: Content<'_>,
+        (method, content): (Method, Content<'_>),
         quiet: bool,
     ) -> Result<ClientTx, CommandError> {
         if self.clients.is_full() {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::compose::{self, Answer};
 use super::event::{CommandError, DialogId, Event, Headers, Reply, ServerTx, Trust};
+use super::in_dialog::Success;
 use super::{Endpoint, Owner};
 use crate::flow::Flow;
 use crate::header::HeaderName;
@@ -35,6 +36,19 @@ pub(super) struct ServerTransaction {
     /// When the INVITE's own Expires runs out (RFC 3261 §13.3.1).
     expires: Option<Instant>,
     deadline: Option<Instant>,
+}
+
+/// A final response that says no, and the header that says what would be right.
+pub(super) struct Refusal {
+    status: u16,
+    header: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    /// A status that says everything.
+    pub(super) const fn of(status: u16) -> Refusal {
+        Refusal { status, header: None }
+    }
 }
 
 enum Machine {
@@ -270,17 +284,17 @@ impl Endpoint {
 
     /// A request outside of any dialog (RFC 3261 §8.2).
     fn handle_new(&mut self, now: Instant, flow: Flow, request: Request, trust: Trust) {
-        if let Some((status, headers)) = self.objection(&request) {
-            return self.refuse(flow, &request, trust, status, &headers);
+        if let Some(refusal) = self.objection(&request) {
+            return self.refuse(flow, &request, trust, &refusal);
         }
         if self.is_merged(&request, trust) {
-            return self.refuse(flow, &request, trust, 482, &[]);
+            return self.refuse(flow, &request, trust, &Refusal::of(482));
         }
         // These live in dialogs only (RFC 3261 §15.1.2, RFC 3311, RFC 3262, RFC 6086).
         let needs_dialog =
             matches!(request.method(), Method::Bye | Method::Update | Method::Prack | Method::Info);
         if needs_dialog {
-            return self.refuse(flow, &request, trust, 481, &[]);
+            return self.refuse(flow, &request, trust, &Refusal::of(481));
         }
         if trust == Trust::Stranger && self.strangers >= self.options.max_strangers {
             return;
@@ -299,26 +313,24 @@ impl Endpoint {
         }
     }
 
-    /// What is wrong with a request for any server of our kind, with the headers that say so.
-    pub(super) fn objection(
-        &self,
-        request: &Request,
-    ) -> Option<(u16, Vec<(&'static str, String)>)> {
+    /// What is wrong with a request for any server of our kind.
+    pub(super) fn objection(&self, request: &Request) -> Option<Refusal> {
         let method = request.method();
         if !self.options.allow.contains(&method) {
             let status = if method == Method::Other { 501 } else { 405 };
-            return Some((status, vec![("Allow", self.allow())]));
+            return Some(Refusal { status, header: Some(("Allow", self.allow())) });
         }
         if matches!(request.uri(), Uri::Other { .. }) {
-            return Some((416, Vec::new()));
+            return Some(Refusal::of(416));
         }
         let unknown = self.unsupported(request);
         if !unknown.is_empty() {
-            return Some((420, vec![("Unsupported", unknown)]));
+            return Some(Refusal { status: 420, header: Some(("Unsupported", unknown)) });
         }
         let mut encodings = request.values(HeaderName::ContentEncoding);
         if encodings.any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-            return Some((415, vec![("Accept-Encoding", "identity".to_owned())]));
+            let header = Some(("Accept-Encoding", "identity".to_owned()));
+            return Some(Refusal { status: 415, header });
         }
         None
     }
@@ -408,7 +420,7 @@ impl Endpoint {
         let key = self.key.server(&request, &flow, Sought::Cancelled);
         let found = self.server_keys.find(key);
         let Some((tx, invite)) = found.and_then(|tx| Some((tx, self.servers.get(tx.0)?))) else {
-            return self.refuse(flow, &request, trust, 481, &[]);
+            return self.refuse(flow, &request, trust, &Refusal::of(481));
         };
         let (known, pending) = (invite.known || trust == Trust::Known, invite.machine.is_pending());
         let tag = invite.tag.clone();
@@ -442,18 +454,16 @@ impl Endpoint {
         flow: Flow,
         request: &Request,
         trust: Trust,
-        status: u16,
-        headers: &[(&'static str, String)],
+        refusal: &Refusal,
     ) {
         if trust == Trust::Stranger || request.method() == Method::Ack {
             return;
         }
         let key = self.key.server(request, &flow, Sought::Own);
         let tag = compose::identifier(self.options.node, &self.random.token_for(key));
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let headers: Headers<'_> = &headers;
-        let answer = Answer::new(status, Some(&tag));
+        let header = refusal.header.as_ref().map(|(name, value)| (*name, value.as_str()));
+        let headers: Headers<'_> = header.as_slice();
+        let answer = Answer::new(refusal.status, Some(&tag));
         if let Ok(bytes) = compose::answer(request, flow.remote, &answer, headers, None) {
             self.transmit(flow, bytes);
         }
@@ -462,17 +472,18 @@ impl Endpoint {
     /// There is no room for the request.
     pub(super) fn refuse_busy(&mut self, flow: Flow, request: &Request, trust: Trust) {
         let wait = self.options.retry_after_seconds.to_string();
-        self.refuse(flow, request, trust, 503, &[("Retry-After", wait)]);
+        let header = Some(("Retry-After", wait));
+        self.refuse(flow, request, trust, &Refusal { status: 503, header });
     }
 
     /// What our answer to an INVITE means for its dialog.
     fn invite_answered(&mut self, now: Instant, tx: ServerTx, status: u16, bytes: Bytes) {
         let Some(server) = self.servers.get(tx.0) else { return };
-        let (dialog, within, cseq) = (server.dialog, server.within, server.request.cseq());
-        let Some(dialog) = dialog else { return };
+        let (within, cseq) = (server.within, server.request.cseq());
+        let Some(dialog) = server.dialog else { return };
         match status {
             100..200 => {}
-            200..300 => self.accepted(now, dialog, tx, cseq, bytes),
+            200..300 => self.accepted(now, dialog, Success { tx, cseq, bytes }),
             _ if within => self.invite_done(dialog, tx),
             _ => self.forget(dialog),
         }
