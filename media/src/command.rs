@@ -175,7 +175,7 @@ impl std::fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
-/// Takes the report of a closed session. Called on a thread of normal priority.
+/// Takes the report of a session. Called on a thread of normal priority.
 pub(crate) type Reply = Box<dyn FnOnce(LegReport) + Send>;
 
 /// What lies in a worker's mailbox. Everything large was allocated by the sender.
@@ -185,6 +185,7 @@ pub(crate) enum Command {
     Gate { key: SessionKey, open: bool },
     Connect { key: SessionKey, far: Box<Far> },
     Noise { key: SessionKey, suppressor: Option<crate::session::Suppressor> },
+    Report { key: SessionKey, reply: Reply },
     Close { key: SessionKey, reply: Reply },
     Stop,
 }

@@ -160,6 +160,14 @@ impl Leg {
         self.listener.clean_with(suppressor);
     }
 
+    pub(super) fn is_cleaned(&self) -> bool {
+        self.listener.is_cleaned()
+    }
+
+    pub(super) fn bypass_cleaning(&mut self, bypassed: bool) {
+        self.listener.bypass_cleaning(bypassed);
+    }
+
     // Receiving.
 
     /// Takes one packet that looks like RTP.
@@ -289,7 +297,9 @@ impl Leg {
     ) -> Option<Digit> {
         let rtp::Header { ssrc, sequence, timestamp, .. } = view.header;
         let media_time = (content == Content::Audio).then_some(timestamp);
-        self.reception.arrived(ssrc, sequence, media_time, now);
+        // Jitter is the network's: how late we looked is not part of it.
+        let arrived = now.checked_sub(waited).unwrap_or(now);
+        self.reception.arrived(ssrc, sequence, media_time, arrived);
         if !self.terms.receive {
             self.drops.on_hold += 1;
             return None;

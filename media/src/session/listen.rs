@@ -19,6 +19,7 @@ pub(super) struct Listener {
     jitter: Jitter,
     concealer: Concealer,
     suppressor: Option<Suppressor>,
+    bypassed: bool,
     /// The source of the audio in the buffer; another one has its own numbering.
     ssrc: Option<u32>,
 }
@@ -30,6 +31,7 @@ impl Listener {
             jitter: buffer_for(codec),
             concealer: Concealer::new(noise_seed),
             suppressor: noise_cancellation.then(|| Box::new(Cleaner::new(Rnn::new()))),
+            bypassed: false,
             ssrc: None,
         }
     }
@@ -45,6 +47,16 @@ impl Listener {
 
     pub(super) fn clean_with(&mut self, suppressor: Option<Suppressor>) {
         self.suppressor = suppressor;
+    }
+
+    /// Noise cancellation is on.
+    pub(super) fn is_cleaned(&self) -> bool {
+        self.suppressor.is_some()
+    }
+
+    /// Lets audio pass uncleaned for as long as `bypassed`.
+    pub(super) fn bypass_cleaning(&mut self, bypassed: bool) {
+        self.bypassed = bypassed;
     }
 
     /// Takes an audio packet: SSRC, sequence number, timestamp, payload.
@@ -84,7 +96,7 @@ impl Listener {
                 false
             }
         };
-        if let Some(suppressor) = &mut self.suppressor {
+        if let Some(suppressor) = self.suppressor.as_mut().filter(|_| !self.bypassed) {
             suppressor.process(&mut frame, heard);
         }
         frame

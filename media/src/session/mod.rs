@@ -190,13 +190,30 @@ impl Session {
         self.leg.clean_with(suppressor);
     }
 
+    /// Noise cancellation is on, which costs more than everything else.
+    #[must_use]
+    pub fn is_cleaned(&self) -> bool {
+        self.leg.is_cleaned()
+    }
+
+    /// Lets audio pass uncleaned for as long as there is no time to clean it.
+    pub fn bypass_cleaning(&mut self, bypassed: bool) {
+        self.leg.bypass_cleaning(bypassed);
+    }
+
+    /// What is known so far.
+    #[must_use]
+    pub fn report(&self) -> LegReport {
+        self.leg.report(self.overruns(), self.frames_played)
+    }
+
     /// Ends the session: says BYE and tells what is known.
     pub fn close(&mut self, now: Instant, outlet: &mut impl Outlet) -> LegReport {
         if self.gate_open {
             self.leg.say_bye(now, outlet);
         }
         self.gate_open = false;
-        self.leg.report(self.overruns(), self.frames_played)
+        self.report()
     }
 
     /// What was dropped since the last call.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -82,13 +82,14 @@ impl Housekeeper {
         lock(&self.duties.watched).push(worker);
     }
 
-    /// Posts `command` as soon as there is room.
+    /// Posts what was `refused` as soon as there is room.
     pub(super) fn post_later(
         &self,
         mailbox: SyncSender<Command>,
         shared: Arc<Shared>,
-        command: Command,
+        refused: TrySendError<Command>,
     ) {
+        let TrySendError::Full(command) = refused else { return give_up(refused) };
         lock(&self.duties.later).push_back(Later { mailbox, shared, command });
     }
 }
@@ -128,15 +129,27 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
         }
     }
     let mut later = lock(&duties.later);
-    while let Some(Later { mailbox, shared, command }) = later.pop_front() {
-        if let Err(command) = post(&mailbox, &shared, command) {
-            later.push_front(Later { mailbox, shared, command });
-            break;
+    for _ in 0..later.len() {
+        let Some(Later { mailbox, shared, command }) = later.pop_front() else { break };
+        match post(&mailbox, &shared, command) {
+            Ok(()) => {}
+            Err(TrySendError::Full(command)) => {
+                later.push_back(Later { mailbox, shared, command });
+            }
+            Err(gone) => give_up(gone),
         }
     }
     drop(later);
     for pool in pools {
         pool.sweep(now);
+    }
+}
+
+/// The worker is gone, and its sessions with it: whoever waits for a report gets an empty one.
+fn give_up(refused: TrySendError<Command>) {
+    let (TrySendError::Full(command) | TrySendError::Disconnected(command)) = refused;
+    if let Command::Close { reply, .. } | Command::Report { reply, .. } = command {
+        reply(LegReport::default());
     }
 }
 

@@ -125,6 +125,8 @@ pub struct WorkerMetrics {
     pub late_ticks: u64,
     /// Ticks that were left out because the worker was stalled for longer than one of them.
     pub missed_ticks: u64,
+    /// Frames that passed uncleaned because noise cancellation had used up its share of a tick.
+    pub uncleaned: u64,
     /// Sessions closed because handling them panicked: always our bug.
     pub faults: u64,
     /// Datagrams received.
@@ -145,6 +147,7 @@ pub(crate) struct Counters {
     pub(crate) ticks: Counter,
     pub(crate) late_ticks: Counter,
     pub(crate) missed_ticks: Counter,
+    pub(crate) uncleaned: Counter,
     pub(crate) faults: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
@@ -200,6 +203,7 @@ impl Counters {
             ticks: self.ticks.value(),
             late_ticks: self.late_ticks.value(),
             missed_ticks: self.missed_ticks.value(),
+            uncleaned: self.uncleaned.value(),
             faults: self.faults.value(),
             received: self.received.value(),
             sent: self.sent.value(),

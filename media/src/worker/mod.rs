@@ -231,11 +231,24 @@ impl Workers {
         let link = self.links.get(worker.0).ok_or(CommandError::Unknown)?;
         link.load.fetch_sub(1, Ordering::Relaxed);
         let reply: Reply = Box::new(reply);
-        if let Err(command) = link.post(Command::Close { key, reply }) {
+        if let Err(refused) = link.post(Command::Close { key, reply }) {
             // Bounded by the number of sessions: each is closed once.
-            self.housekeeper.post_later(link.mailbox.clone(), Arc::clone(&link.shared), command);
+            self.housekeeper.post_later(link.mailbox.clone(), Arc::clone(&link.shared), refused);
         }
         Ok(())
+    }
+
+    /// Asks what is known of a session so far; it goes on. `reply` gets it on a thread of normal
+    /// priority.
+    ///
+    /// # Errors
+    /// [`CommandError`]; `reply` is dropped then.
+    pub fn report(
+        &self,
+        key: SessionKey,
+        reply: impl FnOnce(LegReport) + Send + 'static,
+    ) -> Result<(), CommandError> {
+        self.post(key, Command::Report { key, reply: Box::new(reply) })
     }
 
     /// How many workers there are.
@@ -296,25 +309,26 @@ impl Drop for Workers {
 
 impl Link {
     /// Puts `command` into the mailbox, or hands it back.
-    fn post(&self, command: Command) -> Result<(), Command> {
+    fn post(&self, command: Command) -> Result<(), TrySendError<Command>> {
         post(&self.mailbox, &self.shared, command)
     }
 }
 
 /// Puts `command` into a worker's mailbox and wakes it, or hands the command back.
-fn post(mailbox: &SyncSender<Command>, shared: &Shared, command: Command) -> Result<(), Command> {
+fn post(
+    mailbox: &SyncSender<Command>,
+    shared: &Shared,
+    command: Command,
+) -> Result<(), TrySendError<Command>> {
     // Counted first: the worker may have taken it before we are back here.
     shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
-    match mailbox.try_send(command) {
-        Ok(()) => {
-            shared.mail.ring();
-            Ok(())
-        }
-        Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => {
-            shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
-            Err(command)
-        }
+    let posted = mailbox.try_send(command);
+    if posted.is_ok() {
+        shared.mail.ring();
+    } else {
+        shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
     }
+    posted
 }
 
 /// `asked`, or one per core but one: that one is for signalling.

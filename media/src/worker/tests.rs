@@ -87,6 +87,17 @@ impl Phone {
         self.socket.send_to(&packet, self.gateway).unwrap();
     }
 
+    fn hear_header(&self) -> Header {
+        self.try_hear_header().expect("RTP keeps coming")
+    }
+
+    /// The header of the next packet, unless none comes in time.
+    fn try_hear_header(&self) -> Option<Header> {
+        let mut packet = [0; 1_500];
+        let (len, _) = self.socket.recv_from(&mut packet).ok()?;
+        Some(rtp::view(&packet[..len]).unwrap().header)
+    }
+
     /// The first payload byte of the next packet.
     fn hear(&self) -> u8 {
         let mut packet = [0; 1_500];
@@ -193,6 +204,92 @@ fn a_session_that_panics_takes_nobody_with_it() {
     close(&workers, 1);
     close(&workers, 2);
     assert_eq!(pool.counts().in_use, 0);
+}
+
+#[test]
+fn a_stalled_worker_goes_on_with_a_gap_and_without_a_burst() {
+    let (release, wait) = sync_channel::<()>(0);
+    let (stalled, is_stalled) = sync_channel(1);
+    let wait = Mutex::new(wait);
+    let tell = Box::new(move |event| {
+        if matches!(event, Event::FirstPacket { .. }) {
+            let _ = stalled.send(());
+            let _ = wait.lock().unwrap().recv();
+        }
+    });
+    let options = WorkerOptions { threads: 1, realtime: false, ..WorkerOptions::default() };
+    let workers = Workers::start(&options, tell).unwrap();
+    let (pool, mut phone) = (pool(44, 1), Phone::new());
+    phone.open(&workers, 1, &pool, Far::Echo);
+    workers.gate(SessionKey(1), true).unwrap();
+    let mut last = phone.hear_header();
+    phone.say(0x90);
+    is_stalled.recv_timeout(PATIENCE).unwrap();
+    for _ in 0..10 {
+        phone.say(0x90);
+    }
+    // Silence for a quarter of a second: what was said has become stale by then.
+    phone.socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+    while let Some(header) = phone.try_hear_header() {
+        last = header;
+    }
+    phone.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    release.send(()).unwrap();
+    let next = phone.hear_header();
+    assert_eq!(next.sequence, last.sequence.wrapping_add(1), "one packet for all the time lost");
+    assert!(next.timestamp.wrapping_sub(last.timestamp) >= 12 * 160);
+    assert!(next.marker);
+    let report = close(&workers, 1);
+    assert!(report.drops.stale >= 9, "{:?}", report.drops);
+    assert!(workers.metrics()[0].missed_ticks >= 10);
+}
+
+#[test]
+fn a_flooded_leg_recovers_and_harms_no_other() {
+    let (workers, _events) = start(1);
+    let pool = pool(48, 2);
+    let (mut flooded, mut other) = (Phone::new(), Phone::new());
+    for (key, phone) in [(1, &mut flooded), (2, &mut other)] {
+        phone.open(&workers, key, &pool, Far::Echo);
+        workers.gate(SessionKey(key), true).unwrap();
+        phone.say(0x90);
+        phone.hear();
+    }
+    let stranger = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    for _ in 0..100 {
+        for _ in 0..100 {
+            stranger.send_to(&[0x80; 172], flooded.gateway).unwrap();
+        }
+        other.say(0x90);
+        other.hear();
+    }
+    // What came during the flood lies before the first echo.
+    let echoes = (0..500).filter(|_| {
+        flooded.say(0x91);
+        flooded.hear() == 0x91
+    });
+    assert!(echoes.take(5).count() == 5);
+    let report = close(&workers, 1);
+    assert!(report.drops.over_budget + report.drops.stranger > 100, "{:?}", report.drops);
+    assert_eq!(close(&workers, 2).strangers, 0);
+}
+
+#[test]
+fn a_report_can_be_had_while_the_session_goes_on() {
+    let (workers, _events) = start(1);
+    let (pool, mut phone) = (pool(52, 1), Phone::new());
+    phone.open(&workers, 1, &pool, Far::Echo);
+    workers.gate(SessionKey(1), true).unwrap();
+    phone.hear();
+    let (reply, reports) = sync_channel(1);
+    workers
+        .report(SessionKey(1), move |report| {
+            let _ = reply.send(report);
+        })
+        .unwrap();
+    assert!(reports.recv_timeout(PATIENCE).unwrap().quality.packets_sent >= 1);
+    phone.hear();
+    close(&workers, 1);
 }
 
 #[test]

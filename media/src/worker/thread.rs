@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use super::housekeeper::Finished;
+use super::metrics::Counters;
 use super::schedule::enter_class;
 use super::slab::{Slab, SlabKey};
 use super::sys::{self, Alarm, Poller, Ready, Received};
@@ -49,8 +50,29 @@ struct Tenant {
     /// Datagrams read since the last tick.
     received: u32,
     muted: bool,
+    /// Ticks for which noise cancellation still stays bypassed.
+    bypass_left: u32,
     /// Handling it has panicked: it is not touched any more.
     faulty: bool,
+}
+
+impl Tenant {
+    /// Noise cancellation may have its share of a tick and no more: media goes first. A session that
+    /// comes too late in the `tick` goes without for some seconds rather than for single frames,
+    /// which would be heard.
+    fn share_cleaning_time(&mut self, tick: Instant, counters: &Counters) {
+        if !self.session.is_cleaned() {
+            return;
+        }
+        let used = clock::now().saturating_duration_since(tick);
+        self.bypass_left = match self.bypass_left {
+            _ if used > CLEANING_SHARE => BYPASS_TICKS,
+            left => left.saturating_sub(1),
+        };
+        let bypassed = self.bypass_left > 0;
+        counters.uncleaned.add(u64::from(bypassed));
+        self.session.bypass_cleaning(bypassed);
+    }
 }
 
 impl Worker {
@@ -148,6 +170,7 @@ impl Worker {
         if std::mem::take(&mut tenant.muted) {
             unmute(&self.poller, &tenant.ports, key);
         }
+        tenant.share_cleaning_time(now, &self.shared.counters);
         let Tenant { session, ports, .. } = tenant;
         let mut network =
             Network { ports, shared: &self.shared, events: &self.events, since: self.deadline };
@@ -240,6 +263,7 @@ impl Worker {
                 Command::Noise { key, suppressor } => {
                     self.with(key, |session, _| session.clean_with(suppressor));
                 }
+                Command::Report { key, reply } => self.tell(key, reply),
                 Command::Close { key, reply } => self.close(key, Some(reply)),
                 Command::Stop => return true,
             }
@@ -251,7 +275,12 @@ impl Worker {
 
     fn open(&mut self, session: Box<Session>, ports: PortPair) {
         let name = session.key();
-        let tenant = Tenant { session, ports, received: 0, muted: false, faulty: false };
+        // Keys are not used twice; if one is, the older session must not be left without a name.
+        if self.keys.contains_key(&name) {
+            self.close(name, None);
+        }
+        let tenant =
+            Tenant { session, ports, received: 0, muted: false, bypass_left: 0, faulty: false };
         let key = match self.tenants.insert(tenant) {
             Ok(key) => key,
             Err(Tenant { session, ports, .. }) => {
@@ -282,6 +311,12 @@ impl Worker {
         if done.is_err() {
             self.retire(key);
         }
+    }
+
+    fn tell(&mut self, name: SessionKey, reply: Reply) {
+        let mut report = LegReport::default();
+        self.with(name, |session, _| report = session.report());
+        self.conclude(Finished { report, reply: Some(reply), remains: None });
     }
 
     fn close(&mut self, name: SessionKey, reply: Option<Reply>) {
@@ -407,6 +442,12 @@ const TICK: Duration = Duration::from_millis(FRAME_MS as u64);
 
 /// A tick that begins later than this is counted: a quarter of a frame.
 const LATE: Duration = Duration::from_millis(5);
+
+/// Part of a tick after which nothing more is cleaned in it: half.
+const CLEANING_SHARE: Duration = Duration::from_millis(10);
+
+/// How long a session then goes without: three seconds.
+const BYPASS_TICKS: u32 = 150;
 
 /// Read from one socket before the next one has its turn.
 const DATAGRAMS_PER_TURN: usize = 8;
