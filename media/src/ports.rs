@@ -136,7 +136,7 @@ impl PortPool {
 
     /// Reads quarantined sockets empty and frees those that have been quiet long enough.
     ///
-    /// Bounded work: at most [`STRAYS_PER_SWEEP`] datagrams of each socket. Call it a few times a
+    /// Bounded work: at most 64 datagrams of each socket. Call it a few times a
     /// second; the [`crate::worker::Workers`] do.
     pub fn sweep(&self, now: Instant) {
         self.inner.lock().sweep(now, self.inner.options.quarantine);

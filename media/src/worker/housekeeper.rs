@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -36,7 +37,7 @@ impl Finished {
             pool
         });
         if let Some(reply) = self.reply {
-            reply(self.report);
+            deliver(reply, self.report);
         }
         pool
     }
@@ -149,7 +150,14 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
 fn give_up(refused: TrySendError<Command>) {
     let (TrySendError::Full(command) | TrySendError::Disconnected(command)) = refused;
     if let Command::Close { reply, .. } | Command::Report { reply, .. } = command {
-        reply(LegReport::default());
+        deliver(reply, LegReport::default());
+    }
+}
+
+/// A receiver that panics harms nobody but itself.
+fn deliver(reply: Reply, report: LegReport) {
+    if catch_unwind(AssertUnwindSafe(|| reply(report))).is_err() {
+        tracing::error!("the receiver of a media report panicked");
     }
 }
 

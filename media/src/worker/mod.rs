@@ -14,6 +14,23 @@
 //!
 //! A session lives on one worker from open to close, so nothing on a packet's way is shared.
 //!
+//! ```no_run
+//! # use std::io;
+//! # use media::command::{Far, LegOptions, Open, SessionKey};
+//! # use media::ports::PortPair;
+//! # use media::sdp::Plan;
+//! # use media::worker::{WorkerOptions, Workers};
+//! # fn call(ports: PortPair, plan: Plan, peer: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
+//! let workers = Workers::start(&WorkerOptions::default(), Box::new(|event| println!("{event:?}")))?;
+//! let key = SessionKey(1);
+//! let options = LegOptions::new(peer, [0x5a; 32]); // fresh random bytes, of course
+//! workers.open(key, Open { ports, plan, far: Far::Echo, options })?;
+//! workers.gate(key, true)?; // the call is answered: audio flows
+//! workers.close(key, |report| println!("{:?}", report.quality))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! After a stall the alarm says how many ticks were missed; they are not made up for. Sessions let
 //! that time pass, packets that lay in the kernel for more than 60 ms are not played, and the peer
 //! hears a gap instead of a burst.

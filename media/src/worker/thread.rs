@@ -193,7 +193,12 @@ impl Worker {
         leave(&self.poller, &tenant.ports);
         let key = tenant.session.key();
         tracing::error!(session = key.0, "a media session panicked and is out of use");
-        (self.events)(Event::Fault { key });
+        self.tell_fault(key);
+    }
+
+    /// Outside of any session nothing else would catch a receiver that panics.
+    fn tell_fault(&self, key: SessionKey) {
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.events)(Event::Fault { key })));
     }
 
     // Datagrams.
@@ -284,7 +289,7 @@ impl Worker {
         let key = match self.tenants.insert(tenant) {
             Ok(key) => key,
             Err(Tenant { session, ports, .. }) => {
-                (self.events)(Event::Fault { key: name });
+                self.tell_fault(name);
                 let remains = Some((session, ports));
                 return self.conclude(Finished {
                     report: LegReport::default(),
