@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::event::{ClientTx, CommandError, DialogId, Event, Reply, ServerTx, Trust};
+use super::options::Prefix;
 use super::uas::Refusal;
 use super::{Endpoint, Owner};
 use crate::dialog::{Dialog, Order};
@@ -19,6 +20,8 @@ pub(super) struct Session {
     key: Box<[u8]>,
     /// Where it came from and where our requests go.
     pub(super) flow: Flow,
+    /// Where else its peer may send from.
+    also_from: Box<[Prefix]>,
     /// Our Contact, for the messages that must have one.
     pub(super) contact: Option<Box<str>>,
     /// The peer's INVITE that has no final response yet.
@@ -62,11 +65,13 @@ impl Session {
         self.unacked.is_some()
     }
 
-    /// Whether a message from `flow` may speak for this dialog's peer: from the same address, and
-    /// not in the clear when the dialog is not.
+    /// Whether a message from `flow` may speak for this dialog's peer: from the same address or one
+    /// that was added to it, and not in the clear when the dialog is not.
     fn admits(&self, flow: &Flow) -> bool {
         let downgrade = self.flow.transport.is_secure() && !flow.transport.is_secure();
-        self.flow.remote.ip() == flow.remote.ip() && !downgrade
+        let source = flow.remote.ip();
+        let listed = self.also_from.iter().any(|prefix| prefix.contains(source));
+        (self.flow.remote.ip() == source || listed) && !downgrade
     }
 }
 
@@ -79,6 +84,14 @@ impl Endpoint {
         self.dialog_keys.remove(&session.key, dialog);
         if let Some(bye) = session.held_bye {
             self.remove_client(bye);
+        }
+    }
+
+    /// Lets requests of this dialog come from these networks too: the other addresses of a trunk
+    /// whose calls are moved between its machines. They replace what was given before.
+    pub fn also_from(&mut self, dialog: DialogId, networks: &[Prefix]) {
+        if let Some(session) = self.dialogs.get_mut(dialog.0) {
+            session.also_from = networks.into();
         }
     }
 
@@ -98,6 +111,7 @@ impl Endpoint {
             dialog,
             key: key.clone(),
             flow,
+            also_from: Box::default(),
             contact: None,
             server_invite: None,
             client_invite: None,

@@ -14,8 +14,10 @@
 //! never repeats a refusal unasked, and what it remembers of strangers is bounded apart. A stranger
 //! that got a 1xx or 2xx from the application is one no longer.
 //!
-//! Requests in a dialog are taken only from the address the dialog was made with, whatever their
-//! tags say; and they are sent back on that flow, whatever Contact and Route say.
+//! Requests in a dialog are taken only from the address the dialog was made with, or from those the
+//! application has added to it, whatever their tags say; and ours are sent on the dialog's flow,
+//! whatever Contact and Route say. Responses find their request by its branch alone, which nobody
+//! but the peer has seen.
 
 mod compose;
 mod deadlines;
@@ -38,7 +40,9 @@ pub use event::{
     Body, ClientTx, CommandError, Content, DialogId, Event, Failure, Headers, Invite, OutOfDialog,
     Reply, ServerTx, Transmit, Trust,
 };
-pub use options::Options;
+pub use options::{Options, Prefix};
+
+pub use crate::transaction::timer::Timings;
 
 use crate::flow::Flow;
 use crate::message::{Message, Rejection, Request, Response};

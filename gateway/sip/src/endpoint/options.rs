@@ -1,5 +1,7 @@
 //! What an endpoint is told once, when it is made.
 
+use std::net::IpAddr;
+
 use crate::method::Method;
 use crate::transaction::timer::Timings;
 
@@ -58,5 +60,51 @@ impl Default for Options {
             via_host: None,
             node: 0,
         }
+    }
+}
+
+/// Addresses that begin alike: a network of a trunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix {
+    /// Any address of the network.
+    pub address: IpAddr,
+    /// How many leading bits count; more than the address has is as many as it has.
+    pub bits: u8,
+}
+
+impl Prefix {
+    /// Whether `address` is in the network. IPv4 and IPv6 never mix, mapped addresses excepted.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = u32::from(self.bits);
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.leading_zeros() >= bits.min(u32::BITS)
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.leading_zeros() >= bits.min(u128::BITS)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_holds_what_begins_alike() {
+        let holds = |prefix: &str, bits: u8, address: &str| {
+            Prefix { address: prefix.parse().unwrap(), bits }.contains(address.parse().unwrap())
+        };
+        assert!(holds("192.0.2.128", 25, "192.0.2.200"));
+        assert!(!holds("192.0.2.128", 25, "192.0.2.127"));
+        assert!(holds("192.0.2.1", 32, "::ffff:192.0.2.1"));
+        assert!(!holds("192.0.2.1", 99, "192.0.2.2"));
+        assert!(holds("0.0.0.0", 0, "203.0.113.1") && !holds("0.0.0.0", 0, "2001:db8::1"));
+        assert!(holds("2001:db8::", 32, "2001:db8:1::9") && !holds("2001:db8::", 32, "2001:db9::"));
     }
 }

@@ -13,6 +13,9 @@ use crate::message::Response;
 use crate::method::Method;
 use crate::transaction::{Notice, client, invite_client};
 
+/// The most dialogs one INVITE may make: a callee that invents To tags gets no further.
+const MAX_FORKS: usize = 16;
+
 impl Session {
     /// Whether our side may send a request of this kind in the dialog now.
     pub(super) fn allows(&self, method: Method) -> Result<(), CommandError> {
@@ -40,10 +43,10 @@ impl Endpoint {
     pub(super) fn handle_response(&mut self, now: Instant, flow: Flow, response: Response) {
         let Some(tx) = self.client_keys.find(self.key.client(&response)) else { return };
         let Some(client) = self.clients.get_mut(tx.0) else { return };
-        // RFC 3261 §8.1.3.3: with a second Via it is not for us. And only the peer may answer.
+        // RFC 3261 §8.1.3.3: with a second Via it is not for us. Where it comes from says nothing:
+        // carriers answer from other machines, and only the peer has seen the branch.
         let strange = response.vias().nth(1).is_some()
-            || client.flow.remote.ip() != flow.remote.ip()
-            || client.flow.transport != flow.transport
+            || (client.flow.transport.is_secure() && !flow.transport.is_secure())
             || client.request.cseq() != response.cseq().0;
         if strange {
             return;
@@ -157,7 +160,7 @@ impl Endpoint {
     }
 
     fn open_uac_dialog(&mut self, tx: ClientTx, response: &Response) -> Option<DialogId> {
-        let client = self.clients.get(tx.0)?;
+        let client = self.clients.get(tx.0).filter(|client| client.forks.len() < MAX_FORKS)?;
         let (dialog, flow) = (Dialog::uac(&client.request, response), client.flow);
         let contact = client.request.header(crate::HeaderName::Contact);
         let contact = contact.and_then(|value| std::str::from_utf8(value).ok()).map(Box::from);

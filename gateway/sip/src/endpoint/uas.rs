@@ -187,13 +187,18 @@ impl Endpoint {
         Ok(dialog)
     }
 
-    /// Never answers a request, however often it is repeated.
+    /// Never answers a request, however often it is repeated. An early dialog it had is forgotten.
     pub fn ignore(&mut self, now: Instant, tx: ServerTx) {
         let Some(server) = self.servers.get_mut(tx.0) else { return };
         if !server.machine.is_pending() {
             return;
         }
-        let step = server.machine.ignore(now);
+        let (step, dialog, within) = (server.machine.ignore(now), server.dialog, server.within);
+        match dialog {
+            Some(dialog) if within => self.invite_done(dialog, tx),
+            Some(dialog) => self.forget(dialog),
+            None => {}
+        }
         self.apply_server(tx, step);
         self.reschedule_server(tx);
         self.ignored.push_back(tx);

@@ -1,7 +1,7 @@
 //! What strangers get: nothing, unless the application says so (reflection, scanning, forged calls).
 
 use sip::Transport;
-use sip::endpoint::{Event, Options, Trust};
+use sip::endpoint::{Event, Options, Prefix, Trust};
 
 use crate::support::*;
 
@@ -163,13 +163,39 @@ fn a_secure_dialog_takes_nothing_in_the_clear() {
 }
 
 #[test]
-fn answers_to_our_requests_count_only_from_where_we_sent_them() {
+fn a_dialog_takes_requests_from_the_other_addresses_of_its_trunk() {
+    let mut solo = Solo::new();
+    let (dialog, tag) = solo.called();
+    let mut elsewhere = solo.flow;
+    elsewhere.remote = "198.51.100.7:5060".parse().unwrap();
+    let network = Prefix { address: "198.51.100.0".parse().unwrap(), bits: 24 };
+    solo.endpoint.also_from(dialog, &[network]);
+    solo.flow = elsewhere;
+    solo.say(&within("INFO", 2, &tag, "z9hG4bKinfo", ""));
+    assert!(matches!(solo.event(), Event::InDialog { .. }));
+}
+
+#[test]
+fn a_response_needs_our_branch_and_nothing_else_but_one_via() {
     let mut solo = Solo::new();
     let (_, invite) = solo.call();
-    let mut elsewhere = solo.flow;
-    elsewhere.remote = "203.0.113.66:5060".parse().unwrap();
-    solo.say_from(elsewhere, &response(&invite, 200, "evil", CONTACT));
-    let two_vias = response(&invite, 200, "x", "Via: SIP/2.0/UDP 192.0.2.77;branch=z9hG4bKz\r\n");
-    solo.say(&two_vias);
+    let more = format!("Via: SIP/2.0/UDP 192.0.2.77;branch=z9hG4bKz\r\n{CONTACT}");
+    solo.say(&response(&invite, 200, "x", &more));
+    solo.say(&response(&invite, 200, "x", CONTACT).replace(&branch(&invite), "z9hG4bKguess"));
+    solo.say(&response(&invite, 200, "x", CONTACT).replace("1 INVITE", "2 INVITE"));
     assert!(solo.sent().is_empty() && solo.events().is_empty());
+    let mut elsewhere = solo.flow;
+    elsewhere.remote = "192.0.2.10:5060".parse().unwrap();
+    solo.say_from(elsewhere, &response(&invite, 200, "x", CONTACT));
+    assert_eq!(answered(&solo.event()).0, 200);
+}
+
+#[test]
+fn a_callee_that_invents_tags_makes_a_bounded_number_of_dialogs() {
+    let mut solo = Solo::new();
+    let (_, invite) = solo.call();
+    for number in 0..1_000 {
+        solo.say(&response(&invite, 180, &format!("tag{number}"), CONTACT));
+    }
+    assert_eq!(solo.endpoint.load().dialogs, 16);
 }
