@@ -1,8 +1,8 @@
 //! Every limit of the product in one table, each with its unit and its reason.
 //!
 //! A limit that an operator may lower or raise is a setting; the table then holds the bound of that
-//! setting. The crates `sip` and `media` know nobody, so they keep constants of their own; the rows
-//! that name them as owner state what those constants must be.
+//! setting. The crates `sip` and `media` know nobody, so they keep constants of their own; a test
+//! holds the rows that name them as owner equal to those constants.
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,8 @@ pub enum Unit {
     Bytes,
     /// Unicode characters.
     Characters,
-    /// Milliseconds.
-    Milliseconds,
     /// Seconds.
     Seconds,
-    /// Packets in one second.
-    PacketsPerSecond,
 }
 
 /// Which crate enforces a limit.
@@ -89,32 +85,36 @@ limits! {
         "Bound of sip.max_calls: with two legs of two ports each it takes 64,000 ports; then 503.";
     MAX_CONNECTIONS = 60_000 Count, Gateway,
         "Bound of sip.max_connections: file descriptors; then the idlest stranger is closed.";
-    SIP_MESSAGE_BYTES = 65_536 Bytes, Sip,
+    SIP_MESSAGE_BYTES = 65_535 Bytes, Sip,
         "One SIP message, header block and body: a UDP datagram holds no more; then 413 or silence.";
-    SIP_HEADERS = 64 Count, Sip,
-        "Header lines of one message: spans are kept without allocation; then it is malformed.";
+    SIP_HEADER_LINES = 128 Count, Sip,
+        "Header lines of one message: five times a long one; then it is malformed.";
+    SIP_HEADER_BYTES = 8_192 Bytes, Sip,
+        "One header line with its folds: the longest credentials fit twice; then it is malformed.";
+    SIP_VIAS = 64 Count, Sip,
+        "Via values of one message: RFC 4475 §3.1.1.7 has 34; then it is malformed.";
+    SDP_BYTES = 65_536 Bytes, Media,
+        "One session description: it cannot be longer than the message around it; then 488.";
+    SDP_LINES = 1_024 Count, Media,
+        "Lines of one session description: with many candidates there are some hundred; then 488.";
     SDP_MEDIA_LINES = 8 Count, Media,
         "m= lines of one description: a telephone call has one or two; then 488.";
     SDP_FORMATS = 32 Count, Media,
         "Payload types of one m= line: a courteous phone offers a dozen; the rest is not read.";
-    SDP_CRYPTO_LINES = 16 Count, Media,
-        "a=crypto lines of one m= line: there are eight suites; the rest is not read.";
-    MEDIA_SSRCS = 4 Count, Media,
-        "Sources that one SRTP direction keeps state for, only after authentication; then dropped.";
-    MEDIA_PACKETS_PER_SECOND = 500 PacketsPerSecond, Media,
-        "Packets of one leg: ten times a 20 ms stream; then dropped before decryption.";
-    AGENT_BUFFER_BYTES = 262_144 Bytes, Gateway,
-        "Audio and messages held for one agent link that stalls; then the oldest audio goes.";
+    SRTP_STREAMS = 16 Count, Media,
+        "Sources that one SRTP key keeps state for, only after authentication; then dropped.";
+    AGENT_MESSAGE_BYTES = 1_048_576 Bytes, Gateway,
+        "One message of an agent: base64 of a minute and a half of audio; then the link is closed.";
+    AGENT_MARKS = 512 Count, Gateway,
+        "Marks of an agent that wait at once: agents mark sentences, not frames; then dropped.";
 
     // --- what customers configure
-    NAME_CHARACTERS = 255 Characters, Config,
-        "Names of trunks, agents and keys: they are shown in one line; then 422.";
-    DESCRIPTION_CHARACTERS = 4_096 Characters, Config,
+    NAME_BYTES = 255 Bytes, Config,
+        "Names, user names and host names: shown in one line, and RFC 1035 §2.3.4; then 422.";
+    TEXT_BYTES = 10_000 Bytes, Config,
         "An agent's description: prose, not a document; then 422.";
-    ADDRESS_CHARACTERS = 255 Characters, Config,
-        "A carrier's host, with port: RFC 1035 §2.3.4 allows no longer name; then 422.";
-    CREDENTIAL_CHARACTERS = 255 Characters, Config,
-        "A digest user name or password: it travels in one header line; then 422.";
+    PASSWORD_BYTES = 1_024 Bytes, Config,
+        "A digest password: more would be hashed for nothing; then 422.";
     ALLOWED_ADDRESSES = 1_024 Count, Config,
         "Networks of one trunk: the largest carrier lists some hundred; then 422.";
     TRUNK_CALLS = 100_000 Count, Config,
@@ -125,12 +125,10 @@ limits! {
         "Bound of a trunk's max_duration_seconds: a week is a forgotten call; then 422.";
     PUBLISH_NUMBERS = 1_000 Count, Config,
         "Numbers of one publish request: they are written in one transaction; then 422.";
-    KEY_NAME_CHARACTERS = 255 Characters, Config,
-        "An API key's name; then 422.";
     RUNTIME_PARAMETERS = 64 Count, Config,
         "Custom parameters of an agent runtime: they travel in its start message; then 422.";
     RUNTIME_PARAMETER_CHARACTERS = 1_024 Characters, Config,
-        "One custom parameter of an agent runtime; then 422.";
+        "One custom parameter of an agent runtime: a word or a link, not a document; then 422.";
     RUNTIME_URL_CHARACTERS = 2_048 Characters, Config,
         "An agent's URL: proxies cut longer request lines; then 422.";
 
@@ -148,7 +146,7 @@ limits! {
     API_CREDENTIAL_CHARACTERS = 512 Characters, Config,
         "An Authorization header: a key is a fifth of that; then 401 before anything is looked up.";
     API_FILTER_CHARACTERS = 4_096 Characters, Config,
-        "A JSON filter in a query; then 422.";
+        "A JSON filter in a query: proxies cut request lines at 8 KiB; then 422.";
     JOURNAL_ENTRIES = 10_000 Count, Config,
         "Records of calls waiting for the database: minutes of a busy node; decisions drop first.";
 }

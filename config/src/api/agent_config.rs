@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use crate::limits::{
-    NAME_CHARACTERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS, RUNTIME_URL_CHARACTERS,
+    NAME_BYTES, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS, RUNTIME_URL_CHARACTERS,
 };
 
 /// The schema, as `GET /core/agent-config-schema` returns it.
@@ -173,7 +173,7 @@ fn websocket() -> Value {
             },
             "parameters": parameters(),
             "custom_parameters": parameters(),
-            "on_failure": { "enum": ["hangup", null] },
+            "on_failure": { "enum": ["hangup", "playback", null] },
             "connect_timeout_ms": { "type": ["integer", "null"], "minimum": 1, "maximum": 60_000 },
         },
     })
@@ -253,7 +253,7 @@ fn tool_call() -> Value {
         "additionalProperties": true,
         "required": ["name", "description", "actions"],
         "properties": {
-            "name": { "type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS.value },
+            "name": { "type": "string", "minLength": 1, "maxLength": NAME_BYTES.value },
             "description": { "type": "string" },
             "properties": { "type": "object", "default": {} },
             "required": { "type": "array", "items": { "type": "string" }, "default": [] },

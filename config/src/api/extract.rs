@@ -177,7 +177,7 @@ named! {
     TrunkId = "id", "Trunk";
     AgentId = "id", "Agent";
     ConversationId = "conversation_id", "Conversation";
-    KeyId = "key_id", "Key";
+    KeyId = "key_id", "API key";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

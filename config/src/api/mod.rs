@@ -7,7 +7,7 @@
 //!             time limit  401, 403              every place
 //! ```
 //!
-//! Routes, scopes and the OpenAPI document come from one [`table`]. Handlers are thin: they name the
+//! Routes, scopes and the OpenAPI document come from one table ([`routes()`]). Handlers are thin: they name the
 //! verb of the store and the words of its errors. Every error is `{"detail": …}` (`error.rs`).
 //!
 //! What the contract leaves open and this API decides: an id that is no UUID is an unknown id (404);

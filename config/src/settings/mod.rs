@@ -1,8 +1,8 @@
 //! The settings file: what an operator decides once per machine, before the first call.
 //!
-//! Two stages. [`source`] reads the file and the environment into located values and knows nothing
-//! of their meaning; [`sections`] resolves them into plain structs in which no `Option` means
-//! "default"; [`rules`] then checks what only two settings together can get wrong. Nothing stops at
+//! Two stages. `source` reads the file and the environment into located values and knows nothing
+//! of their meaning; `sections` resolves them into plain structs in which no `Option` means
+//! "default"; `rules` then checks what only two settings together can get wrong. Nothing stops at
 //! the first fault: [`SettingsErrors`] lists all of them, each with the place it stands at.
 //!
 //! ```text

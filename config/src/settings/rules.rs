@@ -27,10 +27,6 @@ fn names(settings: &Settings, reader: &mut Reader) {
                        or \"192.0.2.1:5060\"";
         reader.fault("sip.host", message);
     }
-    let sid = &settings.agents.account_sid;
-    if sid.is_empty() || sid.len() > 64 || !sid.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        reader.fault("agents.account_sid", "1 to 64 letters and digits");
-    }
 }
 
 fn sip(settings: &Settings, reader: &mut Reader) {
@@ -38,13 +34,10 @@ fn sip(settings: &Settings, reader: &mut Reader) {
     if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
         reader.fault("sip.udp", "no listener at all: give udp, tcp or tls an address");
     }
-    if !sip.tls.is_empty() {
-        if sip.certificate.is_none() {
-            reader.fault("sip.certificate", "needed because sip.tls has a listener");
-        }
-        if sip.private_key.is_none() {
-            reader.fault("sip.private_key", "needed because sip.tls has a listener");
-        }
+    match (&sip.certificate, &sip.private_key) {
+        (Some(_), None) => reader.fault("sip.private_key", "needed with sip.certificate"),
+        (None, Some(_)) => reader.fault("sip.certificate", "needed with sip.private_key"),
+        (Some(_), Some(_)) | (None, None) => {}
     }
     for (index, line) in sip.advertise.iter().enumerate() {
         if sip.advertise.iter().skip(index + 1).any(|other| other.peers == line.peers) {

@@ -64,14 +64,15 @@ section! {
         udp: Vec<SocketAddr> = vec![loopback(5060)];
         /// TCP listeners.
         tcp: Vec<SocketAddr> = vec![loopback(5060)];
-        /// TLS listeners; need `certificate` and `private_key`.
+        /// TLS listeners.
         tls: Vec<SocketAddr> = Vec::new();
         /// What customers dial: a DNS name, or an address, with an optional port.
         host: String = "127.0.0.1:5060".to_owned();
         /// Which of our addresses is written into messages and SDP, by the peer's network; the most
         /// specific network wins, and the local address of the socket is used where none matches.
         advertise: Vec<Advertise> = Vec::new();
-        /// PEM file with the certificate chain for TLS.
+        /// PEM file with the certificate chain for TLS; without one a self-signed certificate is made in
+        /// `data_dir` at the first start.
         certificate: Option<PathBuf> = None;
         /// PEM file with the private key for TLS.
         private_key: Option<PathBuf> = None;
@@ -179,8 +180,8 @@ section! {
         allow_plain_ws: bool = false;
         /// Allow agents on loopback and private addresses.
         allow_private_addresses: bool = false;
-        /// The `accountSid` that agents of the Twilio dialect are told.
-        account_sid: String = "AC00000000000000000000000000000000".to_owned();
+        /// PEM file with issuers that are trusted for agents besides the public ones.
+        extra_roots: Option<PathBuf> = None;
         /// File with the token that signs the handshake of agents without an `auth_token` of their
         /// own; none means such handshakes are not signed.
         signing_token: Option<PathBuf> = None;

@@ -113,10 +113,14 @@ macro_rules! whole_number {
 whole_number!(u16, u32, usize);
 
 impl FromValue for AgentEnding {
-    const EXPECTED: &'static str = "\"hangup\"";
+    const EXPECTED: &'static str = "\"hangup\" or \"playback\"";
 
     fn from_text(text: &str) -> Option<Self> {
-        (text == "hangup").then_some(Self::Hangup)
+        match text {
+            "hangup" => Some(Self::Hangup),
+            "playback" => Some(Self::Playback),
+            _ => None,
+        }
     }
 }
 

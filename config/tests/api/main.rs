@@ -12,6 +12,7 @@ mod contract;
 mod conversations;
 mod document;
 mod errors;
+mod faults;
 mod hostile;
 mod keys;
 mod numbers;

@@ -70,9 +70,13 @@ impl Server {
     }
 
     pub(crate) async fn with(options: ApiOptions) -> Self {
+        Self::over("sqlite::memory:", options).await
+    }
+
+    pub(crate) async fn over(url: &str, options: ApiOptions) -> Self {
         let mut store = StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com");
         store.max_phone_numbers = 20;
-        let store = Store::open("sqlite::memory:", store).await.unwrap();
+        let store = Store::open(url, store).await.unwrap();
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
         let calls = Arc::new(NoCalls);
         let router = api::router(Api { store: store.clone(), calls, options });
