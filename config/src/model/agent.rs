@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AgentVersion, Invalid, PhoneNumber, TEXT_MAX_BYTES, check_name, present, yes};
+use super::{AgentVersion, Invalid, PhoneNumber, check_length, check_name, present, yes};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, OrganisationId};
+use crate::limits;
 
 /// An agent, as the API returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -144,10 +145,7 @@ impl AgentChange {
 }
 
 fn check_description(text: Option<&str>) -> Result<(), Invalid> {
-    if text.is_some_and(|text| text.len() > TEXT_MAX_BYTES) {
-        return Err(Invalid::new("description", format!("must be at most {TEXT_MAX_BYTES} bytes")));
-    }
-    Ok(())
+    text.map_or(Ok(()), |text| check_length("description", text, limits::TEXT_BYTES))
 }
 
 fn check_object(field: &'static str, value: Option<&Value>) -> Result<(), Invalid> {

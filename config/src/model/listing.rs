@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{Channel, ConversationStatus, Direction};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, TrunkId};
+use crate::limits;
 
 /// One page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +18,9 @@ pub struct Page {
 
 impl Page {
     /// The most rows in one page.
-    pub const MAX: u32 = 1_000;
+    pub const MAX: u32 = limits::API_PAGE.value_u32();
     /// The rows in a page when nobody says.
-    pub const DEFAULT: u32 = 100;
+    pub const DEFAULT: u32 = limits::API_PAGE_DEFAULT.value_u32();
 
     /// The first page.
     #[must_use]

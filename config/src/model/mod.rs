@@ -45,6 +45,7 @@ pub use version::{
 
 use serde::{Deserialize, Deserializer, Serializer};
 
+use crate::limits::{self, Limit};
 use crate::secret::Secret;
 
 /// A field that is well-formed JSON and still not acceptable (HTTP 422).
@@ -64,21 +65,34 @@ impl Invalid {
     }
 }
 
-/// The longest name, description or other free text field that is stored, in bytes.
-pub const TEXT_MAX_BYTES: usize = 10_000;
-
 /// Refuses an empty, oversized or unprintable name.
-fn check_name(field: &'static str, name: &str) -> Result<(), Invalid> {
+pub(crate) fn check_name(field: &'static str, name: &str) -> Result<(), Invalid> {
     if name.trim().is_empty() {
         return Err(Invalid::new(field, "must not be empty"));
     }
-    if name.len() > 255 {
-        return Err(Invalid::new(field, "must be at most 255 bytes"));
-    }
+    check_length(field, name, limits::NAME_BYTES)?;
     if name.chars().any(char::is_control) {
         return Err(Invalid::new(field, "must not hold control characters"));
     }
     Ok(())
+}
+
+/// Refuses a text of more bytes than the limit says.
+fn check_length(field: &'static str, text: &str, limit: Limit) -> Result<(), Invalid> {
+    if text.len() > usize::try_from(limit.value).unwrap_or(usize::MAX) {
+        return Err(Invalid::new(field, format!("must be at most {} bytes", limit.value)));
+    }
+    Ok(())
+}
+
+/// Refuses zero, and more than the limit says.
+fn check_count(field: &'static str, count: Option<u32>, limit: Limit) -> Result<(), Invalid> {
+    match count {
+        Some(count) if count == 0 || u64::from(count) > limit.value => {
+            Err(Invalid::new(field, format!("must be from 1 to {}", limit.value)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what cannot stand in a SIP header or digest field: empty, oversized, or with controls.

@@ -75,6 +75,8 @@ pub enum AgentEnding {
     /// It is refused if not yet answered, and hung up otherwise.
     #[default]
     Hangup,
+    /// The same, but a caller who was talking hears a clip before being hung up.
+    Playback,
 }
 
 /// A WebSocket agent.

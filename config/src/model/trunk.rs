@@ -8,9 +8,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::{Invalid, check_name, check_token, hidden, present};
+use super::{Invalid, check_count, check_length, check_name, check_token, hidden, present};
 use crate::clock::Timestamp;
 use crate::ids::{OrganisationId, TrunkId};
+use crate::limits;
 use crate::secret::Secret;
 
 /// Whether a trunk's audio is encrypted (SDES-SRTP, RFC 4568).
@@ -168,14 +169,14 @@ impl InboundConfig {
             (None, None) => {}
         }
         check_password("inbound_config.auth_password", self.auth_password.as_ref())?;
-        for (field, limit) in [
-            ("inbound_config.max_concurrent_calls", self.max_concurrent_calls),
-            ("inbound_config.calls_per_second", self.calls_per_second),
-        ] {
-            if limit == Some(0) {
-                return Err(Invalid::new(field, "must be at least 1"));
-            }
+        let list = self.allowed_addresses.as_ref().map_or(0, Vec::len);
+        if u64::try_from(list).is_ok_and(|list| list > limits::ALLOWED_ADDRESSES.value) {
+            let message = format!("must hold at most {}", limits::ALLOWED_ADDRESSES.value);
+            return Err(Invalid::new("inbound_config.allowed_addresses", message));
         }
+        let (calls, rate) = (self.max_concurrent_calls, self.calls_per_second);
+        check_count("inbound_config.max_concurrent_calls", calls, limits::TRUNK_CALLS)?;
+        check_count("inbound_config.calls_per_second", rate, limits::TRUNK_CALLS)?;
         Ok(())
     }
 }
@@ -242,14 +243,10 @@ impl OutboundConfig {
         if self.codecs.as_ref().is_some_and(Vec::is_empty) {
             return Err(Invalid::new("outbound_config.codecs", "must not be empty"));
         }
-        for (field, seconds) in [
-            ("outbound_config.ring_timeout_seconds", self.ring_timeout_seconds),
-            ("outbound_config.max_duration_seconds", self.max_duration_seconds),
-        ] {
-            if seconds == Some(0) {
-                return Err(Invalid::new(field, "must be at least 1"));
-            }
-        }
+        let (ring, call) = (self.ring_timeout_seconds, self.max_duration_seconds);
+        let (ring_limit, call_limit) = (limits::TRUNK_RING_SECONDS, limits::TRUNK_DURATION_SECONDS);
+        check_count("outbound_config.ring_timeout_seconds", ring, ring_limit)?;
+        check_count("outbound_config.max_duration_seconds", call, call_limit)?;
         Ok(())
     }
 }
@@ -270,8 +267,8 @@ fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
 fn check_password(field: &'static str, password: Option<&Secret<String>>) -> Result<(), Invalid> {
     match password.map(|password| password.expose()) {
         Some(text) if text.is_empty() => Err(Invalid::new(field, "must not be empty")),
-        Some(text) if text.len() > 1_024 => Err(Invalid::new(field, "must be at most 1024 bytes")),
-        _ => Ok(()),
+        Some(text) => check_length(field, text, limits::PASSWORD_BYTES),
+        None => Ok(()),
     }
 }
 

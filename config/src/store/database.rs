@@ -1,6 +1,7 @@
 //! The SQLite file: its connections, its migrations, and what its errors mean.
 
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,9 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS));
+        if !in_memory {
+            create_private(options.get_filename()).map_err(sqlx::Error::Io)?;
+        }
         let pool = || {
             SqlitePoolOptions::new()
                 .acquire_timeout(Duration::from_millis(BUSY_BUDGET_MS))
@@ -130,6 +134,16 @@ impl Database {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Makes the file, if there is none, so that only its owner can read it; SQLite gives the files it
+/// keeps beside it the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 fn migration_failed(error: sqlx::migrate::MigrateError) -> StoreError {

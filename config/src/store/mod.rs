@@ -236,9 +236,15 @@ impl Store {
                 None => None,
             };
             let turn = tx.commit().await?;
-            next.map(|next| store.0.snapshot.swap(next));
-            after.key_added.map(|entry| store.0.keys.insert(entry));
-            after.key_revoked.map(|id| store.0.keys.remove(id));
+            if let Some(next) = next {
+                store.0.snapshot.swap(next);
+            }
+            if let Some(entry) = after.key_added {
+                store.0.keys.insert(entry);
+            }
+            if let Some(id) = after.key_revoked {
+                store.0.keys.remove(id);
+            }
             drop(turn);
             Ok(())
         });

@@ -8,7 +8,7 @@ use super::rows::{free_stamp, free_stamp_in, parsed, raw, time};
 use super::{After, Store, StoreError};
 use crate::credential::{Grants, Operator, ScopedTo};
 use crate::ids::OrganisationId;
-use crate::model::{Invalid, NewApiKey, Organisation, Page};
+use crate::model::{NewApiKey, Organisation, Page, check_name};
 use crate::secret::Secret;
 
 const FREE_STAMP: &str = free_stamp_in!("organisations");
@@ -49,9 +49,7 @@ impl Store {
         name: &str,
         max_phone_numbers: Option<u32>,
     ) -> Result<Organisation, StoreError> {
-        if name.trim().is_empty() || name.len() > 255 {
-            return Err(Invalid::new("name", "must be 1 to 255 bytes").into());
-        }
+        check_name("name", name)?;
         let mut tx = self.0.db.write().await?;
         let organisation = self.insert_organisation(&mut tx, name, max_phone_numbers).await?;
         self.commit(tx, After::routes(Touched::organisation(organisation.id))).await?;

@@ -105,6 +105,23 @@ async fn a_store_in_memory_works_like_one_in_a_file() {
 }
 
 #[tokio::test]
+async fn the_database_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let store = Scratch::new().await;
+    store.organisation().await;
+    for file in std::fs::read_dir(&store.folder).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_a_failing_disk() {
+    let error = Store::open("sqlite:/nonexistent/store.db", options()).await.unwrap_err();
+    assert_eq!(error, StoreError::Unavailable(super::super::Unavailable::StorageFailed));
+}
+
+#[tokio::test]
 async fn only_sqlite_urls_are_opened() {
     let error = Store::open("postgres://h/db", options()).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid(_)));
