@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::Invalid;
+use super::{Invalid, check_length};
+use crate::limits;
 use crate::secret::Secret;
 
 /// The values of `runtime.type` that are served.
@@ -178,7 +179,7 @@ impl Runtime {
 
     fn validate(&self) -> Result<(), Invalid> {
         let Self::Websocket(websocket) = self else { return Ok(()) };
-        let Websocket { url, connect_timeout_ms, .. } = websocket.as_ref();
+        let Websocket { url, parameters, connect_timeout_ms, .. } = websocket.as_ref();
         let rest = url.strip_prefix("wss://").or_else(|| url.strip_prefix("ws://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if host.is_empty() || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -187,6 +188,15 @@ impl Runtime {
         if host.contains('@') {
             let message = "must not carry a user name or password; use auth_token";
             return Err(Invalid::new("config.runtime.url", message));
+        }
+        check_length("config.runtime.url", url, limits::RUNTIME_URL_CHARACTERS)?;
+        if u64::try_from(parameters.len()).is_ok_and(|n| n > limits::RUNTIME_PARAMETERS.value) {
+            let message = format!("must hold at most {}", limits::RUNTIME_PARAMETERS.value);
+            return Err(Invalid::new("config.runtime.parameters", message));
+        }
+        for text in parameters.iter().flat_map(|(name, value)| [name, value]) {
+            let limit = limits::RUNTIME_PARAMETER_CHARACTERS;
+            check_length("config.runtime.parameters", text, limit)?;
         }
         if *connect_timeout_ms == Some(0) {
             return Err(Invalid::new("config.runtime.connect_timeout_ms", "must be at least 1"));
@@ -270,6 +280,20 @@ mod tests {
         assert_eq!(Runtime::read(&config), None);
         assert!(parse(json!({"type": "webscoket"})).is_err());
         assert!(parse(json!("builtin")).is_err());
+    }
+
+    #[test]
+    fn a_runtime_keeps_to_the_limits() {
+        let read = |url: String, parameters: Value| {
+            let block = json!({"type": "websocket", "url": url, "parameters": parameters});
+            parse(block).map_err(|error| error.field)
+        };
+        let many: serde_json::Map<_, _> = (0..65).map(|n| (n.to_string(), json!("x"))).collect();
+        let url = || "wss://h/".to_owned();
+        assert!(read(url(), json!({"a": "b"})).is_ok());
+        assert_eq!(read(url(), many.into()), Err("config.runtime.parameters"));
+        assert_eq!(read(url(), json!({"a": "x".repeat(1_025)})), Err("config.runtime.parameters"));
+        assert_eq!(read(url() + &"x".repeat(2_048), json!({})), Err("config.runtime.url"));
     }
 
     #[test]
