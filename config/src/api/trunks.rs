@@ -13,10 +13,7 @@ use super::extract::{Body, Id, Params};
 use super::page::{listing, reply};
 use super::table::Caller;
 use crate::ids::TrunkId;
-use crate::limits::{ALLOWED_ADDRESSES, TRUNK_CALLS, TRUNK_DURATION_SECONDS, TRUNK_RING_SECONDS};
-use crate::model::{
-    InboundConfig, Invalid, NewTrunk, OutboundConfig, Trunk, TrunkChange, TrunkFilter,
-};
+use crate::model::{InboundConfig, Invalid, NewTrunk, Trunk, TrunkChange, TrunkFilter};
 
 /// A trunk that was just written, with what its owner should know about it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,7 +81,6 @@ pub(crate) async fn create_trunk(
     Body(new): Body<NewTrunk>,
 ) -> Result<Json<WrittenTrunk>, ApiError> {
     new.validate()?;
-    check_bounds(new.inbound_config.as_ref(), new.outbound_config.as_ref())?;
     if new.outbound_config.as_ref().is_some_and(|config| config.auth_password.is_none()) {
         return Err(Invalid::new("outbound_config.auth_password", "Field required").into());
     }
@@ -109,7 +105,6 @@ pub(crate) async fn update_trunk(
 ) -> Result<Json<WrittenTrunk>, ApiError> {
     change.validate()?;
     let inbound = change.inbound_config.as_ref().and_then(Option::as_ref);
-    check_bounds(inbound, change.outbound_config.as_ref().and_then(Option::as_ref))?;
     if api.options.require_inbound_protection && change.inbound_config.is_some() {
         let stored = api.store.trunk(&caller.organisation(), id).await?;
         let kept = stored.inbound_config.is_some_and(|config| config.auth_password_set);
@@ -159,32 +154,4 @@ fn require_protection(
     let why = "This node refuses trunks that take calls from any address: give \
                inbound_config.allowed_addresses, or auth_username and auth_password";
     Err(ApiError::Unprocessable(why.to_owned()))
-}
-
-fn check_bounds(
-    inbound: Option<&InboundConfig>,
-    outbound: Option<&OutboundConfig>,
-) -> Result<(), ApiError> {
-    let mut bounds = Vec::new();
-    if let Some(config) = inbound {
-        let listed = config.allowed_addresses.as_ref().map_or(0, Vec::len);
-        if listed > ALLOWED_ADDRESSES.value_usize() {
-            let why = format!("must be at most {} addresses", ALLOWED_ADDRESSES.value);
-            return Err(Invalid::new("inbound_config.allowed_addresses", why).into());
-        }
-        let calls = config.max_concurrent_calls;
-        bounds.push(("inbound_config.max_concurrent_calls", calls, TRUNK_CALLS));
-        bounds.push(("inbound_config.calls_per_second", config.calls_per_second, TRUNK_CALLS));
-    }
-    if let Some(config) = outbound {
-        let (ring, duration) = (config.ring_timeout_seconds, config.max_duration_seconds);
-        bounds.push(("outbound_config.ring_timeout_seconds", ring, TRUNK_RING_SECONDS));
-        bounds.push(("outbound_config.max_duration_seconds", duration, TRUNK_DURATION_SECONDS));
-    }
-    for (field, value, limit) in bounds {
-        if value.is_some_and(|value| u64::from(value) > limit.value) {
-            return Err(Invalid::new(field, format!("must be at most {}", limit.value)).into());
-        }
-    }
-    Ok(())
 }

@@ -142,10 +142,14 @@ fn an_advertised_address_is_a_table() {
 }
 
 #[test]
-fn tls_without_certificate_is_refused() {
-    let all = lines(parse("[sip]\ntls = [\"127.0.0.1:5061\"]\n"));
-    assert_eq!(all.len(), 2);
-    assert!(all.iter().all(|line| line.contains("needed because sip.tls has a listener")));
+fn a_certificate_and_its_key_come_together_or_not_at_all() {
+    let tls = "[sip]\ntls = [\"127.0.0.1:5061\"]\n";
+    assert!(parse(tls).is_ok(), "a self-signed certificate is made");
+    let all = lines(parse(&format!("{tls}certificate = \"a.pem\"\n")));
+    assert_eq!(all, ["settings: sip.private_key: needed with sip.certificate"]);
+    let all = lines(parse(&format!("{tls}private_key = \"a.key\"\n")));
+    assert_eq!(all, ["settings: sip.certificate: needed with sip.private_key"]);
+    assert!(parse(&format!("{tls}certificate = \"a\"\nprivate_key = \"b\"\n")).is_ok());
 }
 
 #[test]
