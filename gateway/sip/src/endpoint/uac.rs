@@ -156,7 +156,8 @@ impl Endpoint {
 
     /// Sends a request in a dialog: BYE, INFO, re-INVITE, UPDATE and so on, with the dialog's
     /// Call-ID, tags, next number, route set and target, on its flow. A BYE ends the dialog when it
-    /// is answered; while our 2xx is unacknowledged it waits for the ACK (RFC 3261 §15).
+    /// is answered, save with 401 or 407: then `retry_with` or `forget` is up to the application.
+    /// While our 2xx is unacknowledged it waits for the ACK (RFC 3261 §15).
     ///
     /// # Errors
     /// `Gone`; `Pending` for an INVITE while another is open; `NotAllowed` for ACK and CANCEL, and
@@ -215,8 +216,7 @@ impl Endpoint {
     }
 
     /// Sends a refused request again as the RFC wants it done: same Call-ID, From and To, the next
-    /// number, a new branch; `headers` replace those of the same name (credentials, Session-Expires,
-    /// Request-dependent ones). To be called soon after the refusal: a refused request is kept for
+    /// number, a new branch; `headers` replace those of the same name (credentials, Session-Expires). To be called soon after the refusal: a refused request is kept for
     /// T4 at least.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 mod callee;
 mod caller;
 mod dialogs;
+mod disorder;
 mod strangers;
 mod support;
 mod timers;
