@@ -185,8 +185,8 @@ fn unpack_digit(tag: u64) -> (char, u32) {
 fn pack_frame(frame: &Frame, words: &mut [u64]) {
     let (quads, _) = frame.samples.as_chunks::<4>();
     for (word, quad) in words.iter_mut().zip(quads) {
-        let [a, b, c, d] = quad.map(i16::to_le_bytes);
-        *word = u64::from_le_bytes([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]);
+        let [a, b, c, d] = quad.map(|sample| u64::from(sample.cast_unsigned()));
+        *word = a | b << 16 | c << 32 | d << 48;
     }
 }
 
@@ -194,10 +194,14 @@ fn unpack_frame(words: &[u64]) -> Frame {
     let mut samples = [0; FRAME_SAMPLES];
     let (quads, _) = samples.as_chunks_mut::<4>();
     for (quad, word) in quads.iter_mut().zip(words) {
-        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-        *quad = [[a, b], [c, d], [e, f], [g, h]].map(i16::from_le_bytes);
+        *quad = [0, 16, 32, 48].map(|shift| low_sample(word >> shift));
     }
     Frame { samples }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the sample out of its word")]
+const fn low_sample(word: u64) -> i16 {
+    (word as u16).cast_signed()
 }
 
 macro_rules! record {

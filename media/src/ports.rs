@@ -109,8 +109,10 @@ impl PortPool {
     /// [`PortError::Exhausted`] when every pair is in use, [`PortError::System`] when the system
     /// refuses the address or has no more descriptors.
     pub fn allocate(&self, now: Instant) -> Result<PortPair, PortError> {
-        self.sweep(now);
         let mut state = self.inner.lock();
+        if state.free.is_empty() || state.is_unswept(now) {
+            state.sweep(now, self.inner.options.quarantine);
+        }
         if state.free.is_empty() {
             state.release_quietest();
         }
@@ -237,6 +239,7 @@ struct State {
     free: Vec<u16>,
     in_use: usize,
     quarantine: Vec<Retired>,
+    swept: Option<Instant>,
     strays: u64,
     seed: u64,
 }
@@ -251,7 +254,13 @@ impl State {
         Some(self.free.remove(fresh - 1))
     }
 
+    /// Nobody has swept for so long that an allocation should.
+    fn is_unswept(&self, now: Instant) -> bool {
+        self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY)
+    }
+
     fn sweep(&mut self, now: Instant, quarantine: Duration) {
+        self.swept = Some(now);
         let State { quarantine: retired, strays, free, .. } = self;
         retired.retain_mut(|pair| {
             let heard = pair.drain();
@@ -330,6 +339,9 @@ fn next_random(seed: &mut u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
+
+/// A sweep costs two system calls for each quarantined pair: often enough, not with every call.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
 
 /// Datagrams read from one quarantined socket in one sweep; the kernel drops what does not fit.
 const STRAYS_PER_SWEEP: u64 = 64;
@@ -431,6 +443,19 @@ mod tests {
         pool.sweep(start + Duration::from_secs(1));
         let pair = pool.allocate(start + Duration::from_secs(2)).unwrap();
         assert_eq!(pair.port(), quiet);
+    }
+
+    #[test]
+    fn two_thousand_short_calls_on_twenty_pairs_leak_nothing() {
+        let (pool, start) =
+            (pool(first_test_port() + 160..=first_test_port() + 199), crate::clock::now());
+        for call in 0..2_000 {
+            let now = start + Duration::from_millis(10 * call);
+            assert!(pool.allocate(now).is_ok(), "call {call}");
+        }
+        pool.sweep(start + Duration::from_secs(100));
+        pool.sweep(start + Duration::from_secs(200));
+        assert_eq!(pool.counts(), PortCounts { capacity: 20, free: 20, ..<_>::default() });
     }
 
     #[test]
