@@ -137,6 +137,8 @@ limits! {
         "Nesting of a JSON body: no object of ours needs ten, and recursion costs stack; then 422.";
     API_BODY_ITEMS = 10_000 Count, Config,
         "Values in a JSON body: bounds what one request makes us allocate; then 422.";
+    API_VIOLATIONS = 100 Count, Config,
+        "Violations told of one request: nobody reads more, and a reply must not outgrow its body.";
     API_PAGE = 1_000 Count, Config,
         "Items of one page: some MiB of JSON at most; then 422.";
     API_PAGE_DEFAULT = 100 Count, Config,

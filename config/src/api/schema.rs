@@ -9,6 +9,7 @@
 use serde_json::{Value, json};
 
 use super::error::Violation;
+use crate::limits::API_VIOLATIONS;
 
 /// A schema with the document its references point into.
 #[derive(Clone, Copy)]
@@ -50,7 +51,9 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn fault(&mut self, kind: &'static str, msg: impl Into<String>) {
-        self.found.push(Violation::new(&self.loc, kind, msg));
+        if self.found.len() < API_VIOLATIONS.value_usize() {
+            self.found.push(Violation::new(&self.loc, kind, msg));
+        }
     }
 
     fn visit(&mut self, schema: &'a Value, value: &Value) {
@@ -304,6 +307,12 @@ mod tests {
             violations(&schema, &json!({"type": "c"})),
             ["[\"body\",\"type\"] union_tag_invalid"]
         );
+    }
+
+    #[test]
+    fn no_more_violations_are_told_than_anyone_reads() {
+        let schema = json!({"type": "array", "items": {"type": "string"}});
+        assert_eq!(violations(&schema, &json!(vec![1; 5_000])).len(), 100);
     }
 
     #[test]
