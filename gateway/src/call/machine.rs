@@ -1,0 +1,267 @@
+//! The call machine: what happens to an admitted inbound call, without sockets, clock or tasks.
+//!
+//! ```text
+//!                 agent ready: 200                ACK (or first audio): gate opens
+//!  ┌────────────┐ ───────────────► ┌──────────┐ ─────────────────────► ┌────────┐
+//!  │ Connecting │                  │ Accepted │                        │ Active │
+//!  └────────────┘                  └──────────┘                        └────────┘
+//!     │  CANCEL, expiry,              │ BYE, no ACK,                      │ BYE, agent gone,
+//!     │  agent failed                 │ agent gone, …                     │ silence, duration, …
+//!     ▼                               ▼                                   ▼
+//!  ┌──────────────────────────────────────────────────────────────────────────┐
+//!  │ Ended: one reason, one record, both legs told                            │
+//!  └──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! An agent that is lost in mid-call may leave a farewell behind: the caller hears a clip
+//! (`Farewell`) and is hung up when it is over. Until then everything counts as in `Active`.
+//!
+//! The agent is connected while the caller hears ringing; the 200 goes out only when it is ready
+//! (RFC 3261 §13.3.1), and its audio is held by the media gate until the ACK, so that its first
+//! word is not clipped. Anything the table does not list is absorbed.
+
+use super::end::EndReason;
+
+/// Where an inbound call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// 180 sent; the agent is being reached.
+    Connecting,
+    /// 200 sent; the ACK has not come.
+    Accepted,
+    /// Both parties talk.
+    Active,
+    /// The agent is lost; a clip says so before the end.
+    Farewell,
+    /// Over. Nothing leaves this state.
+    Ended,
+}
+
+impl State {
+    /// Every state, for the transition table.
+    pub const ALL: [State; 5] =
+        [State::Connecting, State::Accepted, State::Active, State::Farewell, State::Ended];
+}
+
+/// What can happen to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The agent is connected and listening.
+    AgentReady,
+    /// The agent could not be reached, or left.
+    AgentGone(EndReason),
+    /// The agent was lost in mid-call and the settings ask for a clip before the end.
+    AgentFell(EndReason),
+    /// The clip is over.
+    FarewellOver,
+    /// The caller cancelled; the endpoint has answered 487.
+    Cancelled,
+    /// The INVITE's own `Expires` passed; the endpoint has answered 487.
+    Expired,
+    /// The ACK to our 200 came.
+    Acked,
+    /// The ACK to our 200 never came.
+    AckMissing,
+    /// The ACK carried an unusable answer.
+    BadAnswer,
+    /// The caller hung up; the BYE has been answered.
+    Bye,
+    /// The caller's audio stopped for the configured time.
+    MediaTimedOut,
+    /// The maximum duration passed.
+    DurationReached,
+    /// Hang up now, for this reason (API, drain, fault).
+    HangUp(EndReason),
+}
+
+impl Input {
+    /// One example of every input, for the transition table.
+    pub const ALL: [Input; 13] = [
+        Input::AgentReady,
+        Input::AgentGone(EndReason::AgentLost),
+        Input::AgentFell(EndReason::AgentLost),
+        Input::FarewellOver,
+        Input::Cancelled,
+        Input::Expired,
+        Input::Acked,
+        Input::AckMissing,
+        Input::BadAnswer,
+        Input::Bye,
+        Input::MediaTimedOut,
+        Input::DurationReached,
+        Input::HangUp(EndReason::OperatorHungUp),
+    ];
+}
+
+/// What the owner of the call must do now, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answer the INVITE with 200 and our SDP.
+    Accept,
+    /// Let the agent's audio out and the caller's audio in.
+    OpenGate,
+    /// Answer the INVITE with the reason's final status.
+    Refuse(EndReason),
+    /// Play the farewell clip to the caller.
+    PlayFarewell,
+    /// Send BYE with the reason.
+    SendBye(EndReason),
+    /// The call is over: stop agent and media, close the record.
+    End(EndReason),
+}
+
+/// At most two actions follow from one input.
+pub type Actions = [Option<Action>; 2];
+
+/// The state of one call.
+#[derive(Debug)]
+pub struct Machine {
+    state: State,
+    /// Why the farewell plays.
+    fell: EndReason,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Machine {
+    /// An admitted call whose 180 has been sent.
+    #[must_use]
+    pub fn new() -> Self {
+        Machine { state: State::Connecting, fell: EndReason::AgentLost }
+    }
+
+    /// Where the call is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// All transitions, in the order of the figure.
+    pub fn handle(&mut self, input: Input) -> Actions {
+        use Action::{Accept, End, OpenGate, PlayFarewell, Refuse, SendBye};
+        use State::{Accepted, Active, Connecting, Ended, Farewell};
+        if let Input::AgentFell(why) = input {
+            self.fell = why;
+        }
+        let (next, actions) = match (self.state, input) {
+            (Connecting, Input::AgentReady) => (Accepted, [Some(Accept), None]),
+            (Connecting, Input::Cancelled) => ended(None, EndReason::CallerCancelled),
+            (Connecting, Input::Expired) => ended(None, EndReason::InviteExpired),
+            (Connecting, Input::AgentGone(why) | Input::AgentFell(why)) => refused(why),
+            (Connecting, Input::HangUp(why)) => refused(why),
+            (Connecting, Input::MediaTimedOut) => refused(EndReason::MediaTimedOut),
+
+            (Accepted, Input::Acked) => (Active, [Some(OpenGate), None]),
+            (Accepted, Input::AckMissing) => hung_up(EndReason::AckMissing),
+            (Accepted, Input::AgentFell(why)) => hung_up(why),
+
+            (Active, Input::AgentFell(_)) => (Farewell, [Some(PlayFarewell), None]),
+            (Farewell, Input::FarewellOver) => hung_up(self.fell),
+
+            (Accepted | Active | Farewell, Input::Bye) => ended(None, EndReason::CallerHungUp),
+            (Accepted | Active | Farewell, Input::HangUp(why)) => hung_up(why),
+            (Accepted | Active, Input::AgentGone(why)) => hung_up(why),
+            (Accepted | Active | Farewell, Input::BadAnswer) => hung_up(EndReason::BadAnswer),
+            (Accepted | Active | Farewell, Input::MediaTimedOut) => {
+                hung_up(EndReason::MediaTimedOut)
+            }
+            (Accepted | Active | Farewell, Input::DurationReached) => {
+                hung_up(EndReason::DurationReached)
+            }
+
+            (Connecting, Input::Acked | Input::AckMissing | Input::BadAnswer)
+            | (Connecting, Input::Bye | Input::DurationReached | Input::FarewellOver)
+            | (Accepted, Input::AgentReady | Input::Cancelled | Input::Expired)
+            | (Accepted, Input::FarewellOver)
+            | (Active, Input::AgentReady | Input::Cancelled | Input::Expired)
+            | (Active, Input::Acked | Input::AckMissing | Input::FarewellOver)
+            | (Farewell, Input::AgentReady | Input::Cancelled | Input::Expired)
+            | (Farewell, Input::Acked | Input::AckMissing | Input::AgentGone(_))
+            | (Farewell, Input::AgentFell(_))
+            | (Ended, _) => (self.state, [None, None]),
+        };
+        self.state = next;
+        return actions;
+
+        fn ended(first: Option<Action>, why: EndReason) -> (State, Actions) {
+            match first {
+                Some(first) => (Ended, [Some(first), Some(End(why))]),
+                None => (Ended, [Some(End(why)), None]),
+            }
+        }
+        fn refused(why: EndReason) -> (State, Actions) {
+            ended(Some(Refuse(why)), why)
+        }
+        fn hung_up(why: EndReason) -> (State, Actions) {
+            ended(Some(SendBye(why)), why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    /// The whole table as text: a reviewer diffs this, not code.
+    fn table() -> String {
+        let mut text = String::from("state × input → state: actions\n");
+        for state in State::ALL {
+            for input in Input::ALL {
+                let mut machine = Machine { state, fell: EndReason::AgentLost };
+                let actions = machine.handle(input);
+                let listed: Vec<_> =
+                    actions.iter().flatten().map(|action| format!("{action:?}")).collect();
+                let next = if machine.state == state && listed.is_empty() {
+                    "absorbed".to_owned()
+                } else {
+                    format!("{:?}: {}", machine.state, listed.join(", "))
+                };
+                writeln!(text, "{state:?} × {input:?} → {next}").expect("a String takes all text");
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_transition_table_is_the_golden_file() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/call/machine.golden.txt");
+        let table = table();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &table).expect("the golden file is writable");
+        }
+        let golden = std::fs::read_to_string(path).expect("the golden file exists");
+        assert_eq!(table, golden, "run with UPDATE_GOLDEN=1 and review the difference");
+    }
+
+    #[test]
+    fn a_call_ends_exactly_once_whatever_comes_after() {
+        for first in Input::ALL {
+            for second in Input::ALL {
+                for third in Input::ALL {
+                    let mut machine = Machine::new();
+                    let ends = [first, second, third, Input::Bye, Input::Cancelled]
+                        .into_iter()
+                        .flat_map(|input| machine.handle(input))
+                        .flatten()
+                        .filter(|action| matches!(action, Action::End(_)))
+                        .count();
+                    assert!(ends <= 1, "{first:?} {second:?} {third:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_is_answered_only_when_the_agent_is_ready() {
+        for input in Input::ALL {
+            let mut machine = Machine::new();
+            let accepted = machine.handle(input).contains(&Some(Action::Accept));
+            assert_eq!(accepted, input == Input::AgentReady, "{input:?}");
+        }
+    }
+}

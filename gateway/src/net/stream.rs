@@ -1,0 +1,260 @@
+//! SIP over TCP and TLS (RFC 3261 §18.3): accepting, framing, and deadlines for slow senders.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sip::{Flow, Frame, StreamFramer, Transport};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, warn};
+
+use super::tls::ServerIdentity;
+use super::{CONNECTION_DEPTH, Inbound, Outbound};
+
+/// A connection that has sent no whole message by then is closed.
+const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A message that has begun must be whole by then.
+const MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that is silent for so long is closed; RFC 5626 §4.4.1 pings count as life.
+const IDLE_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// A TLS handshake must be done by then.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A peer that does not take a message within this time loses its connection.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes read at once.
+const READ_CHUNK: usize = 4096;
+
+/// What every connection of the program shares.
+#[derive(Clone)]
+pub struct Streams {
+    inbound: mpsc::Sender<Inbound>,
+    outbound: Outbound,
+    next: Arc<AtomicU64>,
+    open: Arc<AtomicUsize>,
+    max_open: usize,
+}
+
+impl Streams {
+    /// Connections report to `inbound` and become reachable through `outbound`.
+    #[must_use]
+    pub fn new(inbound: mpsc::Sender<Inbound>, outbound: Outbound, max_open: usize) -> Self {
+        Streams {
+            inbound,
+            outbound,
+            next: Arc::new(AtomicU64::new(1)),
+            open: Arc::default(),
+            max_open,
+        }
+    }
+
+    /// Accepts TCP connections until the listener fails for good.
+    pub async fn accept_tcp(self, listener: TcpListener) {
+        while let Some((stream, peer)) = accept(&listener).await {
+            let Some(slot) = self.reserve(peer) else { continue };
+            let streams = self.clone();
+            tokio::spawn(async move {
+                let _slot = slot;
+                if let Some(flow) = streams.flow(&stream, Transport::Tcp) {
+                    streams.run(stream, flow).await;
+                }
+            });
+        }
+    }
+
+    /// Accepts TLS connections with the identity of the moment, so that a reload takes effect at once.
+    pub async fn accept_tls(self, listener: TcpListener, identity: ServerIdentity) {
+        while let Some((stream, peer)) = accept(&listener).await {
+            let Some(slot) = self.reserve(peer) else { continue };
+            let streams = self.clone();
+            let acceptor = identity.acceptor();
+            tokio::spawn(async move {
+                let _slot = slot;
+                let Some(flow) = streams.flow(&stream, Transport::Tls) else { return };
+                match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => streams.run(stream, flow).await,
+                    Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => debug!(%peer, "TLS handshake took too long"),
+                }
+            });
+        }
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, peer: SocketAddr) -> Option<Slot> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot(Arc::clone(&self.open));
+        if before >= self.max_open {
+            debug!(%peer, "connection refused: all places are taken");
+            return None;
+        }
+        Some(slot)
+    }
+
+    fn flow(&self, stream: &TcpStream, transport: Transport) -> Option<Flow> {
+        let _ = stream.set_nodelay(true);
+        let connection = self.next.fetch_add(1, Ordering::Relaxed);
+        Some(Flow {
+            transport,
+            local: stream.local_addr().ok()?,
+            remote: stream.peer_addr().ok()?,
+            connection,
+        })
+    }
+
+    /// Runs one connection to its end.
+    async fn run<S: AsyncRead + AsyncWrite + Send + 'static>(&self, stream: S, flow: Flow) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (queue, mut waiting) = mpsc::channel::<Bytes>(CONNECTION_DEPTH);
+        self.outbound.register(flow.connection, queue.clone());
+        let write = async {
+            while let Some(bytes) = waiting.recv().await {
+                match timeout(WRITE_DEADLINE, writer.write_all(&bytes)).await {
+                    Ok(Ok(())) => {}
+                    _ => return,
+                }
+            }
+        };
+        let read = self.read(&mut reader, flow, queue);
+        tokio::select! {
+            () = write => {}
+            () = read => {}
+        }
+        self.outbound.forget(flow.connection);
+        let _ = self.inbound.send(Inbound::Closed { flow }).await;
+    }
+
+    /// Reads until the peer closes, misbehaves or falls silent.
+    async fn read<R: AsyncRead + Unpin>(
+        &self,
+        reader: &mut R,
+        flow: Flow,
+        pong: mpsc::Sender<Bytes>,
+    ) {
+        let mut framer = StreamFramer::new();
+        let mut chunk = BytesMut::with_capacity(READ_CHUNK);
+        let mut patience = Patience::at_first();
+        loop {
+            chunk.clear();
+            match timeout_at(patience.until, reader.read_buf(&mut chunk)).await {
+                Ok(Ok(0) | Err(_)) | Err(_) => return,
+                Ok(Ok(_)) => framer.push(&chunk),
+            }
+            if self.hand_on(&mut framer, flow, &pong, &mut patience).await.is_none() {
+                return;
+            }
+            patience.after_read(framer.pending() > 0);
+        }
+    }
+
+    /// Hands on every message that is whole; `None` when the connection is to end.
+    async fn hand_on(
+        &self,
+        framer: &mut StreamFramer,
+        flow: Flow,
+        pong: &mpsc::Sender<Bytes>,
+        patience: &mut Patience,
+    ) -> Option<()> {
+        loop {
+            match framer.next_frame() {
+                Ok(Some(Frame::Message(bytes))) => {
+                    patience.message_came();
+                    self.inbound.send(Inbound::Message { flow, bytes }).await.ok()?;
+                }
+                // RFC 5626 §3.5.1: a double CRLF is answered by a single one.
+                Ok(Some(Frame::Ping)) => {
+                    let _ = pong.try_send(Bytes::from_static(b"\r\n"));
+                }
+                Ok(Some(Frame::Pong)) => {}
+                Ok(None) => return Some(()),
+                Err(error) => {
+                    debug!(remote = %flow.remote, ?error, "stream framing broken, closing");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Until when a connection may go on without completing what it began. The time-limit of a message
+/// runs from its first byte: dripping bytes does not extend it.
+struct Patience {
+    until: Instant,
+    state: Waiting,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    FirstMessage,
+    RestOfMessage,
+    AnyMessage,
+}
+
+impl Patience {
+    fn at_first() -> Self {
+        Patience { until: Instant::now() + FIRST_MESSAGE_DEADLINE, state: Waiting::FirstMessage }
+    }
+
+    fn message_came(&mut self) {
+        self.state = Waiting::AnyMessage;
+    }
+
+    fn after_read(&mut self, mid_message: bool) {
+        match (self.state, mid_message) {
+            (Waiting::FirstMessage, _) | (Waiting::RestOfMessage, true) => {}
+            (Waiting::AnyMessage, true) => {
+                self.state = Waiting::RestOfMessage;
+                self.until = Instant::now() + MESSAGE_DEADLINE;
+            }
+            (Waiting::AnyMessage | Waiting::RestOfMessage, false) => {
+                self.state = Waiting::AnyMessage;
+                self.until = Instant::now() + IDLE_DEADLINE;
+            }
+        }
+    }
+}
+
+/// One place among the open connections; freed when dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The next connection; transient errors (no descriptors) are waited out instead of spinning.
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return Some(accepted),
+            Err(error) if is_fatal(&error) => {
+                warn!(%error, "listener failed");
+                return None;
+            }
+            Err(error) => {
+                debug!(%error, "accept failed, trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_fatal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected)
+}

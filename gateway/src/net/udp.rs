@@ -1,0 +1,83 @@
+//! SIP over UDP (RFC 3261 §18.2): one socket per listening address, one task that reads it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sip::{Flow, Transport};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use super::Inbound;
+
+/// Largest datagram that is read whole: the largest UDP payload.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// Receive buffer asked of the kernel, in bytes: about 3,000 INVITEs waiting.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Shortest datagram that can be a SIP message; shorter ones are keep-alives (RFC 5626 §3.5.1).
+const MIN_MESSAGE: usize = 20;
+
+/// Binds a datagram socket.
+///
+/// # Errors
+/// Whatever the kernel says to `bind`.
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A smaller buffer than asked for is no reason not to start.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Binds every address and keeps the sockets by the address they really have.
+///
+/// # Errors
+/// The first address that cannot be bound, named in the message.
+pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<HashMap<SocketAddr, Arc<UdpSocket>>> {
+    let mut sockets = HashMap::new();
+    for &address in addresses {
+        let socket = bind(address)
+            .map_err(|error| io::Error::new(error.kind(), format!("udp {address}: {error}")))?;
+        sockets.insert(socket.local_addr()?, Arc::new(socket));
+    }
+    Ok(sockets)
+}
+
+/// Reads datagrams until the shard is gone. Full queue: the datagram is dropped and counted.
+pub async fn receive(
+    socket: Arc<UdpSocket>,
+    inbound: mpsc::Sender<Inbound>,
+    dropped: Arc<AtomicU64>,
+) {
+    let Ok(local) = socket.local_addr() else { return };
+    let mut buffer = vec![0u8; MAX_DATAGRAM];
+    loop {
+        let Ok((length, remote)) = socket.recv_from(&mut buffer).await else {
+            // ICMP errors of earlier sends surface here; they end nothing.
+            continue;
+        };
+        let Some(datagram) = buffer.get(..length).filter(|bytes| bytes.len() >= MIN_MESSAGE) else {
+            continue;
+        };
+        let flow = Flow { transport: Transport::Udp, local, remote, connection: 0 };
+        let bytes = Bytes::copy_from_slice(datagram);
+        match inbound.try_send(Inbound::Message { flow, bytes }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return,
+        }
+    }
+}
