@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A SIP trunk gateway for voice agents: customers point a PBX or carrier here, an agent answers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trunkline",
+    version,
+    about,
+    after_help = "First steps:\n  \
+        trunkline demo                      four real calls on this machine, with a report\n  \
+        trunkline serve                     run with loopback defaults; prints one API key, once\n  \
+        trunkline check trunkline.toml      find every mistake in a settings file\n\n\
+        Settings come from one TOML file and from the environment: TRUNKLINE_<SECTION>__<KEY>,\n\
+        for example TRUNKLINE_API__LISTEN=127.0.0.1:9000. `trunkline check --example` prints a file\n\
+        with every key and its meaning.",
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    ///
+    /// SIGTERM or Ctrl-C stops it gracefully: new calls get 503, live calls finish within
+    /// `calls.drain_seconds`, then they are hung up; a second signal hangs up at once.
+    /// SIGHUP reads the TLS certificate again.
+    Serve(Serve),
+    /// Show the main job on loopback: four real calls and a report.
+    Demo(Demo),
+    /// Check a settings file, with the environment, and list every mistake with its place.
+    Check(Check),
+    /// Make, list and revoke API keys, directly in the store.
+    Keys(Keys),
+}
+
+/// `trunkline serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Settings file; without one the loopback defaults apply.
+    #[arg(short, long, value_name = "FILE", env = "TRUNKLINE_SETTINGS")]
+    pub settings: Option<PathBuf>,
+}
+
+/// `trunkline demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Leave the gateway running afterwards and print how to dial it from a softphone.
+    #[arg(long)]
+    pub keep: bool,
+    /// Folder for the recorded WAV and pcap.
+    #[arg(long, value_name = "FOLDER", default_value = "demo-output")]
+    pub output: PathBuf,
+    /// Seconds each call talks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=60))]
+    pub talk: u32,
+    /// Show the gateway's own log lines while it runs.
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+/// `trunkline check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Settings file.
+    #[arg(value_name = "SETTINGS", required_unless_present = "example")]
+    pub settings: Option<PathBuf>,
+    /// Print an example file with every key and its meaning.
+    #[arg(long)]
+    pub example: bool,
+}
+
+/// `trunkline keys`
+#[derive(Debug, Args)]
+pub struct Keys {
+    /// Settings file, for the store.
+    #[arg(short, long, value_name = "FILE", env = "TRUNKLINE_SETTINGS", global = true)]
+    pub settings: Option<PathBuf>,
+    /// What to do with keys.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// The verbs of `trunkline keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key of the organisation; it is printed once and never again.
+    Create {
+        /// What the key is for.
+        name: String,
+        /// The organisation's id; not needed while there is only one.
+        #[arg(long, value_name = "ID")]
+        organization: Option<String>,
+        /// Days until it expires; without it the key lasts until it is revoked.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: Option<u32>,
+    },
+    /// List keys: never their secrets.
+    List {
+        /// The organisation's id; not needed while there is only one.
+        #[arg(long, value_name = "ID")]
+        organization: Option<String>,
+    },
+    /// Revoke a key; requests with it fail at once.
+    Revoke {
+        /// The key's id, as `list` shows it.
+        key: String,
+        /// The organisation's id; not needed while there is only one.
+        #[arg(long, value_name = "ID")]
+        organization: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

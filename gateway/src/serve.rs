@@ -1,0 +1,423 @@
+//! Starting, running and stopping the gateway.
+//!
+//! ```text
+//!  settings ─► store ─► snapshot ─► media workers ─► sockets ─► shard ─► API ─► ready
+//!  SIGTERM  ─► draining: 503 to OPTIONS and new calls ─► last call over or time is up ─► BYE ─► stop
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::api::{self, Api};
+use config::journal::Journal;
+use config::model::Organisation;
+use config::seal::Sealer;
+use config::secret::Secret;
+use config::settings::Settings;
+use config::store::{Store, StoreOptions};
+use media::ports::{PoolOptions, PortPool};
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
+use crate::call::EndReason;
+use crate::net::{self, Inbound, Outbound, stream::Streams, tls};
+use crate::observe::health::{self, Health, Phase};
+use crate::observe::metric::Metrics;
+use crate::observe::workers;
+use crate::random;
+use crate::shard::links::Links;
+use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
+
+/// Conversation and decision entries that may wait for the store.
+const JOURNAL_DEPTH: usize = 10_000;
+
+/// Events of media workers and of agent links that may wait for the shard.
+const EVENT_DEPTH: usize = 8_192;
+
+/// How long BYEs of the last calls may take once everything was hung up.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where the program really listens: what port 0 became.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// SIP over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// SIP over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// SIP over TLS.
+    pub tls: Vec<SocketAddr>,
+    /// REST API.
+    pub api: Option<SocketAddr>,
+    /// Metrics and health.
+    pub observe: Option<SocketAddr>,
+    /// The certificate shown over TLS.
+    pub certificate: Option<PathBuf>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// Where it listens.
+    pub listening: Listening,
+    /// The first organisation and its key, when this start made them. Shown once.
+    pub bootstrap: Option<(Organisation, Secret<String>)>,
+    /// Phase and store state.
+    pub health: Health,
+    commands: mpsc::Sender<Command>,
+    live: Arc<LiveTable>,
+    identity: Option<tls::ServerIdentity>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    journal: Journal,
+    journal_done: JoinHandle<()>,
+    store: Store,
+}
+
+/// Every socket, bound before anything runs, so that a busy port stops the start at once.
+struct Sockets {
+    udp: HashMap<SocketAddr, Arc<UdpSocket>>,
+    tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    api: TcpListener,
+    observe: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings) -> io::Result<Self> {
+        Ok(Sockets {
+            udp: net::udp::bind_all(&settings.sip.udp)?,
+            tcp: listen_all("tcp", &settings.sip.tcp).await?,
+            tls: listen_all("tls", &settings.sip.tls).await?,
+            api: listen("api", settings.api.listen).await?,
+            observe: listen("observe", settings.observe.listen).await?,
+        })
+    }
+
+    fn addresses(&self) -> io::Result<Listening> {
+        let of = |listeners: &[TcpListener]| -> io::Result<Vec<SocketAddr>> {
+            listeners.iter().map(TcpListener::local_addr).collect()
+        };
+        Ok(Listening {
+            udp: self.udp.keys().copied().collect(),
+            tcp: of(&self.tcp)?,
+            tls: of(&self.tls)?,
+            api: Some(self.api.local_addr()?),
+            observe: Some(self.observe.local_addr()?),
+            certificate: None,
+        })
+    }
+}
+
+async fn listen(what: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{what} {address}: {error}")))
+}
+
+async fn listen_all(what: &str, addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        listeners.push(listen(what, address).await?);
+    }
+    Ok(listeners)
+}
+
+impl Gateway {
+    /// Starts everything and returns when calls are taken. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Says what could not be opened, bound or read.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let settings = Arc::new(settings);
+        let sockets = Sockets::bind(&settings).await?;
+        let mut listening = sockets.addresses()?;
+        let identity = identity(&settings, &mut listening)?;
+        let store = open_store(&settings).await?;
+        let bootstrap = store.bootstrap().await.map_err(io::Error::other)?;
+        let (journal, writer) =
+            Journal::new(JOURNAL_DEPTH.max(4 * settings.sip.max_calls as usize));
+        let health = Health::default();
+        let live = Arc::new(LiveTable::default());
+        let mut registry = Registry::with_prefix("gateway");
+        let metrics = Metrics::register(&mut registry);
+        let media = start_media(&settings)?;
+        let (stop, stopping) = watch::channel(false);
+        let journal_done = tokio::spawn(writer.run(store.clone()));
+        let (command_in, commands) = mpsc::channel(16);
+        let (inbound_in, inbound) = mpsc::channel(net::INBOUND_DEPTH);
+        let (link_in, links) = mpsc::channel(EVENT_DEPTH);
+        let outbound = Outbound::new(sockets.udp.clone());
+        let services = Services {
+            snapshot: store.snapshot(),
+            journal: journal.clone(),
+            metrics: metrics.clone(),
+            workers: Arc::clone(&media.workers),
+            ports: media.ports.clone(),
+            outbound: outbound.clone(),
+            links: make_links(&settings, &media.workers, link_in)?,
+            health: health.clone(),
+            live: Arc::clone(&live),
+            seed: random::seed()?,
+            settings: Arc::clone(&settings),
+        };
+        let inputs = Inputs { inbound, media: media.events, agents: links, commands };
+        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
+        let api = Api {
+            store: store.clone(),
+            options: api::ApiOptions::from(&*settings),
+            calls: Arc::clone(&live) as Arc<dyn config::calls::LiveCalls>,
+        };
+        let extra = workers::describe(media.workers, media.ports, metrics.clone());
+        let observed = health::router(health.clone(), registry, extra);
+        tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
+        tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
+        tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
+        let most = settings.sip.max_connections as usize;
+        let streams = Streams::new(inbound_in.clone(), outbound, most);
+        listen_for_sip(
+            (sockets.udp, sockets.tcp, sockets.tls),
+            (inbound_in, streams, identity.clone()),
+            &metrics,
+            &mut tasks,
+        );
+        health.enter(Phase::Ready);
+        info!(
+            node = settings.node.name, udp = ?listening.udp, tcp = ?listening.tcp,
+            tls = ?listening.tls, api = ?listening.api, observe = ?listening.observe, "ready"
+        );
+        Ok(Gateway {
+            listening,
+            bootstrap,
+            health,
+            commands: command_in,
+            live,
+            identity,
+            stop,
+            tasks,
+            journal,
+            journal_done,
+            store,
+        })
+    }
+
+    /// Reads the TLS certificate again; a bad file keeps the old one.
+    pub fn reload(&self) {
+        let Some(identity) = &self.identity else { return };
+        match identity.reload() {
+            Ok(()) => info!("TLS certificate read again"),
+            Err(error) => warn!(%error, "TLS certificate not usable, the old one stays"),
+        }
+    }
+
+    /// Takes no new calls; returns when the last one is over or was hung up after `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        self.live.drain();
+        let (done, finished) = oneshot::channel();
+        if self.commands.send(Command::Drain { limit, done }).await.is_ok() {
+            let _ = tokio::time::timeout(limit + FAREWELL, finished).await;
+        }
+    }
+
+    /// Hangs everything up at once.
+    pub async fn hang_up_all(&self) {
+        let _ = self.commands.send(Command::HangUpAll { reason: EndReason::Drained }).await;
+    }
+
+    /// Stops listeners and tasks; waits for the journal to be written.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        drop(self.commands);
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.journal.finish();
+        if tokio::time::timeout(FAREWELL, self.journal_done).await.is_err() {
+            warn!("the store did not take the last records in time");
+        }
+        self.store.close().await;
+    }
+}
+
+/// The TLS identity: the configured one, or one made on first run.
+fn identity(
+    settings: &Settings,
+    listening: &mut Listening,
+) -> io::Result<Option<tls::ServerIdentity>> {
+    if settings.sip.tls.is_empty() {
+        return Ok(None);
+    }
+    let files = match (&settings.sip.certificate, &settings.sip.private_key) {
+        (Some(certificate), Some(private_key)) => {
+            tls::Files { certificate: certificate.clone(), private_key: private_key.clone() }
+        }
+        _ => {
+            let folder = &settings.store.data_dir;
+            std::fs::create_dir_all(folder)?;
+            let files = tls::Files {
+                certificate: folder.join("self-signed.pem"),
+                private_key: folder.join("self-signed.key"),
+            };
+            let host = settings.sip.host.rsplit_once(':').map_or(&*settings.sip.host, |(h, _)| h);
+            let names = vec![host.trim_matches(['[', ']']).to_owned(), "localhost".to_owned()];
+            if tls::self_sign(&files, names)? {
+                warn!(
+                    certificate = %files.certificate.display(),
+                    "no TLS certificate is configured: a self-signed one was made; peers that check \
+                     certificates will refuse it"
+                );
+            }
+            files
+        }
+    };
+    listening.certificate = Some(files.certificate.clone());
+    tls::ServerIdentity::load(files).map(Some)
+}
+
+/// Opens the store; its folder and the key that seals secrets are made when they are not there.
+///
+/// # Errors
+/// Says what could not be made or opened.
+pub async fn open_store(settings: &Settings) -> io::Result<Store> {
+    let folder = &settings.store.data_dir;
+    std::fs::create_dir_all(folder)?;
+    let key = settings.store.seal_key.clone().unwrap_or_else(|| folder.join("seal.key"));
+    let sealer = Sealer::open(&key).map_err(|error| named(&key, error))?;
+    let options = StoreOptions {
+        node: settings.node.name.clone(),
+        max_phone_numbers: settings.api.max_phone_numbers_per_organization,
+        ..StoreOptions::new(sealer, &settings.sip.host)
+    };
+    Store::open(&database_url(&settings.store.url, folder), options)
+        .await
+        .map_err(|error| io::Error::other(format!("store {}: {error}", settings.store.url)))
+}
+
+fn named(path: &Path, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
+/// A relative SQLite path is relative to the data folder.
+fn database_url(url: &str, folder: &Path) -> String {
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.starts_with('/') && path != ":memory:" => {
+            format!("sqlite:{}", folder.join(path).display())
+        }
+        _ => url.to_owned(),
+    }
+}
+
+struct MediaParts {
+    workers: Arc<media::Workers>,
+    ports: Vec<PortPool>,
+    events: mpsc::Receiver<media::Event>,
+}
+
+fn start_media(settings: &Settings) -> io::Result<MediaParts> {
+    let (event_in, events) = mpsc::channel(EVENT_DEPTH);
+    let options = media::WorkerOptions {
+        threads: settings.media.workers,
+        realtime: settings.media.realtime,
+        ..media::WorkerOptions::default()
+    };
+    // A full queue loses an event, never a packet: the shard is then far behind anyway.
+    let tell = move |event| {
+        let _ = event_in.try_send(event);
+    };
+    let workers = Arc::new(media::Workers::start(&options, Box::new(tell))?);
+    let quarantine = Duration::from_secs(u64::from(settings.media.quarantine_seconds));
+    let mut ports = Vec::with_capacity(settings.media.bind.len());
+    for &bind in &settings.media.bind {
+        let seed = random::seed()?;
+        let seed = u64::from_le_bytes(seed.first_chunk().copied().unwrap_or_default());
+        let range = settings.media.ports.clone();
+        ports.push(PortPool::new(PoolOptions { bind, ports: range, quarantine, seed }));
+    }
+    Ok(MediaParts { workers, ports, events })
+}
+
+fn make_links(
+    settings: &Settings,
+    workers: &media::Workers,
+    events: mpsc::Sender<(u64, crate::agent::AgentEvent)>,
+) -> io::Result<Links> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(path) = &settings.agents.extra_roots {
+        let pem = std::fs::read(path).map_err(|error| named(path, error))?;
+        for certificate in
+            crate::agent::link::certificates(&pem).map_err(|error| named(path, error))?
+        {
+            roots.add(certificate).map_err(|error| named(path, error))?;
+        }
+    }
+    let dialer = Dialer::new(roots).map_err(io::Error::other)?;
+    let token = match &settings.agents.signing_token {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| named(path, error))?;
+            Some(AuthToken::new(text.trim().to_owned()))
+        }
+        None => None,
+    };
+    let link = LinkSettings {
+        connect_timeout_ms: u64::from(settings.calls.agent_connect_timeout_ms),
+        stall_timeout_ms: u64::from(settings.calls.agent_stall_ms),
+        allow_plain_ws: settings.agents.allow_plain_ws,
+        allow_private_addresses: settings.agents.allow_private_addresses,
+        ..LinkSettings::default()
+    };
+    let fans = (0..workers.count())
+        .map(|worker| TickFan::start(workers.tick_fd(media::WorkerId(worker))?))
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(Links::new(dialer, link, token, (fans, events)))
+}
+
+type SipSockets = (HashMap<SocketAddr, Arc<UdpSocket>>, Vec<TcpListener>, Vec<TcpListener>);
+type SipSinks = (mpsc::Sender<Inbound>, Streams, Option<tls::ServerIdentity>);
+
+fn listen_for_sip(
+    (udp, tcp, tls): SipSockets,
+    (inbound, streams, identity): SipSinks,
+    metrics: &Metrics,
+    tasks: &mut Vec<JoinHandle<()>>,
+) {
+    for socket in udp.into_values() {
+        let dropped = Arc::clone(&metrics.datagrams_dropped);
+        tasks.push(tokio::spawn(net::udp::receive(socket, inbound.clone(), dropped)));
+    }
+    for listener in tcp {
+        tasks.push(tokio::spawn(streams.clone().accept_tcp(listener)));
+    }
+    if let Some(identity) = identity {
+        for listener in tls {
+            tasks.push(tokio::spawn(streams.clone().accept_tls(listener, identity.clone())));
+        }
+    }
+}
+
+async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch::Receiver<bool>) {
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        warn!(%error, "HTTP listener failed");
+    }
+}
+
+/// Looks at the store every second, so that health can say whether it works.
+async fn watch_store(store: Store, health: Health) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let up = tokio::time::timeout(Duration::from_secs(1), store.check()).await;
+        health.store_is(matches!(up, Ok(Ok(()))));
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests inside a dialog: BYE, re-INVITE and UPDATE, INFO, and what we do not serve.
+
+use std::time::Instant;
+
+use media::dtmf;
+use sip::endpoint::{DialogId, Reply, ServerTx};
+use sip::{HeaderName, Method, Request};
+use tracing::{debug, info};
+
+use super::Shard;
+use super::body::{self, Body};
+use super::call::Agent;
+use crate::call::machine::{Input, State};
+
+impl Shard {
+    pub(super) fn handle_in_dialog(
+        &mut self,
+        now: Instant,
+        dialog: DialogId,
+        tx: ServerTx,
+        request: &Request,
+    ) {
+        let Some(&key) = self.by_dialog.get(&dialog) else {
+            return self.respond_plain(now, tx, 481, &[]);
+        };
+        match request.method() {
+            Method::Bye => {
+                self.respond_plain(now, tx, 200, &[]);
+                let reason = request.extension("Reason").map(String::from_utf8_lossy);
+                debug!(call = key, ?reason, "BYE");
+                self.handle_input(now, key, Input::Bye);
+            }
+            Method::Invite => self.renegotiate(now, key, tx, request),
+            Method::Update => self.update(now, key, tx, request),
+            Method::Info => self.info(now, key, tx, request),
+            Method::Options => self.answer_options(now, tx),
+            // Transfers asked for by the caller's side are not served: toll fraud starts there.
+            Method::Refer => self.respond_plain(now, tx, 403, &[]),
+            // No subscription of ours is open (RFC 6665 §4.1.3).
+            Method::Notify => self.respond_plain(now, tx, 489, &[]),
+            _ => self.respond_plain(now, tx, 405, &[("Allow", super::outside::ALLOW)]),
+        }
+    }
+
+    /// UPDATE (RFC 3311): without a body it only refreshes the target.
+    fn update(&mut self, now: Instant, key: u64, tx: ServerTx, request: &Request) {
+        let answered =
+            self.calls.get(&key).is_some_and(|call| call.machine.state() != State::Connecting);
+        match body::read(request) {
+            Body::Nothing => {
+                let contact = self.calls.get(&key).map(|call| call.contact.clone());
+                let reply = Reply { contact: contact.as_deref(), ..Reply::new(200) };
+                self.respond_with(now, tx, reply);
+            }
+            // Before the 200 our answer is still to come (RFC 3311 §5.2): the offer must wait.
+            Body::Sdp(_) if !answered => {
+                let retry = self.retry_after_value();
+                self.respond_plain(now, tx, 500, &[("Retry-After", &retry)]);
+            }
+            Body::Sdp(_) => self.renegotiate(now, key, tx, request),
+            Body::Unsupported => self.respond_plain(now, tx, 415, &[("Accept", "application/sdp")]),
+        }
+    }
+
+    /// A new offer (RFC 3264 §8): answered, or refused with the session left as it was.
+    fn renegotiate(&mut self, now: Instant, key: u64, tx: ServerTx, request: &Request) {
+        let random = &mut self.random;
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let mut fill = |bytes: &mut [u8]| random.fill(bytes);
+        let (sdp, plan) = match body::read(request) {
+            Body::Unsupported => {
+                return self.respond_plain(now, tx, 415, &[("Accept", "application/sdp")]);
+            }
+            Body::Nothing => {
+                call.awaiting_answer = true;
+                (call.negotiation.offer(&mut fill), None)
+            }
+            Body::Sdp(offer) => match call.negotiation.answer(offer, &mut fill) {
+                Ok((sdp, plan)) => (sdp, Some(plan)),
+                Err(why) => {
+                    info!(call = key, why = why.word(), "new offer refused, the session stays");
+                    let warning = super::sdp::warning(&self.services.settings.sip.host, why);
+                    return self.respond_plain(now, tx, 488, &[("Warning", &warning)]);
+                }
+            },
+        };
+        let contact = call.contact.clone();
+        let reply = Reply {
+            contact: Some(&contact),
+            headers: &[("Allow", super::outside::ALLOW)],
+            body: Some(("application/sdp", &sdp)),
+            ..Reply::new(200)
+        };
+        self.respond_with(now, tx, reply);
+        if let Some(plan) = plan {
+            debug!(call = key, send = plan.send, receive = plan.receive, "media renegotiated");
+            self.apply_plan(now, key, plan);
+        }
+    }
+
+    /// Keys pressed, for peers that send them in signalling (RFC 6086 and common practice).
+    fn info(&mut self, now: Instant, key: u64, tx: ServerTx, request: &Request) {
+        let kind = request.header(HeaderName::ContentType).unwrap_or_default();
+        match dtmf::parse_info(&String::from_utf8_lossy(kind), request.body()) {
+            Some(digit) => {
+                if let Some(Agent::Linked(agent)) = self.calls.get(&key).map(|call| &call.agent) {
+                    agent.digit(digit.digit, digit.duration_ms);
+                }
+                self.respond_plain(now, tx, 200, &[]);
+            }
+            None if request.body().is_empty() => self.respond_plain(now, tx, 200, &[]),
+            None => {
+                let accept = [("Accept", "application/dtmf-relay, application/dtmf")];
+                self.respond_plain(now, tx, 415, &accept);
+            }
+        }
+    }
+
+    /// Our 200 was never acknowledged: RFC 3261 §13.3.1.4 ends the session.
+    pub(super) fn handle_ack_missing(&mut self, now: Instant, key: u64) {
+        let active = self.calls.get(&key).is_some_and(|call| call.machine.state() == State::Active);
+        if active {
+            // The ACK of a re-INVITE is missing; the call was confirmed long ago.
+            self.handle_input(now, key, Input::HangUp(crate::call::EndReason::AckMissing));
+        } else {
+            self.handle_input(now, key, Input::AckMissing);
+        }
+    }
+
+    pub(super) fn respond_with(&mut self, now: Instant, tx: ServerTx, reply: Reply<'_>) {
+        if let Err(why) = self.endpoint.respond(now, tx, reply) {
+            debug!(%why, "a response could not be sent");
+        }
+    }
+
+    fn retry_after_value(&self) -> String {
+        self.services.settings.calls.retry_after_seconds.to_string()
+    }
+}

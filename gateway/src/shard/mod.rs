@@ -1,0 +1,412 @@
+//! The signalling shard: one task that owns the SIP endpoint and every call on it.
+//!
+//! ```text
+//!  sockets ──► Inbound ─┐                              ┌─► Outbound ──► sockets
+//!  media   ──► Event ───┤                              ├─► Workers (open, apply, gate, close)
+//!  agents  ──► Event ───┼─► Shard: Endpoint + calls ───┼─► agent links (start, stop)
+//!  API     ──► Command ─┤                              └─► Journal (records, decisions)
+//!  clock   ──► timeout ─┘
+//! ```
+//!
+//! Nothing here waits: inputs are handled to the end, outputs are handed to bounded queues, and
+//! what a full queue means is said where it is filled.
+
+mod body;
+mod call;
+mod dialog;
+mod invite;
+pub mod links;
+mod outside;
+mod record;
+mod sdp;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use config::ids::TrunkId;
+use config::journal::Journal;
+use config::settings::{Settings, Strangers};
+use config::snapshot::SnapshotHandle;
+use media::ports::PortPool;
+use sip::endpoint::{ClientTx, DialogId, Event, ServerTx, Trust};
+use sip::{Endpoint, Flow};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::agent::AgentEvent;
+use crate::call::machine::{Input, State};
+use crate::call::{EndReason, pace::Bucket};
+use crate::clock;
+use crate::net::{Inbound, Outbound, SendError};
+use crate::observe::health::{Health, Phase};
+use crate::observe::metric::{LimitLabels, MessageLabels, Metrics};
+
+use call::Call;
+use links::Links;
+
+pub use record::LiveTable;
+
+/// Realm of digest challenges (RFC 7616 §3.3): the same for every trunk, so that it tells nothing.
+pub const REALM: &str = "trunkline";
+
+/// Messages handled before outputs are flushed and other inputs get their turn.
+const BATCH: usize = 64;
+
+/// What the shard is given once.
+pub struct Services {
+    /// Settings of the program.
+    pub settings: Arc<Settings>,
+    /// The immutable routing view, swapped whole.
+    pub snapshot: SnapshotHandle,
+    /// Where calls write.
+    pub journal: Journal,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Media threads.
+    pub workers: Arc<media::Workers>,
+    /// Media ports, one pool per bound address.
+    pub ports: Vec<PortPool>,
+    /// Where messages are sent.
+    pub outbound: Outbound,
+    /// What agent links need.
+    pub links: Links,
+    /// Phase of the program.
+    pub health: Health,
+    /// Calls that are up, for the API.
+    pub live: Arc<LiveTable>,
+    /// Randomness for tags, nonces and media, in bytes.
+    pub seed: [u8; 32],
+}
+
+/// What others may ask of the shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Take no new calls; answer when the last one is gone or, after `limit`, hung up.
+    Drain {
+        /// How long live calls may still run.
+        limit: Duration,
+        /// Told when no call is left.
+        done: oneshot::Sender<()>,
+    },
+    /// Hang everything up now.
+    HangUpAll {
+        /// The reason that the records will name.
+        reason: EndReason,
+    },
+}
+
+/// Everything the shard listens to.
+pub struct Inputs {
+    /// Messages from sockets.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// Events of media workers.
+    pub media: mpsc::Receiver<media::Event>,
+    /// Events of agent links, by call.
+    pub agents: mpsc::Receiver<(u64, AgentEvent)>,
+    /// Commands.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// Live calls and call rate of one trunk.
+#[derive(Default)]
+struct Load {
+    live: u32,
+    bucket: Option<Bucket>,
+}
+
+/// The drain that is under way.
+struct Drain {
+    until: Instant,
+    hung_up: bool,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// One signalling shard.
+pub struct Shard {
+    services: Services,
+    endpoint: Endpoint,
+    nonces: sip::digest::Nonces,
+    calls: HashMap<u64, Call>,
+    by_tx: HashMap<ServerTx, u64>,
+    by_dialog: HashMap<DialogId, u64>,
+    /// BYEs of ours that await their answer; only counted, the call is over.
+    byes: HashMap<ClientTx, u64>,
+    /// Maximum durations, earliest first.
+    limits: BTreeSet<(Instant, u64)>,
+    loads: HashMap<TrunkId, Load>,
+    /// Sources of admitted calls: their messages are answered while the call lives.
+    peers: HashMap<IpAddr, u32>,
+    drain: Option<Drain>,
+    next_key: u64,
+    random: crate::random::Random,
+}
+
+impl Shard {
+    /// A shard without calls.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        let settings = &services.settings;
+        let options = sip::Options {
+            max_dialogs: settings.sip.max_calls as usize * 2 + 64,
+            retry_after_seconds: settings.calls.retry_after_seconds,
+            ..sip::Options::default()
+        };
+        let mut random = crate::random::Random::new(services.seed);
+        let endpoint = Endpoint::new(options, random.bytes());
+        let nonces =
+            sip::digest::Nonces::new(random.bytes(), REALM).expect("the realm is a plain word");
+        Shard {
+            endpoint,
+            nonces,
+            services,
+            calls: HashMap::new(),
+            by_tx: HashMap::new(),
+            by_dialog: HashMap::new(),
+            byes: HashMap::new(),
+            limits: BTreeSet::new(),
+            loads: HashMap::new(),
+            peers: HashMap::new(),
+            drain: None,
+            next_key: 1,
+            random,
+        }
+    }
+
+    /// Runs until every sender of commands is gone.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let deadline = tokio::time::Instant::from_std(self.next_deadline());
+            tokio::select! {
+                biased;
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.handle_command(clock::now(), command),
+                    None => return,
+                },
+                Some(event) = inputs.media.recv() => self.handle_media(clock::now(), event),
+                Some((key, event)) = inputs.agents.recv() => {
+                    self.handle_link(clock::now(), key, event);
+                }
+                Some(inbound) = inputs.inbound.recv() => {
+                    let now = clock::now();
+                    self.handle_inbound(now, inbound);
+                    for _ in 1..BATCH {
+                        let Ok(inbound) = inputs.inbound.try_recv() else { break };
+                        self.handle_inbound(now, inbound);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => self.handle_timeout(clock::now()),
+            }
+            self.settle(clock::now());
+        }
+    }
+
+    fn next_deadline(&mut self) -> Instant {
+        let far = clock::now() + Duration::from_secs(3600);
+        let mut next = self.endpoint.poll_timeout().unwrap_or(far);
+        if let Some(&(limit, _)) = self.limits.first() {
+            next = next.min(limit);
+        }
+        match &self.drain {
+            Some(drain) if !drain.hung_up => next.min(drain.until),
+            _ => next,
+        }
+    }
+
+    fn handle_inbound(&mut self, now: Instant, inbound: Inbound) {
+        match inbound {
+            Inbound::Message { flow, bytes } => {
+                self.count_message(flow, "in");
+                let trust = self.trust(&flow);
+                self.endpoint.handle_message(now, flow, bytes, trust);
+            }
+            Inbound::Closed { flow } => self.endpoint.handle_flow_failed(now, &flow),
+        }
+        self.drain_events(now);
+    }
+
+    /// A source is known when a trunk lists it, or while a call of its own is up.
+    fn trust(&self, flow: &Flow) -> Trust {
+        let source = flow.remote.ip().to_canonical();
+        let refuse_aloud = self.services.settings.sip.strangers == Strangers::Refuse;
+        let known = refuse_aloud
+            || self.peers.contains_key(&source)
+            || !self.services.snapshot.load().trunks_allowing(source).is_empty();
+        if known { Trust::Known } else { Trust::Stranger }
+    }
+
+    /// Handles what the endpoint has to say, then sends what it has to send.
+    fn settle(&mut self, now: Instant) {
+        self.drain_events(now);
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            self.count_message(transmit.flow, "out");
+            match self.services.outbound.send(&transmit.flow, transmit.bytes) {
+                Ok(()) => {}
+                // SIP retransmits over UDP; a stream that does not read is given up.
+                Err(SendError::Full) if !transmit.flow.transport.is_reliable() => {
+                    self.shed("udp_send_buffer");
+                }
+                Err(error) => {
+                    debug!(remote = %transmit.flow.remote, ?error, "flow failed");
+                    self.endpoint.handle_flow_failed(now, &transmit.flow);
+                    self.drain_events(now);
+                }
+            }
+        }
+        self.finish_drain();
+    }
+
+    fn drain_events(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            self.handle_event(now, event);
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Invite { tx, request, flow } => self.handle_invite(now, tx, request, flow),
+            Event::Request { tx, request, flow } => self.handle_outside(now, tx, &request, flow),
+            Event::InDialog { dialog, tx, request } => {
+                self.handle_in_dialog(now, dialog, tx, &request);
+            }
+            Event::Cancelled { tx, request } => {
+                let expired = request.method() == sip::Method::Invite;
+                let input = if expired { Input::Expired } else { Input::Cancelled };
+                if let Some(&key) = self.by_tx.get(&tx) {
+                    self.handle_input(now, key, input);
+                }
+            }
+            Event::Acked { dialog, body } => self.handle_ack(now, dialog, body.as_deref()),
+            Event::AckMissing { dialog } => {
+                if let Some(&key) = self.by_dialog.get(&dialog) {
+                    self.handle_ack_missing(now, key);
+                }
+            }
+            Event::Response { tx, response, .. } => {
+                if response.status() >= 200 {
+                    self.byes.remove(&tx);
+                }
+            }
+            Event::Failed { tx, why } => {
+                if let Some(key) = self.byes.remove(&tx) {
+                    debug!(call = key, ?why, "BYE was not answered");
+                }
+            }
+            Event::Malformed { flow, why } => {
+                debug!(remote = %flow.remote, ?why, "malformed message");
+            }
+        }
+    }
+
+    fn handle_media(&mut self, now: Instant, event: media::Event) {
+        match event {
+            media::Event::FirstPacket { key } => debug!(call = key.0, "first media packet"),
+            media::Event::MediaTimeout { key } => {
+                self.handle_input(now, key.0, Input::MediaTimedOut);
+            }
+            media::Event::Latched { key, address } => {
+                debug!(call = key.0, %address, "media latched")
+            }
+            media::Event::PlaybackEnded { key } => self.handle_playback_ended(now, key.0),
+            media::Event::Fault { key } => {
+                self.services.metrics.bugs.inc();
+                self.handle_input(now, key.0, Input::HangUp(EndReason::GatewayBug));
+            }
+            media::Event::Intrusion { key } => {
+                self.shed("media_intrusion");
+                warn!(call = key.0, "packets from a stranger at the call's media port");
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+        self.drain_events(now);
+        while let Some(&(limit, key)) = self.limits.first() {
+            if limit > now {
+                break;
+            }
+            self.limits.remove(&(limit, key));
+            self.handle_input(now, key, Input::DurationReached);
+        }
+        let overdue = match &mut self.drain {
+            Some(drain) if !drain.hung_up && drain.until <= now => {
+                drain.hung_up = true;
+                true
+            }
+            _ => false,
+        };
+        if overdue {
+            self.hang_up_all(now, EndReason::Drained);
+        }
+        for pool in &self.services.ports {
+            pool.sweep(now);
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Drain { limit, done } => {
+                info!(live = self.calls.len(), limit_s = limit.as_secs(), "draining");
+                self.services.health.enter(Phase::Draining);
+                let until = now + limit;
+                self.drain = Some(Drain { until, hung_up: false, done: Some(done) });
+            }
+            Command::HangUpAll { reason } => self.hang_up_all(now, reason),
+        }
+    }
+
+    fn hang_up_all(&mut self, now: Instant, reason: EndReason) {
+        let keys: Vec<u64> = self.calls.keys().copied().collect();
+        for key in keys {
+            self.handle_input(now, key, Input::HangUp(reason));
+        }
+    }
+
+    /// Says that the drain is over once no call and no BYE of ours is open.
+    fn finish_drain(&mut self) {
+        if !self.calls.is_empty() || !self.byes.is_empty() {
+            return;
+        }
+        if let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take()) {
+            let _ = done.send(());
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    fn count_message(&self, flow: Flow, direction: &'static str) {
+        let transport = flow.transport.uri_token();
+        self.services.metrics.messages.get_or_create(&MessageLabels { transport, direction }).inc();
+    }
+
+    fn shed(&self, limit: &'static str) {
+        self.services.metrics.shed.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    fn live_changed(&self) {
+        let live = i64::try_from(self.calls.len()).unwrap_or(i64::MAX);
+        self.services.metrics.live.set(live);
+    }
+
+    /// Datagrams the sockets dropped because this task was behind.
+    #[must_use]
+    pub fn datagrams_dropped(&self) -> u64 {
+        self.services.metrics.datagrams_dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// What a call looks like to the API.
+fn live_status(state: State) -> config::model::ConversationStatus {
+    match state {
+        State::Connecting => config::model::ConversationStatus::Ringing,
+        State::Accepted | State::Active | State::Farewell => {
+            config::model::ConversationStatus::InProgress
+        }
+        State::Ended => config::model::ConversationStatus::Completed,
+    }
+}
