@@ -170,7 +170,7 @@ fn finish_operation(operation: &mut Value, row: &Route) {
     if has_body {
         errors.push(("413", "The body is too large"));
     }
-    if has_body || has_query {
+    if has_body || has_query || row.path.contains("{version}") {
         errors.push(("422", "Does not fit the schema, or breaks a rule"));
     }
     if let Some(Value::Object(responses)) = operation.get_mut("responses") {

@@ -86,10 +86,11 @@ async fn the_document_is_served_to_anyone() {
     assert_eq!(served["components"]["securitySchemes"]["bearerAuth"]["scheme"], "bearer");
 }
 
-#[test]
-fn the_document_is_the_golden_one() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/api/openapi.json");
-    let present = serde_json::to_string_pretty(api::openapi()).unwrap() + "\n";
+/// Holds a public document byte for byte; `UPDATE_GOLDEN=1` writes it anew.
+#[track_caller]
+fn is_golden(name: &str, present: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/api").join(name);
+    let present = serde_json::to_string_pretty(present).unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &present).unwrap();
@@ -97,7 +98,19 @@ fn the_document_is_the_golden_one() {
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         golden == present,
-        "the API's document changed; if that is meant, run this test with UPDATE_GOLDEN=1 and \
-         review the difference of tests/api/openapi.json"
+        "{name} changed; if that is meant, run this test with UPDATE_GOLDEN=1 and review the \
+         difference of tests/api/{name}"
     );
+}
+
+#[test]
+fn the_document_is_the_golden_one() {
+    is_golden("openapi.json", api::openapi());
+}
+
+#[tokio::test]
+async fn the_schema_of_agent_configs_is_the_golden_one() {
+    let server = Server::start().await;
+    let schema = server.get("/core/agent-config-schema").await.is(200);
+    is_golden("agent-config-schema.json", &schema);
 }

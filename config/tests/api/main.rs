@@ -8,6 +8,7 @@
 )]
 
 mod agents;
+mod conform;
 mod contract;
 mod conversations;
 mod document;

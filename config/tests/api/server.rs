@@ -93,12 +93,15 @@ impl Server {
 
     /// A request with a key and a JSON body; `Value::Null` sends no body.
     pub(crate) async fn call(&self, method: Method, path: &str, key: &str, body: &Value) -> Reply {
+        let name = method.to_string();
         let mut request = Request::builder().method(method).uri(path);
         if !key.is_empty() {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.send(request.body(body).unwrap()).await
+        let reply = self.send(request.body(body).unwrap()).await;
+        crate::conform::check(&name, path, reply.status.as_u16(), &reply.json());
+        reply
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
