@@ -1,7 +1,20 @@
 //! Chapters: how it is built, whom it distrusts, how to debug a call.
+//!
+//! | chapter | question it answers |
+//! |---|---|
+//! | [`architecture`] | Which part does what, on which thread, and what happens when a queue is full? |
+//! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
+//! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
+//! | [`debugging`] | A call went wrong. Where do I look, in which order? |
+//!
+//! The chapters live beside the code they speak of. What a chapter says and the code does not do is
+//! a bug in one of the two.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("agents.md")]
+pub mod agents {}
 
 #[doc = include_str!("threats.md")]
 pub mod threats {}
