@@ -1,0 +1,701 @@
+//! A gateway process of the test's own, and what to attack it with: phones of plain sockets,
+//! sprayers, a small HTTP client.
+//!
+//! Everything listens on port 0 of loopback and lives in a folder of its own; the process is killed
+//! when the test lets go of it. Peers are other addresses of 127.0.0.0/8: the trunks made here list
+//! [`KNOWN`], everybody else is a stranger.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use media::codec::Codec;
+use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
+use serde_json::{Value, json};
+
+/// The network that the trunks list.
+pub(crate) const KNOWN: &str = "127.0.0.0/29";
+/// A peer of the trunks.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Another peer of the same trunks.
+pub(crate) const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// Somebody no trunk lists.
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// A number whose agent says back what it hears.
+pub(crate) const ECHO: &str = "+15550100100";
+/// A number whose agent never stops playing a tone.
+pub(crate) const TONE: &str = "+15550100200";
+/// Longest wait for anything that must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+static COUNTER: AtomicU32 = AtomicU32::new(1);
+
+/// A number nobody had before in this process.
+pub(crate) fn fresh() -> u32 {
+    COUNTER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The clock of the machine: these are tests of real sockets.
+#[expect(clippy::disallowed_methods, reason = "real sockets are waited for in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Asks every 20 ms until the answer is yes; fails the test when the limit is reached first.
+pub(crate) fn eventually(what: &str, limit: Duration, mut ask: impl FnMut() -> bool) {
+    let until = now() + limit;
+    while !ask() {
+        assert!(now() < until, "not in {limit:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A running `trunkline serve`.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) udp: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) api: SocketAddr,
+    observe: SocketAddr,
+    key: String,
+    /// Its media ports.
+    pub(crate) ports: RangeInclusive<u16>,
+    log: Arc<Mutex<Vec<String>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program under test: named by `TRUNKLINE_BIN`, or the one built beside this test.
+fn program() -> PathBuf {
+    let beside = || {
+        let own = std::env::current_exe().unwrap();
+        own.parent().and_then(Path::parent).unwrap().join("trunkline")
+    };
+    let program = std::env::var_os("TRUNKLINE_BIN").map_or_else(beside, PathBuf::from);
+    assert!(program.is_file(), "{}: build it: cargo build -p trunkline", program.display());
+    program
+}
+
+/// A range of 64 media ports that nobody seems to use at the moment.
+fn some_ports() -> RangeInclusive<u16> {
+    let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let start = probe.local_addr().unwrap().port().clamp(2_048, 65_000) & !63;
+    start..=start + 63
+}
+
+impl Gateway {
+    /// Starts one with the default settings of a trial, and with nothing provisioned.
+    pub(crate) fn empty(settings: &[(&str, &str)]) -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = some_ports();
+        let mut command = Command::new(program());
+        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
+            command.env_remove(variable);
+        }
+        let any = "127.0.0.1:0";
+        for (key, value) in [
+            ("SIP__UDP", any),
+            ("SIP__TCP", any),
+            ("SIP__HOST", "127.0.0.1"),
+            ("SIP__MAX_CALLS", "32"),
+            ("API__LISTEN", any),
+            ("OBSERVE__LISTEN", any),
+            ("OBSERVE__LOG", "json"),
+            ("MEDIA__PORTS", &format!("{}-{}", ports.start(), ports.end())),
+            ("MEDIA__QUARANTINE_SECONDS", "1"),
+            ("MEDIA__REALTIME", "false"),
+            ("STORE__DATA_DIR", folder.path().to_str().unwrap()),
+        ] {
+            command.env(format!("TRUNKLINE_{key}"), value);
+        }
+        command.envs(settings.iter().map(|(key, value)| (format!("TRUNKLINE_{key}"), value)));
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
+        });
+        let key = first_key(&mut child, &log);
+        let mut listening = None;
+        eventually("it says where it listens", PATIENCE, || {
+            listening = log.lock().unwrap().iter().find_map(|line| ready(line));
+            listening.is_some()
+        });
+        let [udp, tcp, api, observe] = listening.unwrap();
+        Gateway { child, udp, tcp, api, observe, key, ports, log, _folder: folder }
+    }
+
+    /// Starts one with a trunk for [`KNOWN`] that takes plain audio and SRTP, the numbers [`ECHO`]
+    /// and [`TONE`] on it, and their agents.
+    pub(crate) fn start() -> Gateway {
+        Gateway::with(&[])
+    }
+
+    /// The same with settings of its own.
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Gateway {
+        let gateway = Gateway::empty(settings);
+        let trunk = gateway.trunk("PBX", "ALLOW");
+        for number in [ECHO, TONE] {
+            gateway.number(number, &trunk);
+        }
+        gateway.agent("Echo", json!({"type": "builtin", "builtin": "echo"}), &[ECHO]);
+        let tone =
+            json!({"type": "builtin", "builtin": "playback", "clip": "tone", "repeat": true});
+        gateway.agent("Tone", tone, &[TONE]);
+        gateway
+    }
+
+    /// A trunk for [`KNOWN`]: its id.
+    pub(crate) fn trunk(&self, name: &str, encryption: &str) -> String {
+        let inbound = json!({"allowed_addresses": [KNOWN], "media_encryption": encryption});
+        self.post("/core/trunks", &json!({"name": name, "inbound_config": inbound}))
+    }
+
+    /// A number on a trunk.
+    pub(crate) fn number(&self, number: &str, trunk: &str) {
+        self.post("/core/phone-numbers", &json!({"phone_number": number, "trunk_id": trunk}));
+    }
+
+    /// An agent that answers these numbers: its id.
+    pub(crate) fn agent(&self, name: &str, runtime: Value, numbers: &[&str]) -> String {
+        let agent = self.post("/core/agents", &json!({"name": name}));
+        let config = json!({"config": {"runtime": runtime}});
+        self.post(&format!("/core/agents/{agent}/versions"), &config);
+        let publish = json!({"phone_numbers": numbers, "direction": "inbound"});
+        self.post(&format!("/core/agents/{agent}/versions/1/publish"), &publish);
+        agent
+    }
+
+    /// POST that must succeed: the id of what was made.
+    fn post(&self, path: &str, body: &Value) -> String {
+        let reply = self.call("POST", path, Some(body));
+        assert!((200..300).contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
+        reply.json()["id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A request with the organisation's key.
+    pub(crate) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> HttpReply {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let key = format!("Bearer {}", self.key);
+        self.raw(method, path, &[("authorization", &key)], body.as_bytes())
+    }
+
+    /// A request with these headers and this body, whatever they are.
+    pub(crate) fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> HttpReply {
+        http(self.api, method, path, headers, body)
+    }
+
+    /// The key, for requests by hand.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The metrics page.
+    pub(crate) fn metrics(&self) -> String {
+        http(self.observe, "GET", "/metrics", &[], b"").text()
+    }
+
+    /// The sum of all rows of a metric whose labels hold `label`.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.metrics();
+        let rows = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| {
+            (rest.starts_with('{') || rest.starts_with(' ')) && rest.contains(label)
+        });
+        rows.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Log lines so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Nothing panicked and nothing was a fault of its own.
+    pub(crate) fn assert_unharmed(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "the gateway is gone: {:#?}", self.log());
+        let bad =
+            |line: &&String| line.contains("panicked") || line.contains("\"level\":\"ERROR\"");
+        let bad: Vec<String> = self.log().iter().filter(bad).cloned().collect();
+        assert!(bad.is_empty(), "{bad:#?}");
+        assert!(self.metric("gateway_bugs_total", "") < 1.0, "{}", self.metrics());
+    }
+
+    /// Calls, sessions and ports are as many as before anybody called, within a bounded time, and
+    /// [`Gateway::assert_unharmed`] holds.
+    pub(crate) fn assert_quiet(&mut self) {
+        eventually("calls and media are over", PATIENCE, || {
+            let live = self.metric("gateway_calls_live", "");
+            let sessions = self.metric("gateway_media_sessions", "");
+            let ports = self.metric("gateway_media_ports", "in_use");
+            live + sessions + ports < 0.5
+        });
+        self.assert_unharmed();
+    }
+
+    /// OPTIONS is answered 200 and a short call succeeds.
+    pub(crate) fn assert_serving(&self) {
+        let phone = Phone::new(PEER, self.udp);
+        assert_eq!(phone.options(), 200);
+        let call = phone.dial(ECHO, &offer(PEER, 4_000, "RTP/AVP 0", "")).expect("a call");
+        call.hang_up();
+    }
+}
+
+/// Waits for the API key on standard output.
+fn first_key(child: &mut Child, log: &Mutex<Vec<String>>) -> String {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    let key = lines.find_map(|line| Some(line.strip_prefix("    ")?.trim().to_owned()));
+    key.unwrap_or_else(|| panic!("no key came: {:#?}", log.lock().unwrap()))
+}
+
+/// Reads the log line that tells the listeners: UDP, TCP, API, observation.
+fn ready(line: &str) -> Option<[SocketAddr; 4]> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "ready" {
+        return None;
+    }
+    let address = |field: &str| -> SocketAddr {
+        let text = line[field].as_str().unwrap_or_default();
+        let wanted = |c: char| !(c.is_ascii_digit() || c == '.' || c == ':');
+        text.trim_matches(wanted).parse().unwrap()
+    };
+    Some(["udp", "tcp", "api", "observe"].map(address))
+}
+
+/// What an HTTP server said.
+#[derive(Debug)]
+pub(crate) struct HttpReply {
+    /// 0 when nothing readable came.
+    pub(crate) status: u16,
+    bytes: Vec<u8>,
+}
+
+impl HttpReply {
+    pub(crate) fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes).into_owned();
+        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text()).unwrap_or_default()
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) fn http(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> HttpReply {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if !headers.iter().any(|(name, _)| *name == "content-length") {
+        let _ = write!(head, "content-length: {}\r\n", body.len());
+    }
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A server may answer and close before it has read everything.
+    let _ =
+        stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(body));
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let line = bytes.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
+    HttpReply { status: line.and_then(|code| code.parse().ok()).unwrap_or(0), bytes }
+}
+
+/// A telephone: one signalling socket.
+pub(crate) struct Phone {
+    pub(crate) socket: UdpSocket,
+    pub(crate) address: SocketAddr,
+    pub(crate) gateway: SocketAddr,
+}
+
+impl Phone {
+    pub(crate) fn new(ip: Ipv4Addr, gateway: SocketAddr) -> Phone {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        Phone { address: socket.local_addr().unwrap(), socket, gateway }
+    }
+
+    pub(crate) fn send(&self, message: &[u8]) {
+        self.socket.send_to(message, self.gateway).unwrap();
+    }
+
+    /// The next message, whoever it is for.
+    pub(crate) fn receive(&self, patience: Duration) -> Option<String> {
+        receive(&self.socket, patience).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Everything that has come.
+    pub(crate) fn received(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.receive(Duration::from_millis(1))).collect()
+    }
+
+    /// Sends a request and repeats it, as RFC 3261 §17.1 does, until a final response comes.
+    pub(crate) fn ask(&self, request: &str) -> Option<String> {
+        let branch = parameter(request, "branch=").to_owned();
+        let (until, mut pause) = (now() + PATIENCE, Duration::from_millis(500));
+        while now() < until {
+            self.send(request.as_bytes());
+            let repeat = now() + pause;
+            pause = (pause * 2).min(Duration::from_secs(4));
+            while let Some(left) = repeat.checked_duration_since(now()) {
+                let Some(text) = self.receive(left.max(Duration::from_millis(1))) else { break };
+                if text.starts_with("SIP/2.0 ") && text.contains(&branch) && status(&text) >= 200 {
+                    return Some(text);
+                }
+            }
+        }
+        None
+    }
+
+    /// The status of an OPTIONS; 0 when nobody answers.
+    pub(crate) fn options(&self) -> u16 {
+        let dialog = Dialog::new(self, "sip:ping@127.0.0.1");
+        self.ask(&dialog.request(self, "OPTIONS", "", "")).map_or(0, |text| status(&text))
+    }
+
+    /// Places a call and acknowledges the answer.
+    ///
+    /// # Errors
+    /// The final status; 0 when nobody answers.
+    pub(crate) fn dial(&self, number: &str, sdp: &str) -> Result<Call<'_>, u16> {
+        let mut dialog = Dialog::new(self, &format!("sip:{number}@{}", self.gateway));
+        let invite = dialog.request(self, "INVITE", "Content-Type: application/sdp\r\n", sdp);
+        let answer = self.ask(&invite).ok_or(0_u16)?;
+        dialog.to = header(&answer, "To").to_owned();
+        let status = status(&answer);
+        if status >= 300 {
+            // Within the transaction: the branch of the INVITE (RFC 3261 §17.1.1.3).
+            let branch = parameter(&invite, "branch=").to_owned();
+            let ack = dialog.request_with(self, "ACK", ("", ""), &branch);
+            self.send(ack.as_bytes());
+            return Err(status);
+        }
+        dialog.target = header(&answer, "Contact").trim_matches(['<', '>']).to_owned();
+        self.send(dialog.request(self, "ACK", "", "").as_bytes());
+        Ok(Call { phone: self, dialog, answer })
+    }
+}
+
+/// The next datagram.
+pub(crate) fn receive(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 65_535];
+    socket.set_read_timeout(Some(patience)).unwrap();
+    let (length, _) = socket.recv_from(&mut buffer).ok()?;
+    buffer.truncate(length);
+    Some(buffer)
+}
+
+/// The identifiers of a call.
+#[derive(Clone)]
+pub(crate) struct Dialog {
+    pub(crate) target: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) call_id: String,
+    pub(crate) cseq: u32,
+}
+
+impl Dialog {
+    pub(crate) fn new(phone: &Phone, target: &str) -> Dialog {
+        let id = fresh();
+        Dialog {
+            target: target.to_owned(),
+            from: format!("<sip:+15550100001@{}>;tag=t{id}", phone.address),
+            to: format!("<{target}>"),
+            call_id: format!("call-{id}-{}", phone.address.port()),
+            cseq: 1,
+        }
+    }
+
+    /// A request with a branch of its own.
+    pub(crate) fn request(&self, phone: &Phone, method: &str, headers: &str, body: &str) -> String {
+        self.request_with(phone, method, (headers, body), &format!("z9hG4bK{}", fresh()))
+    }
+
+    /// A request with a branch.
+    pub(crate) fn request_with(
+        &self,
+        phone: &Phone,
+        method: &str,
+        (headers, body): (&str, &str),
+        branch: &str,
+    ) -> String {
+        let Dialog { target, from, to, call_id, cseq } = self;
+        format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {address};rport;branch={branch}\r\n\
+             Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\n\
+             CSeq: {cseq} {method}\r\nContact: <sip:{address}>\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}",
+            address = phone.address,
+            length = body.len(),
+        )
+    }
+}
+
+/// An answered call.
+pub(crate) struct Call<'a> {
+    pub(crate) phone: &'a Phone,
+    pub(crate) dialog: Dialog,
+    /// The 200.
+    pub(crate) answer: String,
+}
+
+impl Call<'_> {
+    /// The session description of the 200.
+    pub(crate) fn sdp(&self) -> &str {
+        body(&self.answer)
+    }
+
+    /// Where the gateway wants its audio.
+    pub(crate) fn media(&self) -> SocketAddr {
+        media_address(self.sdp())
+    }
+
+    /// A request in the dialog and its final response; a 2xx to INVITE is acknowledged.
+    pub(crate) fn ask(&mut self, method: &str, headers: &str, body: &str) -> String {
+        self.dialog.cseq += 1;
+        let request = self.dialog.request(self.phone, method, headers, body);
+        let answer = self.phone.ask(&request).unwrap_or_else(|| panic!("no answer to {method}"));
+        if method == "INVITE" {
+            let branch = parameter(&request, "branch=").to_owned();
+            let fresh = format!("z9hG4bK{}", fresh());
+            let branch = if status(&answer) < 300 { &fresh } else { &branch };
+            self.phone
+                .send(self.dialog.request_with(self.phone, "ACK", ("", ""), branch).as_bytes());
+        }
+        answer
+    }
+
+    /// A re-INVITE with this offer.
+    pub(crate) fn reinvite(&mut self, sdp: &str) -> String {
+        self.ask("INVITE", "Content-Type: application/sdp\r\n", sdp)
+    }
+
+    /// Whether the gateway still knows the call.
+    pub(crate) fn is_up(&mut self) -> bool {
+        status(&self.ask("OPTIONS", "", "")) == 200
+    }
+
+    pub(crate) fn hang_up(mut self) {
+        assert_eq!(status(&self.ask("BYE", "", "")), 200);
+    }
+}
+
+/// The status code of a response; 0 of anything else.
+pub(crate) fn status(text: &str) -> u16 {
+    text.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0)
+}
+
+/// The value of a header's first line.
+pub(crate) fn header<'a>(text: &'a str, name: &str) -> &'a str {
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
+}
+
+/// What stands behind `name`, up to the next separator.
+pub(crate) fn parameter<'a>(text: &'a str, name: &str) -> &'a str {
+    let rest = text.split_once(name).map_or("", |(_, rest)| rest);
+    rest.split([';', '\r', ',', '>', ' ']).next().unwrap_or_default()
+}
+
+/// The body of a message.
+pub(crate) fn body(text: &str) -> &str {
+    text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+/// The audio address of a description.
+pub(crate) fn media_address(sdp: &str) -> SocketAddr {
+    let find = |start: &str| sdp.lines().find_map(|line| line.strip_prefix(start)).unwrap();
+    let address: IpAddr = find("c=IN IP4 ").trim().parse().unwrap();
+    let port = find("m=audio ").split(' ').next().unwrap().parse().unwrap();
+    SocketAddr::new(address, port)
+}
+
+/// An offer of one audio line, `RTP/AVP 0` for example, with more lines behind it.
+pub(crate) fn offer(ip: Ipv4Addr, port: u16, audio: &str, more: &str) -> String {
+    format!(
+        "v=0\r\no=- {} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} {audio}\r\n{more}",
+        fresh()
+    )
+}
+
+/// One side of a call's audio: a socket, and how it was agreed on.
+pub(crate) struct Audio {
+    pub(crate) socket: UdpSocket,
+    negotiation: Negotiation,
+    /// The description to send.
+    pub(crate) offer: String,
+}
+
+impl Audio {
+    /// A socket at `ip` that is described as being at `told`.
+    pub(crate) fn new(ip: Ipv4Addr, told: Option<SocketAddr>, encryption: Encryption) -> Audio {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        let told = told.unwrap_or_else(|| socket.local_addr().unwrap());
+        let local = Local { address: told.ip(), port: told.port(), session_id: u64::from(fresh()) };
+        let capabilities = Capabilities { codecs: vec![Codec::Pcmu], dtmf: true, encryption };
+        let mut negotiation = Negotiation::new(capabilities, local);
+        let mut seed = fresh().wrapping_mul(2_654_435_761);
+        let offer = negotiation.offer(&mut |bytes: &mut [u8]| {
+            for byte in bytes {
+                seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+                [*byte, ..] = seed.rotate_left(11).to_le_bytes();
+            }
+        });
+        Audio { socket, negotiation, offer: String::from_utf8(offer).unwrap() }
+    }
+
+    /// What was agreed on.
+    pub(crate) fn accept(&mut self, call: &Call<'_>) -> Plan {
+        self.negotiation.accept(call.sdp().as_bytes()).unwrap()
+    }
+
+    /// Datagrams that have come and were not read.
+    pub(crate) fn waiting(&self) -> usize {
+        drain(&self.socket)
+    }
+}
+
+/// Reads away what a socket holds: how many datagrams.
+pub(crate) fn drain(socket: &UdpSocket) -> usize {
+    let (mut count, mut buffer) = (0, [0; 2_048]);
+    socket.set_nonblocking(true).unwrap();
+    while socket.recv_from(&mut buffer).is_ok() {
+        count += 1;
+    }
+    socket.set_nonblocking(false).unwrap();
+    count
+}
+
+/// A tone at 8 kHz.
+pub(crate) fn tone(hz: f32, seconds: f32, peak: f32) -> Vec<i16> {
+    let step = std::f32::consts::TAU * hz / 8_000.0;
+    let mut phase = 0.0_f32;
+    let mut next = || {
+        phase = (phase + step) % std::f32::consts::TAU;
+        #[expect(clippy::cast_possible_truncation, reason = "the peak is within range")]
+        let sample = (phase.sin() * peak) as i16;
+        sample
+    };
+    let mut left = seconds * 8_000.0;
+    let mut samples = Vec::new();
+    while left > 0.0 {
+        samples.push(next());
+        left -= 1.0;
+    }
+    samples
+}
+
+/// How much of a frequency there is, as an amplitude (Goertzel's algorithm).
+pub(crate) fn level(samples: &[i16], hz: f32) -> f32 {
+    let (sin, cos) = (std::f32::consts::TAU * hz / 8_000.0).sin_cos();
+    let (mut a, mut b, mut count) = (0.0_f32, 0.0_f32, 0.0_f32);
+    for &sample in samples {
+        (a, b) = (f32::from(sample) + 2.0 * cos * a - b, a);
+        count += 1.0;
+    }
+    let (re, im) = (a - b * cos, b * sin);
+    2.0 * re.hypot(im) / count.max(1.0)
+}
+
+/// An RTP packet of payload type 0.
+pub(crate) fn rtp(sequence: u16, timestamp: u32, ssrc: u32, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x80, 0];
+    packet.extend(sequence.to_be_bytes());
+    packet.extend(timestamp.to_be_bytes());
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// Sends to every given port again and again from one address, and counts what comes back.
+pub(crate) struct Sprayer {
+    stop: Arc<AtomicBool>,
+    heard: Arc<AtomicU32>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sprayer {
+    /// One round over all ports every 10 ms, each with the packet that `make` gives for its round.
+    pub(crate) fn start(
+        from: SocketAddr,
+        ports: RangeInclusive<u16>,
+        make: impl Fn(u16) -> Vec<u8> + Send + 'static,
+    ) -> Sprayer {
+        let socket = UdpSocket::bind(from).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let (stop, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&heard));
+        let thread = std::thread::spawn(move || {
+            let (mut round, mut buffer) = (0_u16, [0; 2_048]);
+            while !stopped.load(Ordering::Relaxed) {
+                let packet = make(round);
+                for port in ports.clone() {
+                    let _ = socket.send_to(&packet, (Ipv4Addr::LOCALHOST, port));
+                }
+                round = round.wrapping_add(1);
+                let until = now() + Duration::from_millis(10);
+                while now() < until {
+                    if socket.recv_from(&mut buffer).is_ok() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        Sprayer { stop, heard, thread: Some(thread) }
+    }
+
+    /// Stops: how many packets came to the attacker.
+    pub(crate) fn stop(mut self) -> u32 {
+        self.end();
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Sprayer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
