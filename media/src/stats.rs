@@ -264,6 +264,8 @@ pub struct Quality {
     pub jitter_peak_ms: f32,
     /// Round trip by RTCP, in milliseconds.
     pub round_trip_ms: Option<f32>,
+    /// Depth of the playout buffer at the end, in milliseconds.
+    pub buffer_ms: f32,
     /// Estimated mean opinion score of what we hear, 1.0 to 4.5 (ITU-T G.107, P.800.1 MOS-CQE);
     /// `None` when nothing was received.
     pub mos: Option<f32>,
@@ -287,6 +289,7 @@ impl Quality {
             jitter_ms: reception.jitter_ms(),
             jitter_peak_ms: reception.jitter_peak_ms(),
             round_trip_ms: round_trip,
+            buffer_ms,
             mos,
             ..Self::default()
         }

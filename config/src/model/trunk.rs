@@ -256,8 +256,8 @@ fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
     check_name(field, host)?;
     let fits =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-    if !host.chars().all(fits) || host.to_ascii_lowercase().starts_with("sip") && host.contains(':')
-    {
+    let lower = host.to_ascii_lowercase();
+    if !host.chars().all(fits) || lower.starts_with("sip:") || lower.starts_with("sips:") {
         let message = "must be a host name or address with an optional port, and no scheme";
         return Err(Invalid::new(field, message));
     }

@@ -45,6 +45,13 @@ pub struct LimitLabels {
     pub limit: &'static str,
 }
 
+/// Label of [`Metrics::queues`] and [`Metrics::queues_high`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabels {
+    /// Which bounded queue or table.
+    pub queue: &'static str,
+}
+
 /// Counters and histograms that signalling updates. Clones share the same values.
 #[derive(Clone)]
 pub struct Metrics {
@@ -64,6 +71,12 @@ pub struct Metrics {
     pub first_agent_frame: Histogram,
     /// SIP messages.
     pub messages: Family<MessageLabels, Counter>,
+    /// What lies in each bounded queue and table.
+    pub queues: Family<QueueLabels, Gauge>,
+    /// The most that ever lay there.
+    pub queues_high: Family<QueueLabels, Gauge>,
+    /// Estimated delay from the caller's mouth to the agent's ear, at the end of each call.
+    pub mouth_to_ear: Histogram,
     /// Work that was turned away, by limit.
     pub shed: Family<LimitLabels, Counter>,
     /// Datagrams dropped because signalling was behind.
@@ -93,6 +106,9 @@ impl Metrics {
             set_up: seconds(),
             first_agent_frame: seconds(),
             messages: Family::default(),
+            queues: Family::default(),
+            queues_high: Family::default(),
+            mouth_to_ear: seconds(),
             shed: Family::default(),
             datagrams_dropped: Arc::default(),
             bugs: Counter::default(),
@@ -116,8 +132,31 @@ impl Metrics {
             m.first_agent_frame.clone(),
         );
         registry.register("sip_messages", "SIP messages", m.messages.clone());
+        registry.register("queue_depth", "Entries in a bounded queue or table", m.queues.clone());
+        registry.register(
+            "queue_high_water",
+            "Most entries there ever were",
+            m.queues_high.clone(),
+        );
+        registry.register_with_unit(
+            "mouth_to_ear",
+            "Estimated delay from the caller to the agent",
+            Unit::Seconds,
+            m.mouth_to_ear.clone(),
+        );
         registry.register("shed", "Work turned away, by limit", m.shed.clone());
         registry.register("bugs", "Faults of the gateway itself", m.bugs.clone());
         metrics
+    }
+
+    /// Notes how much lies in a queue.
+    pub fn queue(&self, queue: &'static str, depth: usize) {
+        let labels = QueueLabels { queue };
+        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+        self.queues.get_or_create(&labels).set(depth);
+        let high = self.queues_high.get_or_create(&labels);
+        if high.get() < depth {
+            high.set(depth);
+        }
     }
 }

@@ -203,8 +203,12 @@ impl Shard {
             Media::Open => {
                 let closing_without = closing.clone();
                 let fallback = journal.clone();
+                let delay = self.services.metrics.mouth_to_ear.clone();
                 let told = self.services.workers.close(SessionKey(key), move |report| {
-                    journal.record(closing.with_media(&report))
+                    if let Some(seconds) = super::record::mouth_to_ear(&report) {
+                        delay.observe(seconds);
+                    }
+                    journal.record(closing.with_media(&report));
                 });
                 if told.is_err() {
                     fallback.record(closing_without.without_media());

@@ -22,6 +22,7 @@ mod sdp;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ use media::ports::PortPool;
 use sip::endpoint::{ClientTx, DialogId, Event, ServerTx, Trust};
 use sip::{Endpoint, Flow};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::agent::AgentEvent;
 use crate::call::machine::{Input, State};
@@ -178,6 +179,7 @@ impl Shard {
     /// Runs until every sender of commands is gone.
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
+            self.note_depths(&inputs);
             let deadline = tokio::time::Instant::from_std(self.next_deadline());
             tokio::select! {
                 biased;
@@ -203,6 +205,39 @@ impl Shard {
         }
     }
 
+    /// How full everything is, for the metrics.
+    fn note_depths(&self, inputs: &Inputs) {
+        let metrics = &self.services.metrics;
+        metrics.queue("sip_messages", inputs.inbound.len());
+        metrics.queue("media_events", inputs.media.len());
+        metrics.queue("agent_events", inputs.agents.len());
+        metrics.queue("journal", self.services.journal.stats().queued);
+        let load = self.endpoint.load();
+        metrics.queue("server_transactions", load.server_transactions);
+        metrics.queue("client_transactions", load.client_transactions);
+        metrics.queue("stranger_transactions", load.strangers);
+        metrics.queue("dialogs", load.dialogs);
+        metrics.queue("connections", self.services.outbound.connections_open());
+    }
+
+    /// Runs one piece of work; a panic in it is a fault of ours that ends that call, not the program.
+    fn guarded(&mut self, now: Instant, key: Option<u64>, work: impl FnOnce(&mut Self)) {
+        let ran = catch_unwind(AssertUnwindSafe(|| work(self)));
+        if ran.is_ok() {
+            return;
+        }
+        self.services.metrics.bugs.inc();
+        error!(call = key, "a fault of the gateway was contained");
+        if let Some(key) = key {
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                self.handle_input(now, key, Input::HangUp(EndReason::GatewayBug));
+            }));
+            if ended.is_err() {
+                self.calls.remove(&key);
+            }
+        }
+    }
+
     fn next_deadline(&mut self) -> Instant {
         let far = clock::now() + Duration::from_secs(3600);
         let mut next = self.endpoint.poll_timeout().unwrap_or(far);
@@ -220,7 +255,9 @@ impl Shard {
             Inbound::Message { flow, bytes } => {
                 self.count_message(flow, "in");
                 let trust = self.trust(&flow);
-                self.endpoint.handle_message(now, flow, bytes, trust);
+                self.guarded(now, None, |shard| {
+                    shard.endpoint.handle_message(now, flow, bytes, trust);
+                });
             }
             Inbound::Closed { flow } => self.endpoint.handle_flow_failed(now, &flow),
         }
@@ -260,7 +297,19 @@ impl Shard {
 
     fn drain_events(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
-            self.handle_event(now, event);
+            let key = self.call_of(&event);
+            self.guarded(now, key, |shard| shard.handle_event(now, event));
+        }
+    }
+
+    /// The call an event is about.
+    fn call_of(&self, event: &Event) -> Option<u64> {
+        match event {
+            Event::Cancelled { tx, .. } => self.by_tx.get(tx).copied(),
+            Event::InDialog { dialog, .. }
+            | Event::Acked { dialog, .. }
+            | Event::AckMissing { dialog } => self.by_dialog.get(dialog).copied(),
+            _ => None,
         }
     }
 

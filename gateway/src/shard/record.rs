@@ -177,6 +177,16 @@ fn quality(report: &LegReport) -> Value {
     value
 }
 
+/// Estimated delay from the caller's mouth to the agent, in seconds: one packet, half a round trip,
+/// and the playout buffer. `None` when nothing was heard.
+pub(super) fn mouth_to_ear(report: &LegReport) -> Option<f64> {
+    let q = &report.quality;
+    (q.packets_received > 0).then(|| {
+        let ms = 20.0 + q.round_trip_ms.unwrap_or(0.0) / 2.0 + q.buffer_ms;
+        f64::from(ms) / 1000.0
+    })
+}
+
 /// Of what should have come, the part that did not, in percent.
 fn loss_percent(lost: u64, received: u64) -> f32 {
     let expected = lost + received;
