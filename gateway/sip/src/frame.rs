@@ -40,6 +40,8 @@ pub enum FrameError {
     ContentLengths,
     /// A line that ends in LF without CR.
     LineEnd,
+    /// The first line is none of SIP's, of whatever version: another protocol, or noise.
+    StartLine,
 }
 
 impl fmt::Display for FrameError {
@@ -50,6 +52,7 @@ impl fmt::Display for FrameError {
             Self::ContentLength => "bad Content-Length",
             Self::ContentLengths => "conflicting Content-Length",
             Self::LineEnd => "line without CR",
+            Self::StartLine => "no SIP start line",
         })
     }
 }
@@ -165,6 +168,8 @@ impl StreamFramer {
                     self.promised = promise(text, self.promised)?;
                     self.lines += 1;
                     within(self.lines, MAX_HEADER_LINES)?;
+                } else if !is_start_line(text) {
+                    return Err(FrameError::StartLine);
                 }
                 self.line = end + 1;
             }
@@ -184,6 +189,15 @@ impl StreamFramer {
 
 const fn within(size: usize, limit: usize) -> Result<(), FrameError> {
     if size <= limit { Ok(()) } else { Err(FrameError::TooLong) }
+}
+
+/// Whether a line looks like `SIP/… …` or `METHOD … SIP/…` (RFC 3261 §7.1, §7.2), well-formed or
+/// not. Without this, whatever stands before a message would swallow it and leave the stream open.
+fn is_start_line(line: &[u8]) -> bool {
+    let names_sip = |word: &[u8]| word.get(..4).is_some_and(|w| w.eq_ignore_ascii_case(b"SIP/"));
+    let mut words = line.split(|&byte| byte == b' ');
+    let first = words.next().unwrap_or_default();
+    names_sip(first) || (lex::is_token(first) && words.any(names_sip))
 }
 
 /// What Content-Length promises after this header line.
@@ -220,6 +234,25 @@ mod tests {
 
     fn error(text: &str) -> Option<FrameError> {
         frames(&[text.as_bytes()]).err()
+    }
+
+    #[test]
+    fn what_does_not_begin_like_sip_is_no_message() {
+        let behind = |start: &str| error(&format!("{start}\r\nContent-Length: 0\r\n\r\n"));
+        for start in
+            ["GET / HTTP/1.1", "\0\0INFO sip:a SIP/2.0", "INFO sip:a", "x", " INFO sip:a SIP/2.0"]
+        {
+            assert_eq!(behind(start), Some(FrameError::StartLine), "{start:?}");
+        }
+        for start in [
+            "INFO  sip:a SIP/2.0 ",
+            "INFO sip:a b SIP/7.0",
+            "SIP/2.0 200",
+            "sip/3.0 999 x",
+            "i <> sip/2.0",
+        ] {
+            assert_eq!(behind(start), None, "{start:?}");
+        }
     }
 
     #[test]
