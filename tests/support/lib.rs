@@ -1,1 +1,25 @@
-//! Skeleton.
+//! What the tests of the whole program share: the program itself as a child process, its REST API
+//! as a customer sees it, and peers that other people wrote.
+//!
+//! ```text
+//!  test ─► Gateway ── child process `trunkline serve`, port 0 everywhere, a folder of its own
+//!       │     └─ Rest, Metrics: what a customer and an operator can ask
+//!       ├─► Sipp ──── callers from a scenario of tests/e2e/assets
+//!       ├─► Baresip ─ a softphone with a microphone and a loudspeaker that are WAV files
+//!       └─► Bot ───── an agent on pipecat's own Twilio serializer
+//! ```
+//!
+//! Invariants: nothing waits without a limit ([`wait`]); every child dies with the value that
+//! stands for it; no port, file or process is shared between two tests.
+
+pub mod baresip;
+pub mod bot;
+pub mod gateway;
+pub mod http;
+pub mod peer;
+pub mod process;
+pub mod sipp;
+pub mod sound;
+pub mod wait;
+
+pub use gateway::{Gateway, Line};
