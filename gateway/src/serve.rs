@@ -188,10 +188,7 @@ impl Gateway {
             &mut tasks,
         );
         health.enter(Phase::Ready);
-        info!(
-            node = settings.node.name, udp = ?listening.udp, tcp = ?listening.tcp,
-            tls = ?listening.tls, api = ?listening.api, observe = ?listening.observe, "ready"
-        );
+        announce(&settings, &listening);
         Ok(Gateway {
             listening,
             bootstrap,
@@ -244,6 +241,13 @@ impl Gateway {
         }
         self.store.close().await;
     }
+}
+
+fn announce(settings: &Settings, listening: &Listening) {
+    info!(
+        node = settings.node.name, udp = ?listening.udp, tcp = ?listening.tcp,
+        tls = ?listening.tls, api = ?listening.api, observe = ?listening.observe, "ready"
+    );
 }
 
 /// The TLS identity: the configured one, or one made on first run.

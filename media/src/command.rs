@@ -51,6 +51,10 @@ pub struct LegOptions {
     pub peer_signalling_ip: IpAddr,
     /// The trunk lists the signalled media address, so that it needs no proof.
     pub listed: bool,
+    /// Least depth the playout buffer aims at, in milliseconds.
+    pub jitter_min_ms: u16,
+    /// Greatest depth the playout buffer keeps, in milliseconds; at most 400.
+    pub jitter_max_ms: u16,
     /// Learn a source nobody has named; see [`crate::latch::Policy::learn_anywhere`].
     pub learn_anywhere: bool,
     /// Fresh random bytes: SSRC, first sequence number and timestamp, CNAME, RTCP intervals.
@@ -70,6 +74,8 @@ impl LegOptions {
             media_timeout_ms: Self::MEDIA_TIMEOUT_MS,
             peer_signalling_ip,
             listed: false,
+            jitter_min_ms: 20,
+            jitter_max_ms: 200,
             learn_anywhere: false,
             entropy,
         }

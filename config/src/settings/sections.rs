@@ -105,9 +105,9 @@ section! {
         /// Seconds a closed port is drained before another call may have it.
         quarantine_seconds: u32 = 30, in 0..=600;
         /// Least delay of the jitter buffer, in milliseconds.
-        jitter_min_ms: u32 = 20, in 20..=1_000;
+        jitter_min_ms: u16 = 20, in 20..=400;
         /// Greatest delay of the jitter buffer, in milliseconds.
-        jitter_max_ms: u32 = 200, in 20..=1_000;
+        jitter_max_ms: u16 = 200, in 20..=400;
     }
 }
 

@@ -172,6 +172,7 @@ pub struct Refusal {
 
 /// Proof that a call passed admission. Only [`decide`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::manual_non_exhaustive, reason = "nobody else in this crate may make one either")]
 pub struct Admitted {
     /// Whose call it is.
     pub organisation: OrganisationId,

@@ -75,7 +75,12 @@ pub fn level_dbfs(samples: &[i16]) -> f32 {
     let power: f64 =
         samples.iter().map(|&s| f64::from(s) * f64::from(s)).sum::<f64>() / samples.len() as f64;
     let level = 10.0 * (power / (32_768.0 * 32_768.0)).max(1e-12).log10();
-    (level as f32).max(-99.0)
+    to_f32(level).max(-99.0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a figure for people")]
+pub(super) fn to_f32(value: f64) -> f32 {
+    value as f32
 }
 
 /// Level of the quietest fifth of 20 ms frames, in dBFS: the noise between words.
@@ -131,7 +136,7 @@ fn likeness(a: &[i16], b: &[i16], stride: usize) -> f32 {
     if left < 1.0 || right < 1.0 || b.len() * 2 < a.len() {
         return 0.0;
     }
-    (both / (left * right).sqrt()) as f32
+    to_f32(both / (left * right).sqrt())
 }
 
 #[cfg(test)]

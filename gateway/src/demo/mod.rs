@@ -164,7 +164,7 @@ async fn provision(gateway: &Gateway) -> io::Result<Provisioned> {
     ];
     for (number, trunk) in numbers.iter().zip(trunks) {
         let trunk = rest.post("/core/trunks", trunk).await?;
-        let body = json!({"phone_number": number, "trunk_id": trunk["id"]});
+        let body = json!({"phone_number": number, "trunk_id": text(&trunk, "id")});
         rest.post("/core/phone-numbers", body).await?;
     }
     let agent = rest.post("/core/agents", json!({"name": "Echo"})).await?;
@@ -316,7 +316,7 @@ async fn judge(
     });
     let back = echo.likeness >= expect.likeness;
     let quiet = noise.is_none_or(|(before, after)| before - after >= MIN_QUIETER_DB);
-    let closed = record["status"] == "completed";
+    let closed = text(&record, "status") == "completed";
     done(if back { "answered, talked, hung up" } else { "answered, but not heard" });
     let shown = shown(&talked, &record, back.then_some(echo), noise);
     Ok((Shown::Talked(Box::new(shown)), back && quiet && closed))
@@ -335,7 +335,7 @@ fn shown(
         sent: talked.heard.sent,
         received: talked.heard.received,
         lost: quality["packets_lost"].as_u64().unwrap_or_default(),
-        mos: quality["mos"].as_f64().unwrap_or_default() as f32,
+        mos: audio::to_f32(quality["mos"].as_f64().unwrap_or_default()),
         echo,
         noise,
         record: format!(

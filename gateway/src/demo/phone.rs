@@ -372,15 +372,21 @@ impl Wire {
                         _ => return,
                     },
                 }
-                while let Ok(Some(frame)) = framer.next_frame() {
-                    if let Frame::Message(bytes) = frame {
-                        if arrived.send(bytes).await.is_err() {
-                            return;
-                        }
-                    }
+                if hand_on(&mut framer, &arrived).await.is_none() {
+                    return;
                 }
             }
         });
         Wire::Stream { outgoing, incoming, task }
     }
+}
+
+/// Hands on every message that is whole; `None` when nobody takes them any more.
+async fn hand_on(framer: &mut StreamFramer, arrived: &mpsc::Sender<Bytes>) -> Option<()> {
+    while let Ok(Some(frame)) = framer.next_frame() {
+        if let Frame::Message(bytes) = frame {
+            arrived.send(bytes).await.ok()?;
+        }
+    }
+    Some(())
 }

@@ -200,29 +200,29 @@ struct Patience {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    FirstMessage,
-    RestOfMessage,
-    AnyMessage,
+    First,
+    Rest,
+    Any,
 }
 
 impl Patience {
     fn at_first() -> Self {
-        Patience { until: Instant::now() + FIRST_MESSAGE_DEADLINE, state: Waiting::FirstMessage }
+        Patience { until: Instant::now() + FIRST_MESSAGE_DEADLINE, state: Waiting::First }
     }
 
     fn message_came(&mut self) {
-        self.state = Waiting::AnyMessage;
+        self.state = Waiting::Any;
     }
 
     fn after_read(&mut self, mid_message: bool) {
         match (self.state, mid_message) {
-            (Waiting::FirstMessage, _) | (Waiting::RestOfMessage, true) => {}
-            (Waiting::AnyMessage, true) => {
-                self.state = Waiting::RestOfMessage;
+            (Waiting::First, _) | (Waiting::Rest, true) => {}
+            (Waiting::Any, true) => {
+                self.state = Waiting::Rest;
                 self.until = Instant::now() + MESSAGE_DEADLINE;
             }
-            (Waiting::AnyMessage | Waiting::RestOfMessage, false) => {
-                self.state = Waiting::AnyMessage;
+            (Waiting::Any | Waiting::Rest, false) => {
+                self.state = Waiting::Any;
                 self.until = Instant::now() + IDLE_DEADLINE;
             }
         }

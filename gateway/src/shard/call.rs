@@ -221,10 +221,9 @@ impl Shard {
     }
 
     fn release(&mut self, call: &Call) {
-        if let Some(trunk) = call.admitted.trunk {
-            if let Some(load) = self.loads.get_mut(&trunk) {
-                load.live = load.live.saturating_sub(1);
-            }
+        let load = call.admitted.trunk.and_then(|trunk| self.loads.get_mut(&trunk));
+        if let Some(load) = load {
+            load.live = load.live.saturating_sub(1);
         }
         let source = call.flow.remote.ip().to_canonical();
         if let Some(count) = self.peers.get_mut(&source) {
@@ -362,6 +361,8 @@ impl Shard {
         options.listed =
             trunk.is_some_and(|trunk| trunk.allowed.is_some() && trunk.admits(plan.remote.ip()));
         options.noise_cancellation = call.noise_cancellation;
+        options.jitter_min_ms = self.services.settings.media.jitter_min_ms;
+        options.jitter_max_ms = self.services.settings.media.jitter_max_ms;
         options.media_timeout_ms =
             self.services.settings.media.timeout_seconds.saturating_mul(1000);
         let open = media::Open { ports, plan, far, options };

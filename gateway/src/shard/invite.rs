@@ -8,20 +8,20 @@ use config::model::{Builtin, MediaEncryption, Runtime};
 use config::snapshot::{Snapshot, TrunkRoute};
 use media::codec::Codec;
 use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
-use sip::endpoint::{Prefix, Reply, ServerTx};
+use sip::endpoint::{Prefix, Reply, ServerTx, Trust};
 use sip::{Flow, Host, Request, Uri};
 use tracing::info;
 
+use super::Shard;
 use super::body::{self, Body};
 use super::call::{Agent, Call, Media};
 use super::links::Introduction;
-use super::record::{Attempt, Record};
-use super::{Shard, record};
-use crate::call::admission::{self, Admitted, Facts, Proof, Refusal, Rule, Verdict};
+use super::record::Record;
+use super::refuse::refused_later;
+use crate::call::admission::{self, Admitted, Facts, Proof, Rule, Verdict};
 use crate::call::machine::{Input, Machine};
 use crate::call::pace::Bucket;
 use crate::net::address;
-use crate::observe::metric::RuleLabels;
 
 /// Frames that wait in the ring between agent and wire; the rest waits in the agent's play-out queue.
 const RING_FRAMES: usize = 16;
@@ -70,6 +70,18 @@ fn host(uri: &Uri<'_>) -> String {
     }
 }
 
+/// One new INVITE, and the snapshot that decides about it.
+pub(super) struct Arrival<'a> {
+    pub(super) now: Instant,
+    pub(super) tx: ServerTx,
+    pub(super) flow: Flow,
+    pub(super) request: &'a Request,
+    pub(super) snapshot: &'a Snapshot,
+}
+
+/// More header fields of a refusal.
+type Fields = Vec<(&'static str, String)>;
+
 /// Everything that was prepared before the first answer goes out.
 struct Prepared {
     negotiation: Negotiation,
@@ -87,31 +99,32 @@ impl Shard {
         flow: Flow,
     ) {
         let snapshot = self.services.snapshot.load();
-        let attempt = Attempt::read(&request, &flow);
-        if let Uri::Other { .. } = request.uri() {
+        let arrival = Arrival { now, tx, flow, request: &request, snapshot: &snapshot };
+        if matches!(request.uri(), Uri::Other { .. }) && self.trust(&flow) == Trust::Known {
             return self.respond_plain(now, tx, 416, &[]);
         }
-        match self.decide(&snapshot, &request, &flow) {
+        match self.decide(&arrival) {
             Verdict::Challenge { stale } => self.challenge(now, tx, stale),
-            Verdict::Refused(refusal) => self.refuse(now, tx, attempt, &snapshot, refusal),
-            Verdict::Admitted(admitted) => {
-                let trunk = admitted.trunk.and_then(|id| snapshot.trunk(id));
-                match self.prepare(now, &request, &flow, trunk) {
-                    Err((rule, headers)) => {
-                        let refusal = refused_later(&admitted, rule);
-                        self.refuse_with(now, tx, attempt, &snapshot, refusal, &headers);
-                    }
-                    Ok(prepared) => {
-                        let call =
-                            self.new_call(now, tx, &request, flow, admitted, &snapshot, prepared);
-                        self.start(now, call, &snapshot);
-                    }
-                }
+            Verdict::Refused(refusal) => self.refuse(&arrival, refusal),
+            Verdict::Admitted(admitted) => self.admit(&arrival, admitted),
+        }
+    }
+
+    fn admit(&mut self, arrival: &Arrival<'_>, admitted: Admitted) {
+        let trunk = admitted.trunk.and_then(|id| arrival.snapshot.trunk(id));
+        match self.prepare(arrival, trunk) {
+            Err((rule, fields)) => {
+                self.refuse_with(arrival, refused_later(&admitted, rule), &fields);
+            }
+            Ok(prepared) => {
+                let call = self.new_call(arrival, admitted, prepared);
+                self.start(arrival, call);
             }
         }
     }
 
-    fn decide(&mut self, snapshot: &Snapshot, request: &Request, flow: &Flow) -> Verdict {
+    fn decide(&mut self, arrival: &Arrival<'_>) -> Verdict {
+        let Arrival { flow, request, snapshot, .. } = *arrival;
         let dialled = Dialled::read(request);
         let facts = Facts {
             source: flow.remote,
@@ -130,11 +143,10 @@ impl Shard {
     /// Limits, body, ports and offer: the rules that need more than the snapshot.
     fn prepare(
         &mut self,
-        now: Instant,
-        request: &Request,
-        flow: &Flow,
+        arrival: &Arrival<'_>,
         trunk: Option<&TrunkRoute>,
-    ) -> Result<Prepared, (Rule, Vec<(&'static str, String)>)> {
+    ) -> Result<Prepared, (Rule, Fields)> {
+        let Arrival { now, request, flow, .. } = *arrival;
         self.check_limits(now, trunk).map_err(|rule| (rule, self.retry_after()))?;
         let offer = match body::read(request) {
             Body::Unsupported => {
@@ -150,7 +162,7 @@ impl Shard {
         if !body::takes_sdp(request) {
             return Err((Rule::AnswerUnacceptable, Vec::new()));
         }
-        let pool = self.pool_for(flow).ok_or((Rule::NoMediaPorts, Vec::new()))?;
+        let pool = self.pool_for(&flow).ok_or((Rule::NoMediaPorts, Vec::new()))?;
         let advertise = &self.services.settings.sip.advertise;
         let address = address::reachable_at(advertise, pool.bind(), flow.remote.ip());
         let ports = pool.allocate(now).map_err(|_| (Rule::NoMediaPorts, self.retry_after()))?;
@@ -172,7 +184,7 @@ impl Shard {
         Ok(Prepared { negotiation, sdp, plan, ports })
     }
 
-    fn retry_after(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn retry_after(&self) -> Fields {
         vec![("Retry-After", self.services.settings.calls.retry_after_seconds.to_string())]
     }
 
@@ -203,17 +215,13 @@ impl Shard {
         self.services.ports.iter().find(|pool| pool.bind().is_ipv6() == v6).cloned()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one place where a call is put together")]
     fn new_call(
         &mut self,
-        now: Instant,
-        tx: ServerTx,
-        request: &Request,
-        flow: Flow,
+        arrival: &Arrival<'_>,
         admitted: Admitted,
-        snapshot: &Snapshot,
         prepared: Prepared,
     ) -> (u64, Call, Option<Plan>) {
+        let Arrival { now, tx, flow, request, snapshot } = *arrival;
         let key = self.next_key;
         self.next_key += 1;
         let trunk = admitted.trunk.and_then(|id| snapshot.trunk(id));
@@ -258,12 +266,8 @@ impl Shard {
     }
 
     /// 180, record, media, agent.
-    fn start(
-        &mut self,
-        now: Instant,
-        (key, mut call, plan): (u64, Call, Option<Plan>),
-        snapshot: &Snapshot,
-    ) {
+    fn start(&mut self, arrival: &Arrival<'_>, (key, mut call, plan): (u64, Call, Option<Plan>)) {
+        let Arrival { now, snapshot, .. } = *arrival;
         let ringing = Reply { contact: Some(&call.contact), ..Reply::new(180) };
         match self.endpoint.respond(now, call.tx, ringing) {
             Ok(dialog) => {
@@ -337,89 +341,6 @@ impl Shard {
                 call.agent = Agent::Linked(self.services.links.start(&link, who, audio));
             }
         }
-    }
-
-    /// 401 with one challenge per algorithm, the most wanted first (RFC 8760 §2.4).
-    fn challenge(&mut self, now: Instant, tx: ServerTx, stale: bool) {
-        self.services.metrics.challenged.inc();
-        let challenges = self.nonces.challenge(crate::clock::unix_seconds(), stale);
-        let headers: Vec<(&str, &str)> =
-            challenges.iter().map(|value| ("WWW-Authenticate", value.as_str())).collect();
-        self.respond_plain(now, tx, 401, &headers);
-    }
-
-    pub(super) fn respond_plain(
-        &mut self,
-        now: Instant,
-        tx: ServerTx,
-        status: u16,
-        headers: &[(&str, &str)],
-    ) {
-        let reply = Reply { headers, ..Reply::new(status) };
-        if let Err(why) = self.endpoint.respond(now, tx, reply) {
-            tracing::debug!(status, %why, "a response could not be sent");
-        }
-    }
-
-    fn refuse(
-        &mut self,
-        now: Instant,
-        tx: ServerTx,
-        attempt: Attempt,
-        snapshot: &Snapshot,
-        refusal: Refusal,
-    ) {
-        let headers = match refusal.status {
-            Some(503 | 480) => self.retry_after(),
-            _ => Vec::new(),
-        };
-        self.refuse_with(now, tx, attempt, snapshot, refusal, &headers);
-    }
-
-    /// Answers (or not), counts, and leaves the decision record.
-    #[expect(clippy::too_many_arguments, reason = "the one place where an INVITE is refused")]
-    fn refuse_with(
-        &mut self,
-        now: Instant,
-        tx: ServerTx,
-        attempt: Attempt,
-        snapshot: &Snapshot,
-        refusal: Refusal,
-        headers: &[(&'static str, String)],
-    ) {
-        let rule = refusal.rule.code();
-        self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
-        let detail =
-            headers.iter().find(|(name, _)| *name == "Warning").map(|(_, text)| text.clone());
-        match refusal.status {
-            None => self.endpoint.ignore(now, tx),
-            Some(401) => self.challenge(now, tx, false),
-            Some(status) => {
-                let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
-                self.respond_plain(now, tx, status, &headers);
-            }
-        }
-        info!(
-            rule, status = refusal.status, source = %attempt.source,
-            organization = refusal.organisation.map(|id| id.to_string()), "INVITE refused"
-        );
-        self.services.journal.record(record::decision(attempt, snapshot, refusal, detail));
-    }
-}
-
-/// A refusal of a call that was admitted, but cannot be carried.
-fn refused_later(admitted: &Admitted, rule: Rule) -> Refusal {
-    let considered = admitted.trunk.map(|trunk_id| admission::Considered {
-        trunk_id,
-        found_by: "number",
-        verdict: rule.code(),
-    });
-    Refusal {
-        rule,
-        status: Some(rule.sip_status()),
-        organisation: Some(admitted.organisation),
-        considered: considered.into_iter().collect(),
-        called_number: admitted.number.clone(),
     }
 }
 

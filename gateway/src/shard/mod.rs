@@ -18,6 +18,7 @@ mod invite;
 pub mod links;
 mod outside;
 mod record;
+mod refuse;
 mod sdp;
 
 use std::collections::{BTreeSet, HashMap};
@@ -140,6 +141,8 @@ pub struct Shard {
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
     peers: HashMap<IpAddr, u32>,
+    /// How fast strangers may leave records.
+    strangers: Option<Bucket>,
     drain: Option<Drain>,
     next_key: u64,
     random: crate::random::Random,
@@ -170,6 +173,7 @@ impl Shard {
             limits: BTreeSet::new(),
             loads: HashMap::new(),
             peers: HashMap::new(),
+            strangers: None,
             drain: None,
             next_key: 1,
             random,

@@ -128,7 +128,7 @@ impl Leg {
             latch: Latch::new(plan.remote, policy),
             budget: Budget::new(),
             reception: Reception::new(clock_hz),
-            listener: Listener::new(plan.codec, options.noise_cancellation, numbers.ssrc),
+            listener: Listener::new(plan.codec, options, numbers.ssrc),
             digits: dtmf::Receiver::new(clock_hz),
             stream,
             dialler: dtmf::Sender::new(clock_hz),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::codec::Codec;
 use crate::codec::conceal::Concealer;
+use crate::command::LegOptions;
 use crate::frame::Frame;
 use crate::jitter::{self, Jitter, Slot};
 use crate::noise::{Cleaner, NoiseReport, Rnn};
@@ -16,6 +17,7 @@ pub(crate) type Suppressor = Box<Cleaner<Rnn>>;
 /// The hearing side of one leg.
 pub(super) struct Listener {
     codec: Codec,
+    buffer: jitter::Options,
     jitter: Jitter,
     concealer: Concealer,
     suppressor: Option<Suppressor>,
@@ -25,12 +27,15 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(codec: Codec, noise_cancellation: bool, noise_seed: u32) -> Self {
+    pub(super) fn new(codec: Codec, options: &LegOptions, noise_seed: u32) -> Self {
+        let (min_ms, max_ms) = (options.jitter_min_ms, options.jitter_max_ms);
+        let buffer = jitter::Options { min_ms, max_ms, silence: codec.silence() };
         Self {
             codec,
-            jitter: buffer_for(codec),
+            buffer,
+            jitter: Jitter::new(buffer),
             concealer: Concealer::new(noise_seed),
-            suppressor: noise_cancellation.then(|| Box::new(Cleaner::new(Rnn::new()))),
+            suppressor: options.noise_cancellation.then(|| Box::new(Cleaner::new(Rnn::new()))),
             bypassed: false,
             ssrc: None,
         }
@@ -40,7 +45,8 @@ impl Listener {
     pub(super) fn change_codec(&mut self, codec: Codec) {
         if codec != self.codec {
             self.codec = codec;
-            self.jitter = buffer_for(codec);
+            self.buffer.silence = codec.silence();
+            self.jitter = Jitter::new(self.buffer);
             self.ssrc = None;
         }
     }
@@ -127,10 +133,6 @@ impl Listener {
     pub(super) fn noise_report(&self) -> Option<NoiseReport> {
         self.suppressor.as_ref()?.report()
     }
-}
-
-fn buffer_for(codec: Codec) -> Jitter {
-    Jitter::new(jitter::Options { silence: codec.silence(), ..jitter::Options::default() })
 }
 
 /// Everything a playout buffer can hold, and more.

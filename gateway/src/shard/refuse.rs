@@ -1,0 +1,103 @@
+//! Saying no: the challenge, the final response or the silence, and the record that explains it.
+
+use std::time::Instant;
+
+use sip::endpoint::{Reply, ServerTx};
+use tracing::info;
+
+use super::Shard;
+use super::invite::Arrival;
+use super::record::{self, Attempt};
+use crate::call::admission::{Admitted, Considered, Refusal, Rule};
+use crate::call::pace::Bucket;
+use crate::observe::metric::RuleLabels;
+
+/// Silent refusals that leave a decision record and a log line, per second; a flood of strangers is
+/// counted and fills neither the disk nor the log.
+const STRANGERS_RECORDED_PER_SECOND: u32 = 20;
+
+impl Shard {
+    /// 401 with one challenge per algorithm, the most wanted first (RFC 8760 §2.4).
+    pub(super) fn challenge(&mut self, now: Instant, tx: ServerTx, stale: bool) {
+        self.services.metrics.challenged.inc();
+        let challenges = self.nonces.challenge(crate::clock::unix_seconds(), stale);
+        let headers: Vec<(&str, &str)> =
+            challenges.iter().map(|value| ("WWW-Authenticate", value.as_str())).collect();
+        self.respond_plain(now, tx, 401, &headers);
+    }
+
+    pub(super) fn respond_plain(
+        &mut self,
+        now: Instant,
+        tx: ServerTx,
+        status: u16,
+        headers: &[(&str, &str)],
+    ) {
+        let reply = Reply { headers, ..Reply::new(status) };
+        if let Err(why) = self.endpoint.respond(now, tx, reply) {
+            tracing::debug!(status, %why, "a response could not be sent");
+        }
+    }
+
+    pub(super) fn refuse(&mut self, arrival: &Arrival<'_>, refusal: Refusal) {
+        let fields = match refusal.status {
+            Some(503 | 480) => self.retry_after(),
+            _ => Vec::new(),
+        };
+        self.refuse_with(arrival, refusal, &fields);
+    }
+
+    /// Answers (or not), counts, and leaves the decision record.
+    pub(super) fn refuse_with(
+        &mut self,
+        arrival: &Arrival<'_>,
+        refusal: Refusal,
+        fields: &[(&'static str, String)],
+    ) {
+        let Arrival { now, tx, .. } = *arrival;
+        let rule = refusal.rule.code();
+        self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
+        match refusal.status {
+            None => {
+                self.endpoint.ignore(now, tx);
+                if !self.may_record_stranger(now) {
+                    return self.shed("stranger_record");
+                }
+            }
+            Some(401) => self.challenge(now, tx, false),
+            Some(status) => {
+                let headers: Vec<_> = fields.iter().map(|(n, v)| (*n, v.as_str())).collect();
+                self.respond_plain(now, tx, status, &headers);
+            }
+        }
+        let attempt = Attempt::read(arrival.request, &arrival.flow);
+        info!(
+            rule, status = refusal.status, source = %attempt.source,
+            organization = refusal.organisation.map(|id| id.to_string()), "INVITE refused"
+        );
+        let detail = fields.iter().find(|(name, _)| *name == "Warning").map(|(_, v)| v.clone());
+        self.services.journal.record(record::decision(attempt, arrival.snapshot, refusal, detail));
+    }
+
+    /// Log lines and records that strangers cause are limited, so that a flood fills neither.
+    fn may_record_stranger(&mut self, now: Instant) -> bool {
+        let rate = STRANGERS_RECORDED_PER_SECOND;
+        self.strangers.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
+    }
+}
+
+/// A refusal of a call that was admitted, but cannot be carried.
+pub(super) fn refused_later(admitted: &Admitted, rule: Rule) -> Refusal {
+    let considered = admitted.trunk.map(|trunk_id| Considered {
+        trunk_id,
+        found_by: "number",
+        verdict: rule.code(),
+    });
+    Refusal {
+        rule,
+        status: Some(rule.sip_status()),
+        organisation: Some(admitted.organisation),
+        considered: considered.into_iter().collect(),
+        called_number: admitted.number.clone(),
+    }
+}
