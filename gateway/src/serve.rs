@@ -17,7 +17,7 @@ use config::journal::Journal;
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
-use config::settings::Settings;
+use config::settings::{Advertise, Settings};
 use config::store::{Store, StoreOptions};
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
-use crate::net::{self, Inbound, Outbound, stream::Streams, tls};
+use crate::net::{self, Inbound, Outbound, address::Seen, stream::Streams, tls};
 use crate::observe::health::{self, Health, Phase};
 use crate::observe::metric::Metrics;
 use crate::observe::workers;
@@ -180,11 +180,12 @@ impl Gateway {
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
         let most = settings.sip.max_connections as usize;
-        let streams = Streams::new(inbound_in.clone(), outbound, most);
+        let advertise: Arc<[Advertise]> = settings.sip.advertise.clone().into();
+        let streams = Streams::new(inbound_in.clone(), outbound, most, Arc::clone(&advertise));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
             (inbound_in, streams, identity.clone()),
-            &metrics,
+            (&metrics, &advertise),
             &mut tasks,
         );
         health.enter(Phase::Ready);
@@ -389,12 +390,13 @@ type SipSinks = (mpsc::Sender<Inbound>, Streams, Option<tls::ServerIdentity>);
 fn listen_for_sip(
     (udp, tcp, tls): SipSockets,
     (inbound, streams, identity): SipSinks,
-    metrics: &Metrics,
+    (metrics, advertise): (&Metrics, &Arc<[Advertise]>),
     tasks: &mut Vec<JoinHandle<()>>,
 ) {
-    for socket in udp.into_values() {
+    for (bound, socket) in udp {
+        let seen = Seen::new(Arc::clone(advertise), bound);
         let dropped = Arc::clone(&metrics.datagrams_dropped);
-        tasks.push(tokio::spawn(net::udp::receive(socket, inbound.clone(), dropped)));
+        tasks.push(tokio::spawn(net::udp::receive(socket, seen, inbound.clone(), dropped)));
     }
     for listener in tcp {
         tasks.push(tokio::spawn(streams.clone().accept_tcp(listener)));

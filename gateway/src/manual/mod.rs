@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`architecture`] | Which part does what, on which thread, and what happens when a queue is full? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
+//! | [`operating`] | How does it run on a real host, and what is to be watched? |
 //! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
 //! | [`debugging`] | A call went wrong. Where do I look, in which order? |
 //!
@@ -15,6 +16,9 @@ pub mod architecture {}
 
 #[doc = include_str!("agents.md")]
 pub mod agents {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
 
 #[doc = include_str!("threats.md")]
 pub mod threats {}

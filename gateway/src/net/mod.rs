@@ -75,7 +75,7 @@ impl Outbound {
     pub fn send(&self, flow: &Flow, bytes: Bytes) -> Result<(), SendError> {
         match flow.transport {
             Transport::Udp => {
-                let socket = self.udp.get(&flow.local).ok_or(SendError::Gone)?;
+                let socket = self.socket(flow.local).ok_or(SendError::Gone)?;
                 socket.try_send_to(&bytes, flow.remote).map(|_| ()).map_err(|_| SendError::Full)
             }
             Transport::Tcp | Transport::Tls => {
@@ -87,6 +87,16 @@ impl Outbound {
                 })
             }
         }
+    }
+
+    /// The socket behind an address as peers see it: bound to it, or at least to its port.
+    fn socket(&self, seen: SocketAddr) -> Option<&UdpSocket> {
+        let exact = self.udp.get(&seen);
+        let behind =
+            |bound: &SocketAddr| bound.port() == seen.port() && bound.is_ipv6() == seen.is_ipv6();
+        exact
+            .or_else(|| self.udp.iter().find(|(bound, _)| behind(bound)).map(|(_, socket)| socket))
+            .map(AsRef::as_ref)
     }
 
     /// Makes a connection reachable.

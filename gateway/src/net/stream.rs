@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use config::settings::Advertise;
 use sip::{Flow, Frame, StreamFramer, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::tls::ServerIdentity;
-use super::{CONNECTION_DEPTH, Inbound, Outbound};
+use super::{CONNECTION_DEPTH, Inbound, Outbound, address};
 
 /// A connection that has sent no whole message by then is closed.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,18 +44,25 @@ pub struct Streams {
     next: Arc<AtomicU64>,
     open: Arc<AtomicUsize>,
     max_open: usize,
+    advertise: Arc<[Advertise]>,
 }
 
 impl Streams {
     /// Connections report to `inbound` and become reachable through `outbound`.
     #[must_use]
-    pub fn new(inbound: mpsc::Sender<Inbound>, outbound: Outbound, max_open: usize) -> Self {
+    pub fn new(
+        inbound: mpsc::Sender<Inbound>,
+        outbound: Outbound,
+        max_open: usize,
+        advertise: Arc<[Advertise]>,
+    ) -> Self {
         Streams {
             inbound,
             outbound,
             next: Arc::new(AtomicU64::new(1)),
             open: Arc::default(),
             max_open,
+            advertise,
         }
     }
 
@@ -109,12 +117,10 @@ impl Streams {
     fn flow(&self, stream: &TcpStream, transport: Transport) -> Option<Flow> {
         let _ = stream.set_nodelay(true);
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
-        Some(Flow {
-            transport,
-            local: stream.local_addr().ok()?,
-            remote: stream.peer_addr().ok()?,
-            connection,
-        })
+        let (local, remote) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        let seen = address::reachable_at(&self.advertise, local.ip(), remote.ip());
+        let local = SocketAddr::new(seen, local.port());
+        Some(Flow { transport, local, remote, connection })
     }
 
     /// Runs one connection to its end.

@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::Inbound;
+use super::address::Seen;
 
 /// Largest datagram that is read whole: the largest UDP payload.
 const MAX_DATAGRAM: usize = 65_535;
@@ -55,12 +56,15 @@ pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<HashMap<SocketAddr, Arc<
 }
 
 /// Reads datagrams until the shard is gone. Full queue: the datagram is dropped and counted.
+///
+/// The flow's local address is ours as the peer sees it, so that Via and Contact name what it can
+/// reach.
 pub async fn receive(
     socket: Arc<UdpSocket>,
+    mut seen: Seen,
     inbound: mpsc::Sender<Inbound>,
     dropped: Arc<AtomicU64>,
 ) {
-    let Ok(local) = socket.local_addr() else { return };
     let mut buffer = vec![0u8; MAX_DATAGRAM];
     loop {
         let Ok((length, remote)) = socket.recv_from(&mut buffer).await else {
@@ -70,6 +74,7 @@ pub async fn receive(
         let Some(datagram) = buffer.get(..length).filter(|bytes| bytes.len() >= MIN_MESSAGE) else {
             continue;
         };
+        let local = seen.by(remote.ip());
         let flow = Flow { transport: Transport::Udp, local, remote, connection: 0 };
         let bytes = Bytes::copy_from_slice(datagram);
         match inbound.try_send(Inbound::Message { flow, bytes }) {

@@ -229,7 +229,7 @@ impl Shard {
         let record = Record::open(&admitted, agent_name, super::call::sip_call_id(request));
         let call = Call {
             machine: Machine::new(),
-            contact: self.contact(&flow, request),
+            contact: contact(&flow, request),
             flow,
             tx,
             dialog: None,
@@ -249,20 +249,6 @@ impl Shard {
             admitted,
         };
         (key, call, prepared.plan)
-    }
-
-    /// Our Contact: where the peer reaches this listener (RFC 3261 §8.1.1.8).
-    pub(super) fn contact(&self, flow: &Flow, request: &Request) -> String {
-        let advertise = &self.services.settings.sip.advertise;
-        let own = address::reachable_at(advertise, flow.local.ip(), flow.remote.ip());
-        let (host, port) = (address::host(own), flow.local.port());
-        let secure = matches!(request.uri(), Uri::Sip(sip) if sip.secure);
-        match flow.transport {
-            sip::Transport::Udp => format!("<sip:{host}:{port}>"),
-            sip::Transport::Tcp => format!("<sip:{host}:{port};transport=tcp>"),
-            sip::Transport::Tls if secure => format!("<sips:{host}:{port}>"),
-            sip::Transport::Tls => format!("<sip:{host}:{port};transport=tls>"),
-        }
     }
 
     /// 180, record, media, agent.
@@ -341,6 +327,18 @@ impl Shard {
                 call.agent = Agent::Linked(self.services.links.start(&link, who, audio));
             }
         }
+    }
+}
+
+/// Our Contact: where the peer reaches this listener (RFC 3261 §8.1.1.8).
+fn contact(flow: &Flow, request: &Request) -> String {
+    let (host, port) = (address::host(flow.local.ip()), flow.local.port());
+    let secure = matches!(request.uri(), Uri::Sip(sip) if sip.secure);
+    match flow.transport {
+        sip::Transport::Udp => format!("<sip:{host}:{port}>"),
+        sip::Transport::Tcp => format!("<sip:{host}:{port};transport=tcp>"),
+        sip::Transport::Tls if secure => format!("<sips:{host}:{port}>"),
+        sip::Transport::Tls => format!("<sip:{host}:{port};transport=tls>"),
     }
 }
 
