@@ -24,8 +24,10 @@ use serde_json::{Value, json};
 pub(crate) const KNOWN: &str = "127.0.0.0/29";
 /// A peer of the trunks.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// Another peer of the same trunks.
-pub(crate) const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// The network of somebody else's trunk, and a peer there.
+pub(crate) const OTHERS: &str = "127.0.0.8/29";
+/// See [`OTHERS`].
+pub(crate) const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 /// Somebody no trunk lists.
 pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 /// A number whose agent says back what it hears.
@@ -141,7 +143,7 @@ impl Gateway {
     }
 
     /// Starts one with a trunk for [`KNOWN`] that takes plain audio and SRTP, the numbers [`ECHO`]
-    /// and [`TONE`] on it, and their agents.
+    /// and [`TONE`] on it, and their agents; and with a trunk without numbers for [`OTHERS`].
     pub(crate) fn start() -> Gateway {
         Gateway::with(&[])
     }
@@ -149,6 +151,9 @@ impl Gateway {
     /// The same with settings of its own.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Gateway {
         let gateway = Gateway::empty(settings);
+        let others =
+            json!({"name": "elsewhere", "inbound_config": {"allowed_addresses": [OTHERS]}});
+        gateway.post("/core/trunks", &others);
         let trunk = gateway.trunk("PBX", "ALLOW");
         for number in [ECHO, TONE] {
             gateway.number(number, &trunk);

@@ -16,9 +16,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 enum Expect {
     Served,
     Closed,
+    /// It became part of the broken message before it, which was answered 400.
+    Swallowed,
 }
 
-use Expect::{Closed, Served};
+use Expect::{Closed, Served, Swallowed};
 
 struct Case {
     name: String,
@@ -149,7 +151,7 @@ fn others() -> Vec<Case> {
             Served,
         ),
         ("no end of the header", good(2).trim_end().as_bytes().to_vec(), Closed),
-        ("a space for the empty line", broken_end.into_bytes(), Closed),
+        ("a space for the empty line", broken_end.into_bytes(), Swallowed),
         (
             "five thousand headers",
             options(3, &format!("{many}Content-Length: 0\r\n"), "").into_bytes(),
@@ -227,13 +229,17 @@ impl Said {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => self.closed = true,
             }
-            return self.closed || self.served() > 0;
+            return self.closed || self.served() > 0 || self.swallowed();
         }
     }
 
     fn answers(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.heard).into_owned();
         text.split("\r\n\r\n").map(str::to_owned).collect()
+    }
+
+    fn swallowed(&self) -> bool {
+        self.expect == Swallowed && self.heard.starts_with(b"SIP/2.0 400 ")
     }
 
     /// How often the good INVITE got its final answer.
@@ -269,6 +275,7 @@ fn a_good_invite_behind_anything_is_served_once_or_the_connection_ends() {
         let right = match said.expect {
             Served => outcome == (1, false, false),
             Closed => outcome == (0, true, false),
+            Swallowed => outcome == (0, false, false) && said.swallowed(),
         };
         if !right {
             wrong.push(format!("{}: served, closed, ghost = {outcome:?}", said.name));

@@ -8,8 +8,8 @@ use crate::common::{
 };
 
 /// What ends a line or a text, and smuggles a header behind it.
-const ENDS: [&str; 6] =
-    ["\r\nX-Evil: 1", "\nX-Evil: 1", "\rX-Evil: 1", "\0", "\r\n\r\nINVITE sip:x SIP/2.0", "\u{85}"];
+const ENDS: [&str; 5] =
+    ["\r\nX-Evil: 1", "\nX-Evil: 1", "\rX-Evil: 1", "\0", "\r\n\r\nINVITE sip:x SIP/2.0"];
 
 /// Whole bodies, and the pointers of the texts in them that end up in a message, a handshake or a
 /// header.
@@ -49,12 +49,12 @@ fn writes(gateway: &Gateway) -> Vec<(&'static str, String, Value, Vec<&'static s
     let versions = format!("/core/agents/{agent}/versions");
     vec![
         ("POST", "/core/trunks".to_owned(), trunk_body.clone(), trunk_texts.clone()),
-        ("PATCH", format!("/core/trunks/{trunk}"), trunk_body, trunk_texts),
+        ("PUT", format!("/core/trunks/{trunk}"), trunk_body, trunk_texts),
         ("POST", "/core/phone-numbers".to_owned(), number, vec!["/phone_number", "/trunk_id"]),
         ("POST", "/core/agents".to_owned(), json!({"name": "a"}), vec!["/name"]),
-        ("PATCH", format!("/core/agents/{agent}"), json!({"name": "a"}), vec!["/name"]),
+        ("PUT", format!("/core/agents/{agent}"), json!({"name": "a"}), vec!["/name"]),
         ("POST", versions.clone(), version.clone(), runtime_texts.clone()),
-        ("PATCH", format!("{versions}/1"), version, runtime_texts),
+        ("PUT", format!("{versions}/1"), version, runtime_texts),
         ("POST", format!("{versions}/1/publish"), numbers, vec!["/phone_numbers/0", "/direction"]),
     ]
 }
