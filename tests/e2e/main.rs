@@ -3,5 +3,6 @@
 
 mod audio;
 mod callers;
+mod digest;
 mod operation;
 mod refusals;

@@ -93,6 +93,17 @@ impl Baresip {
         stream.write_all(frame.as_bytes()).expect("baresip reads commands");
     }
 
+    /// What has come out of the loudspeaker until now.
+    #[must_use]
+    pub fn heard_so_far(&self) -> Vec<i16> {
+        let folder = self.folder.path().join("recordings");
+        let recorded = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let decoded = recorded.map(|entry| entry.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-dec.wav"))
+        });
+        decoded.and_then(|path| sound::read_wav(&path).ok()).unwrap_or_default()
+    }
+
     /// Waits for the end of the call.
     ///
     /// # Panics
@@ -100,12 +111,7 @@ impl Baresip {
     #[track_caller]
     pub fn ends(mut self) -> Heard {
         self.process.finish(Duration::from_secs(60));
-        let folder = self.folder.path().join("recordings");
-        let recorded = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let decoded = recorded.map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-dec.wav"))
-        });
-        let samples = decoded.and_then(|path| sound::read_wav(&path).ok()).unwrap_or_default();
+        let samples = self.heard_so_far();
         Heard { samples, output: self.process.tail(80) }
     }
 }

@@ -92,9 +92,7 @@ impl Gateway {
         let (udp, tcp, tls) = (at("udp"), at("tcp"), at("tls"));
         let (api, observe) = (at("api"), at("observe"));
         let gateway = Gateway { process, folder, udp, tcp, tls, api, observe, key };
-        wait::until("/health/ready says 200", START, || {
-            (gateway.health().0 == 200).then_some(())
-        });
+        wait::until("/health/ready says 200", START, || (gateway.health().0 == 200).then_some(()));
         gateway
     }
 
@@ -230,9 +228,8 @@ impl Gateway {
                 ("ports in use", self.metric("gateway_media_ports", "state=\"in_use\"")),
             ]
         };
-        let quiet = wait::try_until(SETTLE, || {
-            left().iter().all(|(_, count)| *count == 0.0).then_some(())
-        });
+        let quiet =
+            wait::try_until(SETTLE, || left().iter().all(|(_, count)| *count == 0.0).then_some(()));
         assert!(quiet.is_some(), "not quiet again: {:?}", left());
     }
 

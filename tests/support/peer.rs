@@ -28,7 +28,8 @@ pub fn have(programs: &[&str]) -> bool {
 /// When there is none and [`REQUIRE`] is `1`.
 #[must_use]
 pub fn python_with_pipecat() -> Option<PathBuf> {
-    let python = env::var_os(PYTHON).map_or_else(|| root().join("target/venv/bin/python"), PathBuf::from);
+    let python =
+        env::var_os(PYTHON).map_or_else(|| root().join("target/venv/bin/python"), PathBuf::from);
     let works = Command::new(&python).args(["-c", "import pipecat"]).output();
     found("pipecat", works.is_ok_and(|output| output.status.success())).then_some(python)
 }

@@ -45,11 +45,8 @@ impl Process {
     /// When the program cannot be started.
     #[must_use]
     pub fn start(name: &str, command: &mut Command) -> Self {
-        let spawned = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let spawned =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|why| fail(name, &why.to_string()));
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let mut readers = Vec::new();
@@ -75,12 +72,7 @@ impl Process {
     /// # Panics
     /// When it is not within `limit`, or the program is gone before.
     #[track_caller]
-    pub fn find<T>(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        find: impl Fn(&str) -> Option<T>,
-    ) -> T {
+    pub fn find<T>(&mut self, what: &str, limit: Duration, find: impl Fn(&str) -> Option<T>) -> T {
         let found = wait::try_until(limit, || {
             let gone = self.exited().is_some();
             let lines = [self.stdout(), self.stderr()].concat();

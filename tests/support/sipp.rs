@@ -33,7 +33,6 @@ pub struct Sipp {
     transport: &'static str,
     from: IpAddr,
     calls: u32,
-    arguments: Vec<String>,
     blanks: BTreeMap<&'static str, String>,
 }
 
@@ -52,7 +51,6 @@ impl Sipp {
             transport: "u1",
             from: Ipv4Addr::LOCALHOST.into(),
             calls: 1,
-            arguments: Vec::new(),
             blanks,
         }
     }
@@ -86,13 +84,6 @@ impl Sipp {
         self
     }
 
-    /// Answers challenges with this user name and password.
-    #[must_use]
-    pub fn credentials(mut self, user: &str, password: &str) -> Self {
-        self.arguments.extend(["-au", user, "-ap", password].map(str::to_owned));
-        self
-    }
-
     /// Starts it.
     ///
     /// # Panics
@@ -117,8 +108,7 @@ impl Sipp {
             .args(["-nostdin", "-timeout", "45", "-timeout_error"])
             .args(["-trace_msg", "-message_file", "messages.log"])
             .args(["-trace_err", "-error_file", "errors.log"])
-            .args(["-trace_screen", "-screen_file", "screen.log"])
-            .args(&self.arguments);
+            .args(["-trace_screen", "-screen_file", "screen.log"]);
         let process = Process::start("sipp", &mut command);
         Calling { scenario: self.scenario, process, folder }
     }
