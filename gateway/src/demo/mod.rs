@@ -34,7 +34,7 @@ use report::{CallReport, Outcome as Shown, Talk};
 use rest::Rest;
 
 /// Least likeness of the audio that came back, for a call to count as heard.
-const MIN_LIKENESS: f32 = 0.9;
+const MIN_LIKENESS: f32 = 0.8;
 
 /// Least likeness after noise cancellation, which changes the voice a little too.
 const MIN_LIKENESS_CLEANED: f32 = 0.6;
