@@ -233,6 +233,12 @@ impl Gateway {
         assert!(quiet.is_some(), "not quiet again: {:?}", left());
     }
 
+    /// Memory it holds at the moment, in KiB.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        self.process.resident_kib()
+    }
+
     /// Sends a signal: SIGTERM drains, SIGHUP reads the certificate again.
     pub fn signal(&self, signal: libc::c_int) {
         self.process.signal(signal);

@@ -89,6 +89,15 @@ impl Process {
         }
     }
 
+    /// Memory it holds at the moment, in KiB; 0 when it is gone.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        row.and_then(|row| row.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
