@@ -84,7 +84,7 @@ limits! {
     MAX_CALLS = 16_000 Count, Gateway,
         "Bound of sip.max_calls: with two legs of two ports each it takes 64,000 ports; then 503.";
     MAX_CONNECTIONS = 60_000 Count, Gateway,
-        "Bound of sip.max_connections: file descriptors; then the idlest stranger is closed.";
+        "Bound of sip.max_connections: file descriptors; one more is closed at once.";
     SIP_MESSAGE_BYTES = 65_535 Bytes, Sip,
         "One SIP message, header block and body: a UDP datagram holds no more; then 413 or silence.";
     SIP_HEADER_LINES = 128 Count, Sip,

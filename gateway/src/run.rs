@@ -36,7 +36,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn load(path: Option<&Path>) -> Result<Settings, ExitCode> {
     Settings::load(path, std::env::vars()).map_err(|errors| {
-        say_error(&errors.to_string());
+        say_error(&format!("{}\n", errors.to_string().trim_end()));
         ExitCode::from(EXIT_SETTINGS)
     })
 }

@@ -141,8 +141,7 @@ impl Gateway {
         let identity = identity(&settings, &mut listening)?;
         let store = open_store(&settings).await?;
         let bootstrap = store.bootstrap().await.map_err(io::Error::other)?;
-        let (journal, writer) =
-            Journal::new(JOURNAL_DEPTH.max(4 * settings.sip.max_calls as usize));
+        let (journal, writer) = Journal::new(journal_depth(&settings));
         let health = Health::default();
         let live = Arc::new(LiveTable::default());
         let mut registry = Registry::with_prefix("gateway");
@@ -174,7 +173,8 @@ impl Gateway {
             options: api::ApiOptions::from(&*settings),
             calls: Arc::clone(&live) as Arc<dyn config::calls::LiveCalls>,
         };
-        let extra = workers::describe(media.workers, media.ports, metrics.clone());
+        let extra =
+            workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
         let observed = health::router(health.clone(), registry, extra);
         tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
@@ -242,6 +242,11 @@ impl Gateway {
         }
         self.store.close().await;
     }
+}
+
+/// Each call opens, changes and closes its record, and the close must find its place.
+fn journal_depth(settings: &Settings) -> usize {
+    JOURNAL_DEPTH.max(4 * settings.sip.max_calls as usize)
 }
 
 fn announce(settings: &Settings, listening: &Listening) {
@@ -417,13 +422,14 @@ async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch
     }
 }
 
-/// Looks at the store every second, so that health can say whether it works.
+/// Looks at the store every second: health says whether it works, and what another process wrote
+/// (keys made or revoked at the command line) takes effect.
 async fn watch_store(store: Store, health: Health) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let up = tokio::time::timeout(Duration::from_secs(1), store.check()).await;
+        let up = tokio::time::timeout(Duration::from_secs(1), store.follow()).await;
         health.store_is(matches!(up, Ok(Ok(()))));
     }
 }

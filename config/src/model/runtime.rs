@@ -179,7 +179,7 @@ impl Runtime {
 
     fn validate(&self) -> Result<(), Invalid> {
         let Self::Websocket(websocket) = self else { return Ok(()) };
-        let Websocket { url, parameters, connect_timeout_ms, .. } = websocket.as_ref();
+        let Websocket { url, parameters, auth_token, connect_timeout_ms, .. } = websocket.as_ref();
         let rest = url.strip_prefix("wss://").or_else(|| url.strip_prefix("ws://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if host.is_empty() || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -197,12 +197,24 @@ impl Runtime {
         for text in parameters.iter().flat_map(|(name, value)| [name, value]) {
             let limit = limits::RUNTIME_PARAMETER_CHARACTERS;
             check_length("config.runtime.parameters", text, limit)?;
+            check_printable("config.runtime.parameters", text)?;
+        }
+        if let Some(token) = auth_token {
+            check_printable("config.runtime.auth_token", token.expose())?;
         }
         if *connect_timeout_ms == Some(0) {
             return Err(Invalid::new("config.runtime.connect_timeout_ms", "must be at least 1"));
         }
         Ok(())
     }
+}
+
+/// Refuses line ends and other control characters, which end up in handshakes and messages.
+fn check_printable(field: &'static str, text: &str) -> Result<(), Invalid> {
+    if text.chars().any(char::is_control) {
+        return Err(Invalid::new(field, "must not hold control characters"));
+    }
+    Ok(())
 }
 
 fn check_type(block: &Value) -> Result<(), Invalid> {
@@ -292,6 +304,8 @@ mod tests {
         let url = || "wss://h/".to_owned();
         assert!(read(url(), json!({"a": "b"})).is_ok());
         assert_eq!(read(url(), many.into()), Err("config.runtime.parameters"));
+        assert_eq!(read(url(), json!({"a": "b\r\nc: d"})), Err("config.runtime.parameters"));
+        assert_eq!(read(url(), json!({"a\0": "b"})), Err("config.runtime.parameters"));
         assert_eq!(read(url(), json!({"a": "x".repeat(1_025)})), Err("config.runtime.parameters"));
         assert_eq!(read(url() + &"x".repeat(2_048), json!({})), Err("config.runtime.url"));
     }

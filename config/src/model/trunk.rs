@@ -267,6 +267,10 @@ fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
 fn check_password(field: &'static str, password: Option<&Secret<String>>) -> Result<(), Invalid> {
     match password.map(|password| password.expose()) {
         Some(text) if text.is_empty() => Err(Invalid::new(field, "must not be empty")),
+        // A line end at its end was pasted along, and no phone could ever send one.
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(Invalid::new(field, "must not hold control characters"))
+        }
         Some(text) => check_length(field, text, limits::PASSWORD_BYTES),
         None => Ok(()),
     }

@@ -84,7 +84,7 @@ section! {
         user_agent: String = "Trunkline".to_owned();
         /// Calls at the same time on this node; one more gets 503 with Retry-After.
         max_calls: u32 = 2_000, in 1..=limits::MAX_CALLS.value_u32();
-        /// TCP and TLS connections at the same time; the idlest stranger goes first.
+        /// TCP and TLS connections at the same time; one more is closed at once.
         max_connections: u32 = 4_000, in 1..=limits::MAX_CONNECTIONS.value_u32();
     }
 }

@@ -130,6 +130,12 @@ impl Database {
         Ok(())
     }
 
+    /// A number that changes when another process has written (SQLite's `data_version`, which does not
+    /// count the writes of its own connection).
+    pub(super) async fn foreign_version(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&self.writer).await?)
+    }
+
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;

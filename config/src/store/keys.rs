@@ -48,6 +48,19 @@ impl KeyTable {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
     }
 
+    /// These and no others; when the ones that stay were last used is kept.
+    fn replace(&self, entries: Vec<KeyEntry>) {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::take(&mut *keys);
+        for entry in entries {
+            if let Some(known) = old.get(&entry.id) {
+                let used = known.last_used.load(Ordering::Relaxed);
+                entry.last_used.fetch_max(used, Ordering::Relaxed);
+            }
+            keys.insert(entry.id, entry);
+        }
+    }
+
     pub(super) fn remove(&self, id: KeyId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
@@ -186,6 +199,28 @@ impl Store {
             .await?;
         }
         self.commit(tx, After::default()).await
+    }
+
+    /// Takes over what another process has written since the last time: keys made or revoked at the
+    /// command line, and everything calls read. Costs one trivial query when nothing has changed.
+    ///
+    /// # Errors
+    /// As the database fails; what is in memory stays.
+    pub async fn follow(&self) -> Result<(), StoreError> {
+        let version = self.0.db.foreign_version().await?;
+        if self.0.followed.swap(version, Ordering::AcqRel) == version {
+            return Ok(());
+        }
+        let mut tx = self.0.db.read().await?;
+        let rows = sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
+        let entries = rows.iter().map(entry_from_row).collect::<Result<Vec<_>, _>>()?;
+        drop(tx);
+        self.0.keys.replace(entries);
+        // Within one turn, so that no write of ours is swapped out again.
+        let turn = self.0.db.write().await?;
+        self.load_routes().await?;
+        drop(turn);
+        Ok(())
     }
 
     pub(super) async fn load_keys(&self) -> Result<(), StoreError> {

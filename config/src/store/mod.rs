@@ -32,6 +32,7 @@ mod versions;
 pub(crate) mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 pub use database::BUSY_BUDGET_MS;
 
@@ -142,6 +143,8 @@ struct Inner {
     db: Database,
     options: StoreOptions,
     keys: KeyTable,
+    /// What [`Store::follow`] has seen of other processes' writes.
+    followed: AtomicI64,
     snapshot: SnapshotHandle,
 }
 
@@ -185,10 +188,12 @@ impl Store {
     /// [`StoreError::Invalid`] for a URL of another kind; otherwise as the database fails.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let db = Database::open(url, options.busy_budget_ms).await?;
+        let followed = AtomicI64::new(db.foreign_version().await?);
         let store = Self(Arc::new(Inner {
             db,
             options,
             keys: KeyTable::default(),
+            followed,
             snapshot: SnapshotHandle::default(),
         }));
         store.load_keys().await?;

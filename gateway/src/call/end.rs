@@ -49,7 +49,7 @@ impl fmt::Display for Party {
 pub enum EndReason {
     /// BYE from the caller after the call was answered.
     CallerHungUp,
-    /// CANCEL from the caller before the call was answered.
+    /// CANCEL, or a BYE in the early dialog, from the caller before the call was answered.
     CallerCancelled,
     /// The `Expires` of the INVITE passed before the agent was ready.
     InviteExpired,

@@ -1,11 +1,11 @@
 //! The call machine: what happens to an admitted inbound call, without sockets, clock or tasks.
 //!
 //! ```text
-//!                 agent ready: 200                ACK (or first audio): gate opens
+//!                 agent ready: 200                ACK: gate opens
 //!  ┌────────────┐ ───────────────► ┌──────────┐ ─────────────────────► ┌────────┐
 //!  │ Connecting │                  │ Accepted │                        │ Active │
 //!  └────────────┘                  └──────────┘                        └────────┘
-//!     │  CANCEL, expiry,              │ BYE, no ACK,                      │ BYE, agent gone,
+//!     │  CANCEL, BYE, expiry,         │ BYE, no ACK,                      │ BYE, agent gone,
 //!     │  agent failed                 │ agent gone, …                     │ silence, duration, …
 //!     ▼                               ▼                                   ▼
 //!  ┌──────────────────────────────────────────────────────────────────────────┐
@@ -18,7 +18,8 @@
 //!
 //! The agent is connected while the caller hears ringing; the 200 goes out only when it is ready
 //! (RFC 3261 §13.3.1), and its audio is held by the media gate until the ACK, so that its first
-//! word is not clipped. Anything the table does not list is absorbed.
+//! word is not clipped. The caller's first audio opens the gate too: it proves that the 200 arrived,
+//! should the ACK be late or lost. Anything the table does not list is absorbed.
 
 use super::end::EndReason;
 
@@ -60,6 +61,8 @@ pub enum Input {
     Expired,
     /// The ACK to our 200 came.
     Acked,
+    /// The caller's first audio came.
+    Heard,
     /// The ACK to our 200 never came.
     AckMissing,
     /// The ACK carried an unusable answer.
@@ -76,7 +79,7 @@ pub enum Input {
 
 impl Input {
     /// One example of every input, for the transition table.
-    pub const ALL: [Input; 13] = [
+    pub const ALL: [Input; 14] = [
         Input::AgentReady,
         Input::AgentGone(EndReason::AgentLost),
         Input::AgentFell(EndReason::AgentLost),
@@ -84,6 +87,7 @@ impl Input {
         Input::Cancelled,
         Input::Expired,
         Input::Acked,
+        Input::Heard,
         Input::AckMissing,
         Input::BadAnswer,
         Input::Bye,
@@ -149,13 +153,17 @@ impl Machine {
         }
         let (next, actions) = match (self.state, input) {
             (Connecting, Input::AgentReady) => (Accepted, [Some(Accept), None]),
-            (Connecting, Input::Cancelled) => ended(None, EndReason::CallerCancelled),
+            // A BYE in the early dialog gives up just as well (RFC 3261 §15).
+            (Connecting, Input::Cancelled | Input::Bye) => {
+                ended(None, EndReason::CallerCancelled)
+            }
             (Connecting, Input::Expired) => ended(None, EndReason::InviteExpired),
             (Connecting, Input::AgentGone(why) | Input::AgentFell(why)) => refused(why),
             (Connecting, Input::HangUp(why)) => refused(why),
             (Connecting, Input::MediaTimedOut) => refused(EndReason::MediaTimedOut),
 
             (Accepted, Input::Acked) => (Active, [Some(OpenGate), None]),
+            (Accepted, Input::Heard) => (Accepted, [Some(OpenGate), None]),
             (Accepted, Input::AckMissing) => hung_up(EndReason::AckMissing),
             (Accepted, Input::AgentFell(why)) => hung_up(why),
 
@@ -174,14 +182,14 @@ impl Machine {
             }
 
             (Connecting, Input::Acked | Input::AckMissing | Input::BadAnswer)
-            | (Connecting, Input::Bye | Input::DurationReached | Input::FarewellOver)
+            | (Connecting, Input::Heard | Input::DurationReached | Input::FarewellOver)
             | (Accepted, Input::AgentReady | Input::Cancelled | Input::Expired)
             | (Accepted, Input::FarewellOver)
             | (Active, Input::AgentReady | Input::Cancelled | Input::Expired)
-            | (Active, Input::Acked | Input::AckMissing | Input::FarewellOver)
+            | (Active, Input::Acked | Input::Heard | Input::AckMissing | Input::FarewellOver)
             | (Farewell, Input::AgentReady | Input::Cancelled | Input::Expired)
-            | (Farewell, Input::Acked | Input::AckMissing | Input::AgentGone(_))
-            | (Farewell, Input::AgentFell(_))
+            | (Farewell, Input::Acked | Input::Heard | Input::AckMissing)
+            | (Farewell, Input::AgentGone(_) | Input::AgentFell(_))
             | (Ended, _) => (self.state, [None, None]),
         };
         self.state = next;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use config::journal::Journal;
 use media::ports::PortPool;
 use media::worker::{RESIDENCE_BUCKETS, Residence, WorkerMetrics, Workers};
 
@@ -12,13 +13,18 @@ use super::metric::Metrics;
 
 /// A description of these workers and pools, to be called at every scrape.
 #[must_use]
-pub fn describe(workers: Arc<Workers>, pools: Vec<PortPool>, metrics: Metrics) -> Extra {
+pub fn describe(
+    workers: Arc<Workers>,
+    pools: Vec<PortPool>,
+    (metrics, journal): (Metrics, Journal),
+) -> Extra {
     Arc::new(move |text: &mut String| {
         let read = workers.metrics();
         gauges(text, &read);
         counters(text, &read);
         residence(text, &read);
         ports(text, &pools);
+        records(text, &journal);
         let dropped = metrics.datagrams_dropped.load(Ordering::Relaxed);
         family(
             text,
@@ -60,12 +66,17 @@ fn gauges(text: &mut String, workers: &[WorkerMetrics]) {
 
 fn counters(text: &mut String, workers: &[WorkerMetrics]) {
     type Read = fn(&WorkerMetrics) -> u64;
-    let table: [(&str, &str, Read); 6] = [
+    let table: [(&str, &str, Read); 7] = [
         ("media_ticks", "Ticks of 20 ms done", |w| w.ticks),
         ("media_late_ticks", "Ticks more than 5 ms late", |w| w.late_ticks),
         ("media_missed_ticks", "Ticks left out after a stall", |w| w.missed_ticks),
         ("media_faults", "Sessions closed by a fault of ours", |w| w.faults),
         ("media_received", "Datagrams received", |w| w.received),
+        (
+            "media_uncleaned",
+            "Frames that passed without noise cancellation for want of time",
+            |w| w.uncleaned,
+        ),
         ("media_sent", "Datagrams sent", |w| w.sent),
     ];
     for (name, help, read) in table {
@@ -101,6 +112,23 @@ fn residence(text: &mut String, workers: &[WorkerMetrics]) {
         line(text, &format!("{name}_sum"), &format!("worker=\"{n}\""), worker.residence.sum_us);
         line(text, &format!("{name}_count"), &format!("worker=\"{n}\""), total);
     }
+}
+
+fn records(text: &mut String, journal: &Journal) {
+    let stats = journal.stats();
+    family(text, "journal_written", "counter", "Records made durable");
+    line(text, "journal_written_total", "", stats.written);
+    family(text, "journal_dropped", "counter", "Records lost, by kind");
+    let kinds = [
+        ("decision", stats.dropped_decisions),
+        ("conversation", stats.dropped_conversations),
+        ("unwritable", stats.unwritable),
+    ];
+    for (kind, count) in kinds {
+        line(text, "journal_dropped_total", &format!("kind=\"{kind}\""), count);
+    }
+    family(text, "journal_stalled", "gauge", "1 while the store takes no records");
+    line(text, "journal_stalled", "", u64::from(stats.stalled));
 }
 
 fn ports(text: &mut String, pools: &[PortPool]) {

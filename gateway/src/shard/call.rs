@@ -105,7 +105,10 @@ impl Shard {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let reply = Reply {
             contact: Some(&call.contact),
-            headers: &[("Allow", super::outside::ALLOW), ("Supported", super::outside::SUPPORTED)],
+            headers: &[
+                ("Allow", super::outside::ALLOW),
+                ("Server", &self.services.settings.sip.user_agent),
+            ],
             body: Some(("application/sdp", &call.sdp)),
             ..Reply::new(200)
         };
@@ -158,7 +161,9 @@ impl Shard {
     fn send_bye(&mut self, now: Instant, key: u64, row: EndRow) {
         let Some(dialog) = self.calls.get(&key).and_then(|call| call.dialog) else { return };
         let reason = reason_header(row);
-        let content = Content { headers: &[("Reason", &reason)], body: None };
+        let agent = &self.services.settings.sip.user_agent;
+        let content =
+            Content { headers: &[("Reason", &reason), ("User-Agent", agent)], body: None };
         match self.endpoint.request(now, dialog, sip::Method::Bye, content) {
             Ok(tx) => {
                 self.byes.insert(tx, key);

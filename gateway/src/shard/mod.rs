@@ -156,6 +156,7 @@ impl Shard {
         let options = sip::Options {
             max_dialogs: settings.sip.max_calls as usize * 2 + 64,
             retry_after_seconds: settings.calls.retry_after_seconds,
+            node: node_number(&settings.node.name),
             ..sip::Options::default()
         };
         let mut random = crate::random::Random::new(services.seed);
@@ -451,6 +452,15 @@ impl Shard {
     pub fn datagrams_dropped(&self) -> u64 {
         self.services.metrics.datagrams_dropped.load(Ordering::Relaxed)
     }
+}
+
+/// The number that leads every tag this node mints: its name, folded (FNV-1a).
+fn node_number(name: &str) -> u16 {
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    u16::from_be_bytes([a ^ c, b ^ d])
 }
 
 /// What a call looks like to the API.

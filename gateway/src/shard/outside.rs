@@ -14,9 +14,6 @@ use crate::clock;
 /// Allow (RFC 3261 §20.5): what we take, in or out of dialogs.
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, NOTIFY";
 
-/// Supported (RFC 3261 §20.37): no extension needs to be named.
-pub(super) const SUPPORTED: &str = "";
-
 impl Shard {
     /// Strangers get silence; peers that a trunk lists get the answer the RFC has for them.
     pub(super) fn handle_outside(
@@ -47,12 +44,8 @@ impl Shard {
             let retry = self.services.settings.calls.retry_after_seconds.to_string();
             return self.respond_plain(now, tx, 503, &[("Retry-After", &retry)]);
         }
-        let headers = [
-            ("Allow", ALLOW),
-            ("Accept", "application/sdp"),
-            ("Accept-Encoding", "identity"),
-            ("Supported", SUPPORTED),
-        ];
+        let headers =
+            [("Allow", ALLOW), ("Accept", "application/sdp"), ("Accept-Encoding", "identity")];
         self.respond_plain(now, tx, 200, &headers);
     }
 }

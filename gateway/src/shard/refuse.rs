@@ -33,7 +33,10 @@ impl Shard {
         status: u16,
         headers: &[(&str, &str)],
     ) {
-        let reply = Reply { headers, ..Reply::new(status) };
+        let mut all = Vec::with_capacity(headers.len() + 1);
+        all.extend_from_slice(headers);
+        all.push(("Server", self.services.settings.sip.user_agent.as_str()));
+        let reply = Reply { headers: &all, ..Reply::new(status) };
         if let Err(why) = self.endpoint.respond(now, tx, reply) {
             tracing::debug!(status, %why, "a response could not be sent");
         }
