@@ -50,6 +50,25 @@ async fn a_revoked_key_opens_nothing_from_then_on() {
 }
 
 #[tokio::test]
+async fn what_another_process_writes_is_followed() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    store.follow().await.unwrap();
+    let other = store.again(options()).await;
+    let held = Role::Admin.scopes();
+    let (key, text) = other.create_key(&org, held, admin()).await.unwrap();
+    let new_agent = serde_json::from_value(json!({"name": "new"})).unwrap();
+    let agent = other.create_agent(&org, new_agent).await.unwrap();
+    assert_eq!(store.authenticate(text.expose()), Err(Unauthenticated));
+    store.follow().await.unwrap();
+    assert!(store.authenticate(text.expose()).is_ok());
+    assert!(store.snapshot().load().agent(agent.id).is_some());
+    other.revoke_key(&org, key.key_id).await.unwrap();
+    store.follow().await.unwrap();
+    assert_eq!(store.authenticate(text.expose()), Err(Unauthenticated));
+}
+
+#[tokio::test]
 async fn wrong_unknown_and_expired_keys_are_all_the_same() {
     let store = Scratch::new().await;
     let org = store.organisation().await;
