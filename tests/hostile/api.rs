@@ -42,7 +42,7 @@ fn nothing_but_the_document_is_open() {
     assert!(operations.len() > 20, "{} operations", operations.len());
     for (method, path, operation) in operations {
         let open = operation["security"].as_array().is_some_and(Vec::is_empty);
-        let own = gateway.key().to_owned();
+        let own = gateway.key.to_owned();
         let headers: [Vec<(&str, String)>; 7] = [
             vec![],
             vec![("authorization", String::new())],
@@ -70,7 +70,7 @@ fn nothing_but_the_document_is_open() {
 #[test]
 fn no_body_is_a_fault_of_the_server() {
     let mut gateway = Gateway::empty(&[]);
-    let key = format!("Bearer {}", gateway.key());
+    let key = format!("Bearer {}", gateway.key);
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let objects = format!("{}1{}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
     let wide = format!("{{\"name\":[{}1]}}", "1,".repeat(200_000));
@@ -109,7 +109,7 @@ fn no_body_is_a_fault_of_the_server() {
 #[test]
 fn requests_that_are_hardly_http_are_refused_and_the_next_is_served() {
     let mut gateway = Gateway::empty(&[]);
-    let key = format!("Bearer {}", gateway.key());
+    let key = format!("Bearer {}", gateway.key);
     let long = "x".repeat(20_000);
     let many: Vec<String> = (0..2_000).map(|n| format!("x-{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (&**name, "y")).collect();

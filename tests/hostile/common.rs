@@ -1,18 +1,16 @@
 //! A gateway process of the test's own, and what to attack it with: phones of plain sockets,
 //! sprayers, a small HTTP client.
 //!
-//! Everything listens on port 0 of loopback and lives in a folder of its own; the process is killed
-//! when the test lets go of it. Peers are other addresses of 127.0.0.0/8: the trunks made here list
+//! The process is the harness's: port 0 everywhere, a folder of its own, killed when the test lets
+//! go of it. Peers are other addresses of 127.0.0.0/8: the trunks made here list
 //! [`KNOWN`], everybody else is a stranger.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::ops::{Deref, RangeInclusive};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,36 +57,19 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut ask: impl FnMut() -> b
     }
 }
 
-/// A running `trunkline serve`.
+/// A running `trunkline serve`, quieter and smaller than the harness makes it.
 pub(crate) struct Gateway {
-    child: Child,
-    pub(crate) udp: SocketAddr,
-    pub(crate) tcp: SocketAddr,
-    pub(crate) api: SocketAddr,
-    observe: SocketAddr,
-    key: String,
+    inner: support::Gateway,
     /// Its media ports.
     pub(crate) ports: RangeInclusive<u16>,
-    log: Arc<Mutex<Vec<String>>>,
-    _folder: tempfile::TempDir,
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Gateway {
+    type Target = support::Gateway;
+
+    fn deref(&self) -> &support::Gateway {
+        &self.inner
     }
-}
-
-/// The program under test: named by `TRUNKLINE_BIN`, or the one built beside this test.
-fn program() -> PathBuf {
-    let beside = || {
-        let own = std::env::current_exe().unwrap();
-        own.parent().and_then(Path::parent).unwrap().join("trunkline")
-    };
-    let program = std::env::var_os("TRUNKLINE_BIN").map_or_else(beside, PathBuf::from);
-    assert!(program.is_file(), "{}: build it: cargo build -p trunkline", program.display());
-    program
 }
 
 /// A range of 64 media ports that nobody seems to use at the moment.
@@ -99,104 +80,43 @@ fn some_ports() -> RangeInclusive<u16> {
 }
 
 impl Gateway {
-    /// Starts one with the default settings of a trial, and with nothing provisioned.
+    /// Starts one with nothing provisioned and some settings changed: `("sip.max_calls", "32")`.
     pub(crate) fn empty(settings: &[(&str, &str)]) -> Gateway {
-        let folder = tempfile::tempdir().unwrap();
         let ports = some_ports();
-        let mut command = Command::new(program());
-        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
-            command.env_remove(variable);
-        }
-        let any = "127.0.0.1:0";
-        for (key, value) in [
-            ("SIP__UDP", any),
-            ("SIP__TCP", any),
-            ("SIP__HOST", "127.0.0.1"),
-            ("SIP__MAX_CALLS", "32"),
-            ("API__LISTEN", any),
-            ("OBSERVE__LISTEN", any),
-            ("OBSERVE__LOG", "json"),
-            ("MEDIA__PORTS", &format!("{}-{}", ports.start(), ports.end())),
-            ("MEDIA__QUARANTINE_SECONDS", "1"),
-            ("MEDIA__REALTIME", "false"),
-            ("STORE__DATA_DIR", folder.path().to_str().unwrap()),
-        ] {
-            command.env(format!("TRUNKLINE_{key}"), value);
-        }
-        command.envs(settings.iter().map(|(key, value)| (format!("TRUNKLINE_{key}"), value)));
-        let mut child = command.spawn().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
-        });
-        let key = first_key(&mut child, &log);
-        let mut listening = None;
-        eventually("it says where it listens", PATIENCE, || {
-            listening = log.lock().unwrap().iter().find_map(|line| ready(line));
-            listening.is_some()
-        });
-        let [udp, tcp, api, observe] = listening.unwrap();
-        Gateway { child, udp, tcp, api, observe, key, ports, log, _folder: folder }
+        let range = format!("\"{}-{}\"", ports.start(), ports.end());
+        let mut all = vec![
+            ("media.ports", &*range),
+            ("media.realtime", "false"),
+            ("observe.level", "\"info\""),
+            ("sip.max_calls", "32"),
+        ];
+        all.extend(settings);
+        Gateway { inner: support::Gateway::with(&all), ports }
     }
 
     /// Starts one with a trunk for [`KNOWN`] that takes plain audio and SRTP, the numbers [`ECHO`]
     /// and [`TONE`] on it, and their agents; and with a trunk without numbers for [`OTHERS`].
     pub(crate) fn start() -> Gateway {
-        Gateway::with(&[])
-    }
-
-    /// The same with settings of its own.
-    pub(crate) fn with(settings: &[(&str, &str)]) -> Gateway {
-        let gateway = Gateway::empty(settings);
-        let others =
-            json!({"name": "elsewhere", "inbound_config": {"allowed_addresses": [OTHERS]}});
-        gateway.post("/core/trunks", &others);
-        let trunk = gateway.trunk("PBX", "ALLOW");
+        let gateway = Gateway::empty(&[]);
+        gateway.trunk("elsewhere", json!({"allowed_addresses": [OTHERS]}));
+        let trunk = gateway.pbx("PBX", "ALLOW");
         for number in [ECHO, TONE] {
             gateway.number(number, &trunk);
         }
-        gateway.agent("Echo", json!({"type": "builtin", "builtin": "echo"}), &[ECHO]);
-        let tone =
-            json!({"type": "builtin", "builtin": "playback", "clip": "tone", "repeat": true});
-        gateway.agent("Tone", tone, &[TONE]);
+        gateway.agent(support::gateway::echo(), &[ECHO]);
+        gateway.agent(support::gateway::tone(), &[TONE]);
         gateway
     }
 
-    /// A trunk for [`KNOWN`]: its id.
-    pub(crate) fn trunk(&self, name: &str, encryption: &str) -> String {
-        let inbound = json!({"allowed_addresses": [KNOWN], "media_encryption": encryption});
-        self.post("/core/trunks", &json!({"name": name, "inbound_config": inbound}))
-    }
-
-    /// A number on a trunk.
-    pub(crate) fn number(&self, number: &str, trunk: &str) {
-        self.post("/core/phone-numbers", &json!({"phone_number": number, "trunk_id": trunk}));
-    }
-
-    /// An agent that answers these numbers: its id.
-    pub(crate) fn agent(&self, name: &str, runtime: Value, numbers: &[&str]) -> String {
-        let agent = self.post("/core/agents", &json!({"name": name}));
-        let config = json!({"config": {"runtime": runtime}});
-        self.post(&format!("/core/agents/{agent}/versions"), &config);
-        let publish = json!({"phone_numbers": numbers, "direction": "inbound"});
-        self.post(&format!("/core/agents/{agent}/versions/1/publish"), &publish);
-        agent
-    }
-
-    /// POST that must succeed: the id of what was made.
-    fn post(&self, path: &str, body: &Value) -> String {
-        let reply = self.call("POST", path, Some(body));
-        assert!((200..300).contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
-        reply.json()["id"].as_str().unwrap_or_default().to_owned()
+    /// A trunk for [`KNOWN`] with this rule of encryption: its id.
+    pub(crate) fn pbx(&self, name: &str, encryption: &str) -> String {
+        self.trunk(name, json!({"allowed_addresses": [KNOWN], "media_encryption": encryption}))
     }
 
     /// A request with the organisation's key.
     pub(crate) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> HttpReply {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let key = format!("Bearer {}", self.key);
+        let key = format!("Bearer {}", self.inner.key);
         self.raw(method, path, &[("authorization", &key)], body.as_bytes())
     }
 
@@ -211,57 +131,22 @@ impl Gateway {
         http(self.api, method, path, headers, body)
     }
 
-    /// The key, for requests by hand.
-    pub(crate) fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// The metrics page.
-    pub(crate) fn metrics(&self) -> String {
-        http(self.observe, "GET", "/metrics", &[], b"").text()
-    }
-
-    /// The sum of all rows of a metric whose labels hold `label`.
-    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.metrics();
-        let rows = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| {
-            (rest.starts_with('{') || rest.starts_with(' ')) && rest.contains(label)
-        });
-        rows.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Resident memory in KiB.
-    pub(crate) fn resident_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    /// Log lines so far.
-    pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-
     /// Nothing panicked and nothing was a fault of its own.
     pub(crate) fn assert_unharmed(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "the gateway is gone: {:#?}", self.log());
+        assert!(!self.inner.has_exited(), "the gateway is gone");
         let bad =
             |line: &&String| line.contains("panicked") || line.contains("\"level\":\"ERROR\"");
         let bad: Vec<String> = self.log().iter().filter(bad).cloned().collect();
         assert!(bad.is_empty(), "{bad:#?}");
-        assert!(self.metric("gateway_bugs_total", "") < 1.0, "{}", self.metrics());
+        for faults in ["gateway_bugs_total", "gateway_media_faults_total"] {
+            assert!(self.metric(faults, "") < 1.0, "{faults}");
+        }
     }
 
     /// Calls, sessions and ports are as many as before anybody called, within a bounded time, and
     /// [`Gateway::assert_unharmed`] holds.
     pub(crate) fn assert_quiet(&mut self) {
-        eventually("calls and media are over", PATIENCE, || {
-            let live = self.metric("gateway_calls_live", "");
-            let sessions = self.metric("gateway_media_sessions", "");
-            let ports = self.metric("gateway_media_ports", "in_use");
-            live + sessions + ports < 0.5
-        });
+        self.wait_until_quiet();
         self.assert_unharmed();
     }
 
@@ -272,28 +157,6 @@ impl Gateway {
         let call = phone.dial(ECHO, &offer(PEER, 4_000, "RTP/AVP 0", "")).expect("a call");
         call.hang_up();
     }
-}
-
-/// Waits for the API key on standard output.
-fn first_key(child: &mut Child, log: &Mutex<Vec<String>>) -> String {
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut lines = lines.map_while(Result::ok);
-    let key = lines.find_map(|line| Some(line.strip_prefix("    ")?.trim().to_owned()));
-    key.unwrap_or_else(|| panic!("no key came: {:#?}", log.lock().unwrap()))
-}
-
-/// Reads the log line that tells the listeners: UDP, TCP, API, observation.
-fn ready(line: &str) -> Option<[SocketAddr; 4]> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    if line["message"] != "ready" {
-        return None;
-    }
-    let address = |field: &str| -> SocketAddr {
-        let text = line[field].as_str().unwrap_or_default();
-        let wanted = |c: char| !(c.is_ascii_digit() || c == '.' || c == ':');
-        text.trim_matches(wanted).parse().unwrap()
-    };
-    Some(["udp", "tcp", "api", "observe"].map(address))
 }
 
 /// What an HTTP server said.

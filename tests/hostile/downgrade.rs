@@ -104,11 +104,11 @@ impl Sockets {
 fn gateway() -> Gateway {
     let gateway = Gateway::empty(&[]);
     for (rule, number) in RULES {
-        let trunk = gateway.trunk(rule, rule);
+        let trunk = gateway.pbx(rule, rule);
         gateway.number(number, &trunk);
     }
     let tone = json!({"type": "builtin", "builtin": "playback", "clip": "tone", "repeat": true});
-    gateway.agent("Tone", tone, &RULES.map(|(_, number)| number));
+    gateway.agent(tone, &RULES.map(|(_, number)| number));
     gateway
 }
 

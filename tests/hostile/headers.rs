@@ -107,10 +107,10 @@ fn response(request: &str) -> String {
 #[test]
 fn a_broken_response_is_none_and_the_request_is_repeated() {
     let mut gateway = Gateway::empty(&[]);
-    let trunk = gateway.trunk("PBX", "ALLOW");
+    let trunk = gateway.pbx("PBX", "ALLOW");
     gateway.number("+15550100100", &trunk);
     let greeting = json!({"type": "builtin", "builtin": "playback", "clip": "greeting"});
-    gateway.agent("Greeting", greeting, &["+15550100100"]);
+    gateway.agent(greeting, &["+15550100100"]);
     let phone = Phone::new(PEER, gateway.udp);
     let audio = std::net::UdpSocket::bind((PEER, 0)).unwrap();
     let port = audio.local_addr().unwrap().port();

@@ -14,9 +14,9 @@ const ENDS: [&str; 5] =
 /// Whole bodies, and the pointers of the texts in them that end up in a message, a handshake or a
 /// header.
 fn writes(gateway: &Gateway) -> Vec<(&'static str, String, Value, Vec<&'static str>)> {
-    let trunk = gateway.trunk("victim", "ALLOW");
+    let trunk = gateway.pbx("victim", "ALLOW");
     gateway.number("+15550100500", &trunk);
-    let agent = gateway.agent("Victim", json!({"type": "builtin"}), &[]);
+    let agent = gateway.agent(json!({"type": "builtin"}), &[]);
     let trunk_body = json!({"name": "t",
         "inbound_config": {"allowed_addresses": ["192.0.2.1"], "auth_username": "u", "auth_password": "p"},
         "outbound_config": {"address": "h.example.com", "auth_username": "u", "auth_password": "p",
@@ -96,7 +96,7 @@ fn no_text_with_a_line_end_is_taken() {
 
 /// Where versions of a new agent are made.
 fn writes_versions(gateway: &Gateway) -> (String, String) {
-    let agent = gateway.agent("Names", json!({"type": "builtin"}), &[]);
+    let agent = gateway.agent(json!({"type": "builtin"}), &[]);
     let path = format!("/core/agents/{agent}/versions");
     (agent, path)
 }

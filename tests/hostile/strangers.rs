@@ -117,14 +117,12 @@ fn a_request_in_a_call_from_another_address_does_not_touch_it() {
 fn a_cancel_from_another_address_does_not_touch_a_ringing_call() {
     // An agent that accepts connections and says nothing: the caller hears ringing meanwhile.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings =
-        [("AGENTS__ALLOW_PLAIN_WS", "true"), ("AGENTS__ALLOW_PRIVATE_ADDRESSES", "true")];
-    let mut gateway = Gateway::with(&settings);
-    let trunk = gateway.trunk("ringing", "ALLOW");
+    let mut gateway = Gateway::start();
+    let trunk = gateway.pbx("ringing", "ALLOW");
     gateway.number("+15550100600", &trunk);
     let url = format!("ws://{}/", silent.local_addr().unwrap());
     let runtime = serde_json::json!({"type": "websocket", "url": url});
-    gateway.agent("Silent", runtime, &["+15550100600"]);
+    gateway.agent(runtime, &["+15550100600"]);
     let phone = Phone::new(PEER, gateway.udp);
     let dialog = Dialog::new(&phone, &format!("sip:+15550100600@{}", gateway.udp));
     let sdp = offer(PEER, 4_000, "RTP/AVP 0", "");

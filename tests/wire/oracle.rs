@@ -36,7 +36,8 @@ fn token(value: &Option<String>) -> Option<&str> {
 /// Content-Length says.
 fn agree(ours: &Reading, theirs: &Reading) -> bool {
     let tokens = |reading: &'_ Reading| {
-        [&reading.from_tag, &reading.to_tag, &reading.branch].map(|value| token(value).map(str::to_owned))
+        [&reading.from_tag, &reading.to_tag, &reading.branch]
+            .map(|value| token(value).map(str::to_owned))
     };
     (&ours.start, &ours.call_id, &ours.cseq) == (&theirs.start, &theirs.call_id, &theirs.cseq)
         && tokens(ours) == tokens(theirs)
@@ -197,6 +198,12 @@ proptest! {
     #[test]
     fn of_changed_messages_both_read_the_same_or_ours_says_why_not(bytes in changed()) {
         let Some(theirs) = theirs(&bytes) else { return Ok(()) };
+        // Behind a parameter that it cannot read it finds no tag.
+        let written = text(&bytes);
+        let lost = |tag: &Option<String>, mark: &str| tag.is_none() && written.contains(mark);
+        if lost(&theirs.from_tag, "tag=f") || lost(&theirs.to_tag, "tag=t") {
+            return Ok(());
+        }
         match ours(&bytes) {
             Ok(ours) => prop_assert!(agree(&ours, &theirs), "{:?} and {:?}: {:?}", ours, theirs, text(&bytes)),
             Err(why) => {
