@@ -264,7 +264,12 @@ impl Shard {
                     self.endpoint.also_from(dialog, &networks(trunk));
                 }
             }
-            Err(why) => return info!(call = key, %why, "the caller left before it rang"),
+            Err(why) => {
+                // No place for its dialog: said at once, or the caller would wait for ever.
+                info!(call = key, %why, "the call could not be made to ring");
+                let (full, fields) = (Rule::GatewayFull, self.retry_after());
+                return self.refuse_with(arrival, refused_later(&call.admitted, full), &fields);
+            }
         }
         let delay = crate::clock::now().saturating_duration_since(call.received_at);
         self.services.metrics.post_dial_delay.observe(delay.as_secs_f64());

@@ -12,8 +12,8 @@ use crate::call::admission::{Admitted, Considered, Refusal, Rule};
 use crate::call::pace::Bucket;
 use crate::observe::metric::RuleLabels;
 
-/// Silent refusals that leave a decision record and a log line, per second; a flood of strangers is
-/// counted and fills neither the disk nor the log.
+/// Refusals of sources that no trunk lists, silent or not, that leave a decision record and a log
+/// line, per second; a flood of strangers is counted and fills neither the disk nor the log.
 const STRANGERS_RECORDED_PER_SECOND: u32 = 20;
 
 impl Shard {
@@ -61,17 +61,16 @@ impl Shard {
         let rule = refusal.rule.code();
         self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
         match refusal.status {
-            None => {
-                self.endpoint.ignore(now, tx);
-                if !self.may_record_stranger(now) {
-                    return self.shed("stranger_record");
-                }
-            }
+            None => self.endpoint.ignore(now, tx),
             Some(401) => self.challenge(now, tx, false),
             Some(status) => {
                 let headers: Vec<_> = fields.iter().map(|(n, v)| (*n, v.as_str())).collect();
                 self.respond_plain(now, tx, status, &headers);
             }
+        }
+        let listed = !arrival.snapshot.trunks_allowing(arrival.flow.remote.ip()).is_empty();
+        if !listed && !self.may_record_stranger(now) {
+            return self.shed("stranger_record");
         }
         let attempt = Attempt::read(arrival.request, &arrival.flow);
         info!(
