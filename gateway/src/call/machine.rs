@@ -154,9 +154,7 @@ impl Machine {
         let (next, actions) = match (self.state, input) {
             (Connecting, Input::AgentReady) => (Accepted, [Some(Accept), None]),
             // A BYE in the early dialog gives up just as well (RFC 3261 §15).
-            (Connecting, Input::Cancelled | Input::Bye) => {
-                ended(None, EndReason::CallerCancelled)
-            }
+            (Connecting, Input::Cancelled | Input::Bye) => ended(None, EndReason::CallerCancelled),
             (Connecting, Input::Expired) => ended(None, EndReason::InviteExpired),
             (Connecting, Input::AgentGone(why) | Input::AgentFell(why)) => refused(why),
             (Connecting, Input::HangUp(why)) => refused(why),

@@ -92,7 +92,7 @@ impl Shard {
     fn act(&mut self, now: Instant, key: u64, action: Action) {
         match action {
             Action::Accept => self.accept(now, key),
-            Action::OpenGate => self.open_gate(key),
+            Action::OpenGate => self.open_gate(now, key),
             Action::Refuse(reason) => self.refuse_call(now, key, reason),
             Action::PlayFarewell => self.play_farewell(now, key),
             Action::SendBye(reason) => self.send_bye(now, key, reason.row()),
@@ -131,14 +131,17 @@ impl Shard {
             Err(why) => {
                 error!(call = key, %why, "the 200 could not be sent");
                 self.services.metrics.bugs.inc();
+                // Nothing was answered, so BYE would not end it.
+                self.refuse_call(now, key, EndReason::GatewayBug);
                 self.handle_input(now, key, Input::HangUp(EndReason::GatewayBug));
             }
         }
     }
 
-    fn open_gate(&mut self, key: u64) {
-        if self.services.workers.gate(SessionKey(key), true).is_err() {
-            debug!(call = key, "no media session to open the gate of");
+    fn open_gate(&mut self, now: Instant, key: u64) {
+        if let Err(why) = self.services.workers.gate(SessionKey(key), true) {
+            error!(call = key, %why, "the media gate was not opened");
+            self.handle_input(now, key, Input::HangUp(EndReason::MediaUnavailable));
         }
     }
 
@@ -168,7 +171,10 @@ impl Shard {
             Ok(tx) => {
                 self.byes.insert(tx, key);
             }
-            Err(why) => debug!(call = key, %why, "BYE was not sent"),
+            Err(why) => {
+                debug!(call = key, %why, "BYE was not sent");
+                self.endpoint.forget(dialog);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use media::dtmf;
+use media::sdp::Incompatible;
 use sip::endpoint::{DialogId, Reply, ServerTx};
 use sip::{HeaderName, Method, Request};
 use tracing::{debug, info};
@@ -21,7 +22,9 @@ impl Shard {
         request: &Request,
     ) {
         let Some(&key) = self.by_dialog.get(&dialog) else {
-            return self.respond_plain(now, tx, 481, &[]);
+            // The call is over and our BYE is on its way; one that crosses it is in order.
+            let status = if request.method() == Method::Bye { 200 } else { 481 };
+            return self.respond_plain(now, tx, status, &[]);
         };
         match request.method() {
             Method::Bye => {
@@ -79,8 +82,10 @@ impl Shard {
                 Ok((sdp, plan)) => (sdp, Some(plan)),
                 Err(why) => {
                     info!(call = key, why = why.word(), "new offer refused, the session stays");
+                    // Our own offer is open (RFC 3261 §14.2, RFC 3311 §5.2): theirs has to wait.
+                    let status = if why == Incompatible::OutOfTurn { 491 } else { 488 };
                     let warning = super::sdp::warning(&self.services.settings.sip.host, why);
-                    return self.respond_plain(now, tx, 488, &[("Warning", &warning)]);
+                    return self.respond_plain(now, tx, status, &[("Warning", &warning)]);
                 }
             },
         };

@@ -192,9 +192,13 @@ impl Shard {
                     Some(command) => self.handle_command(clock::now(), command),
                     None => return,
                 },
-                Some(event) = inputs.media.recv() => self.handle_media(clock::now(), event),
+                Some(event) = inputs.media.recv() => {
+                    let (now, key) = (clock::now(), event.key().0);
+                    self.guarded(now, Some(key), |shard| shard.handle_media(now, event));
+                }
                 Some((key, event)) = inputs.agents.recv() => {
-                    self.handle_link(clock::now(), key, event);
+                    let now = clock::now();
+                    self.guarded(now, Some(key), |shard| shard.handle_link(now, key, event));
                 }
                 Some(inbound) = inputs.inbound.recv() => {
                     let now = clock::now();
@@ -204,9 +208,14 @@ impl Shard {
                         self.handle_inbound(now, inbound);
                     }
                 }
-                () = tokio::time::sleep_until(deadline) => self.handle_timeout(clock::now()),
+                () = tokio::time::sleep_until(deadline) => {}
             }
-            self.settle(clock::now());
+            let now = clock::now();
+            // Whatever woke us: timers fire under full load too.
+            if deadline.into_std() <= now {
+                self.guarded(now, None, |shard| shard.handle_timeout(now));
+            }
+            self.settle(now);
         }
     }
 
@@ -338,9 +347,12 @@ impl Shard {
                     self.handle_ack_missing(now, key);
                 }
             }
-            Event::Response { tx, response, .. } => {
-                if response.status() >= 200 {
-                    self.byes.remove(&tx);
+            Event::Response { tx, response, dialog } => {
+                if response.status() >= 200 && self.byes.remove(&tx).is_some() {
+                    // A challenged BYE leaves its dialog to us; we have no credentials to try with.
+                    if let Some(dialog) = dialog {
+                        self.endpoint.forget(dialog);
+                    }
                 }
             }
             Event::Failed { tx, why } => {
@@ -356,7 +368,10 @@ impl Shard {
 
     fn handle_media(&mut self, now: Instant, event: media::Event) {
         match event {
-            media::Event::FirstPacket { key } => debug!(call = key.0, "first media packet"),
+            media::Event::FirstPacket { key } => {
+                debug!(call = key.0, "first media packet");
+                self.handle_input(now, key.0, Input::Heard);
+            }
             media::Event::MediaTimeout { key } => {
                 self.handle_input(now, key.0, Input::MediaTimedOut);
             }
