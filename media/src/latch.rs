@@ -233,11 +233,12 @@ impl Latch {
     }
 
     /// A new plan came. Another address starts learning anew; until it shows, what was heard
-    /// stays heard, but nothing more is sent there. The same address changes nothing.
-    pub fn relatch(&mut self, signalled: SocketAddr, secure: bool) {
+    /// stays heard, but nothing more is sent there. The same address changes nothing. True when
+    /// learning starts anew.
+    pub fn relatch(&mut self, signalled: SocketAddr, secure: bool) -> bool {
         let signalled = canonical(signalled);
         if signalled == self.signalled && secure == self.policy.secure {
-            return;
+            return false;
         }
         let previous = self.locked();
         let counters = self.counters;
@@ -247,6 +248,7 @@ impl Latch {
         self.previous = previous.filter(|_| !secure);
         self.counters = counters;
         self.told = told;
+        true
     }
 
     /// The locked source.

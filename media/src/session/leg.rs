@@ -124,7 +124,7 @@ impl Leg {
         let clock_hz = plan.codec.clock_rate_hz();
         Self {
             terms: Terms::of(plan),
-            secured: plan.srtp.as_ref().map(|keys| Secured::renew(None, keys)),
+            secured: plan.srtp.as_ref().map(Secured::new),
             latch: Latch::new(plan.remote, policy),
             budget: Budget::new(),
             reception: Reception::new(clock_hz),
@@ -145,9 +145,12 @@ impl Leg {
     /// Obeys a new plan; see [`super::Session::apply`].
     pub(super) fn apply(&mut self, plan: &Plan) {
         let was = std::mem::replace(&mut self.terms, Terms::of(plan));
-        let previous = self.secured.take();
-        self.secured = plan.srtp.as_ref().map(|keys| Secured::renew(previous, keys));
-        self.latch.relatch(plan.remote, plan.srtp.is_some());
+        let stays = !self.latch.relatch(plan.remote, plan.srtp.is_some());
+        self.secured = match (self.secured.take(), &plan.srtp) {
+            (Some(previous), Some(keys)) => Some(previous.renew(keys, stays)),
+            (None, Some(keys)) => Some(Secured::new(keys)),
+            (_, None) => None,
+        };
         self.listener.change_codec(plan.codec);
         if plan.receive && !was.receive {
             // What the peer sends now has nothing to do with what it sent before the hold.

@@ -169,6 +169,7 @@ impl Session {
         self.leg.apply(plan);
         // What was allowed or known before says nothing about how long to wait now.
         self.last_sign = now;
+        self.timeout_told = false;
     }
 
     /// Opens or shuts the gate: only while it is open does audio pass between leg and far side.

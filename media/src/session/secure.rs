@@ -13,23 +13,33 @@ pub(super) struct Secured {
 }
 
 impl Secured {
-    /// The contexts for `keys`, taking over from `previous` those whose key has not changed: their
-    /// rollover counters and replay windows go on. A new key starts both anew (RFC 3711 §3.3.1).
-    pub(super) fn renew(previous: Option<Self>, keys: &SrtpKeys) -> Self {
-        let suite = keys.suite;
-        let kept = previous.filter(|previous| previous.suite == suite);
-        let (mut outbound, mut inbound) = (None, None);
-        if let Some(previous) = kept {
-            outbound = (previous.local_epoch == keys.local_epoch).then_some(previous.outbound);
-            inbound = (previous.remote_epoch == keys.remote_epoch).then_some(previous.inbound);
-        }
+    /// The first contexts of a leg.
+    pub(super) fn new(keys: &SrtpKeys) -> Self {
         Self {
-            suite,
+            suite: keys.suite,
             local_epoch: keys.local_epoch,
             remote_epoch: keys.remote_epoch,
-            outbound: outbound.unwrap_or_else(|| Context::new(suite, &keys.local)),
-            inbound: inbound.unwrap_or_else(|| Context::new(suite, &keys.remote)),
+            outbound: Context::new(keys.suite, &keys.local),
+            inbound: Context::new(keys.suite, &keys.remote),
         }
+    }
+
+    /// The contexts for `keys`, keeping those whose key has not changed: their rollover counters and
+    /// replay windows go on. A new key starts both anew (RFC 3711 §3.3.1). While the peer `stays`
+    /// at its address, what it sent under its old key and is still on its way is heard too; somebody
+    /// who has taken its place has nothing to do with the old key.
+    pub(super) fn renew(self, keys: &SrtpKeys, stays: bool) -> Self {
+        let mut renewed = Self::new(keys);
+        let same_suite = self.suite == keys.suite;
+        if same_suite && self.local_epoch == keys.local_epoch {
+            renewed.outbound = self.outbound;
+        }
+        if same_suite && self.remote_epoch == keys.remote_epoch {
+            renewed.inbound = self.inbound;
+        } else if stays {
+            renewed.inbound = renewed.inbound.replacing(self.inbound);
+        }
+        renewed
     }
 
     pub(super) fn protect(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {

@@ -799,6 +799,40 @@ fn a_plan_with_the_same_keys_keeps_the_contexts_and_one_with_new_keys_starts_ane
 }
 
 #[test]
+fn packets_under_the_old_key_are_heard_after_a_new_one_from_the_same_place_only() {
+    let moved = Plan { remote: SocketAddr::new(PEER_IP, 6_000), ..secure_plan(3, 4) };
+    for (next, received, refused) in [(secure_plan(3, 4), 6, 0), (moved, 3, 3)] {
+        let mut world = World::new(&secure_plan(1, 2), Far::Echo);
+        world.crypto = Some(peer_crypto(1, 2));
+        let under_way: Vec<_> = (0..6).map(|_| world.packet(0, &[VOICE; FRAME_SAMPLES])).collect();
+        let (before, after) = under_way.split_at(3);
+        for packet in before {
+            world.arrive(Channel::Rtp, PEER, packet, Duration::ZERO);
+        }
+        world.session.apply(world.now, &next);
+        for packet in after {
+            world.arrive(Channel::Rtp, PEER, packet, Duration::ZERO);
+        }
+        let report = world.close();
+        assert_eq!((report.quality.packets_received, report.auth_failures), (received, refused));
+    }
+}
+
+#[test]
+fn silence_after_a_new_plan_is_told_again() {
+    let mut world = World::new(&plan(), Far::Echo);
+    world.open();
+    world.ticks(1_600);
+    assert_eq!(world.events(), [Event::MediaTimeout { key: KEY }]);
+    world.session.apply(world.now, &Plan { receive: false, ..plan() });
+    world.ticks(1_600);
+    assert_eq!(world.events(), [], "a peer on hold may be silent");
+    world.session.apply(world.now, &plan());
+    world.ticks(1_600);
+    assert_eq!(world.events(), [Event::MediaTimeout { key: KEY }]);
+}
+
+#[test]
 fn a_new_address_is_learned_anew_and_the_stream_goes_on_there() {
     let moved = SocketAddr::new(PEER_IP, 6_000);
     let mut world = World::new(&plan(), Far::Echo);

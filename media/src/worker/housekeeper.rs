@@ -90,8 +90,12 @@ impl Housekeeper {
         shared: Arc<Shared>,
         refused: TrySendError<Command>,
     ) {
-        let TrySendError::Full(command) = refused else { return give_up(refused) };
-        lock(&self.duties.later).push_back(Later { mailbox, shared, command });
+        match refused {
+            TrySendError::Full(command) => {
+                lock(&self.duties.later).push_back(Later { mailbox, shared, command });
+            }
+            TrySendError::Disconnected(command) => give_up(command),
+        }
     }
 }
 
@@ -112,13 +116,17 @@ fn run(inbox: &Receiver<Finished>, duties: &Duties) {
         match inbox.recv_timeout(ROUND) {
             Ok(finished) => remember(&mut pools, finished.conclude()),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
         }
         let now = clock::now();
         if now.saturating_duration_since(round) >= ROUND {
             go_round(duties, &pools, (round, now));
             round = now;
         }
+    }
+    // The workers are gone: what still waits for room in a mailbox will find none.
+    for Later { command, .. } in lock(&duties.later).drain(..) {
+        give_up(command);
     }
 }
 
@@ -137,7 +145,7 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
             Err(TrySendError::Full(command)) => {
                 later.push_back(Later { mailbox, shared, command });
             }
-            Err(gone) => give_up(gone),
+            Err(TrySendError::Disconnected(command)) => give_up(command),
         }
     }
     drop(later);
@@ -147,8 +155,7 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
 }
 
 /// The worker is gone, and its sessions with it: whoever waits for a report gets an empty one.
-fn give_up(refused: TrySendError<Command>) {
-    let (TrySendError::Full(command) | TrySendError::Disconnected(command)) = refused;
+pub(super) fn give_up(command: Command) {
     if let Command::Close { reply, .. } | Command::Report { reply, .. } = command {
         deliver(reply, LegReport::default());
     }

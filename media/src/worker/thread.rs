@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
-use super::housekeeper::Finished;
+use super::housekeeper::{Finished, give_up};
 use super::metrics::Counters;
 use super::schedule::enter_class;
 use super::slab::{Slab, SlabKey};
@@ -361,6 +361,10 @@ impl Worker {
         let names: Vec<_> = self.keys.keys().copied().collect();
         for name in names {
             self.close(name, None);
+        }
+        // A worker that had to stop by itself: nobody will obey these any more.
+        for command in self.commands.try_iter() {
+            give_up(command);
         }
         self.shared.heartbeat.idle();
     }
