@@ -82,11 +82,15 @@ pub enum Rule {
     BodyUnsupported,
     /// The caller accepts no answer that we can give.
     AnswerUnacceptable,
+    /// The Request-URI has a scheme that is none of ours.
+    UriUnsupported,
+    /// The INVITE requires a SIP extension that we do not have.
+    ExtensionRequired,
 }
 
 impl Rule {
     /// Every rule, for tables, metrics and tests.
-    pub const ALL: [Rule; 17] = [
+    pub const ALL: [Rule; 19] = [
         Rule::SourceUnknown,
         Rule::SourceNotAllowed,
         Rule::CredentialsWrong,
@@ -104,6 +108,8 @@ impl Rule {
         Rule::MediaIncompatible,
         Rule::BodyUnsupported,
         Rule::AnswerUnacceptable,
+        Rule::UriUnsupported,
+        Rule::ExtensionRequired,
     ];
 
     /// The one table: stable word, SIP status for sources that may know, sentence for the customer.
@@ -128,6 +134,8 @@ impl Rule {
             Rule::MediaIncompatible  => ("media_incompatible",   488, "The caller's offer and the trunk's rules have no media in common."),
             Rule::BodyUnsupported    => ("body_unsupported",     415, "The INVITE carries a body that is not SDP."),
             Rule::AnswerUnacceptable => ("answer_unacceptable",  406, "The caller accepts no SDP answer."),
+            Rule::UriUnsupported     => ("uri_unsupported",      416, "The Request-URI is neither sip:, sips: nor tel:."),
+            Rule::ExtensionRequired  => ("extension_required",   420, "The INVITE requires a SIP extension that is not supported (Require)."),
         }
     }
 

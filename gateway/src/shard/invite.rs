@@ -8,7 +8,7 @@ use config::model::{Builtin, MediaEncryption, Runtime};
 use config::snapshot::{Snapshot, TrunkRoute};
 use media::codec::Codec;
 use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
-use sip::endpoint::{Prefix, Reply, ServerTx, Trust};
+use sip::endpoint::{Prefix, Reply, ServerTx};
 use sip::{Flow, Host, Request, Uri};
 use tracing::info;
 
@@ -100,9 +100,6 @@ impl Shard {
     ) {
         let snapshot = self.services.snapshot.load();
         let arrival = Arrival { now, tx, flow, request: &request, snapshot: &snapshot };
-        if matches!(request.uri(), Uri::Other { .. }) && self.trust(&flow) == Trust::Known {
-            return self.respond_plain(now, tx, 416, &[]);
-        }
         match self.decide(&arrival) {
             Verdict::Challenge { stale } => self.challenge(now, tx, stale),
             Verdict::Refused(refusal) => self.refuse(&arrival, refusal),

@@ -314,6 +314,9 @@ impl Shard {
             let key = self.call_of(&event);
             self.guarded(now, key, |shard| shard.handle_event(now, event));
         }
+        while let Some(refused) = self.endpoint.poll_refused() {
+            self.guarded(now, None, |shard| shard.handle_refused(now, &refused));
+        }
     }
 
     /// The call an event is about.

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use sip::endpoint::{Reply, ServerTx};
+use config::snapshot::Snapshot;
+use sip::endpoint::{Refused, Reply, ServerTx, Trust};
 use tracing::info;
 
 use super::Shard;
@@ -58,8 +59,6 @@ impl Shard {
         fields: &[(&'static str, String)],
     ) {
         let Arrival { now, tx, .. } = *arrival;
-        let rule = refusal.rule.code();
-        self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
         match refusal.status {
             None => self.endpoint.ignore(now, tx),
             Some(401) => self.challenge(now, tx, false),
@@ -68,17 +67,58 @@ impl Shard {
                 self.respond_plain(now, tx, status, &headers);
             }
         }
-        let listed = !arrival.snapshot.trunks_allowing(arrival.flow.remote.ip()).is_empty();
+        let detail = fields.iter().find(|(name, _)| *name == "Warning").map(|(_, v)| v.clone());
+        let attempt = Attempt::read(arrival.request, &arrival.flow);
+        self.record_refusal(now, arrival.snapshot, attempt, (refusal, detail));
+    }
+
+    /// A call that the endpoint refused by itself: counted and recorded as any other.
+    pub(super) fn handle_refused(&mut self, now: Instant, refused: &Refused) {
+        let snapshot = self.services.snapshot.load();
+        let rule = match refused.status {
+            415 => Rule::BodyUnsupported,
+            416 => Rule::UriUnsupported,
+            420 => Rule::ExtensionRequired,
+            _ => Rule::GatewayFull,
+        };
+        let listed = snapshot.trunks_allowing(refused.flow.remote.ip());
+        let considered = listed.iter().map(|trunk| Considered {
+            trunk_id: trunk.id,
+            found_by: "address",
+            verdict: rule.code(),
+        });
+        let mut organisations: Vec<_> = listed.iter().map(|t| t.organization_id).collect();
+        organisations.dedup();
+        let organisation = organisations.first().copied().filter(|_| organisations.len() == 1);
+        let refusal = Refusal {
+            rule,
+            status: (refused.trust == Trust::Known).then_some(refused.status),
+            organisation,
+            considered: considered.collect(),
+            called_number: None,
+        };
+        let attempt = Attempt::read(&refused.request, &refused.flow);
+        self.record_refusal(now, &snapshot, attempt, (refusal, None));
+    }
+
+    fn record_refusal(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        attempt: Attempt,
+        (refusal, detail): (Refusal, Option<String>),
+    ) {
+        let rule = refusal.rule.code();
+        self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
+        let listed = !snapshot.trunks_allowing(attempt.source.ip()).is_empty();
         if !listed && !self.may_record_stranger(now) {
             return self.shed("stranger_record");
         }
-        let attempt = Attempt::read(arrival.request, &arrival.flow);
         info!(
             rule, status = refusal.status, source = %attempt.source,
             organization = refusal.organisation.map(|id| id.to_string()), "INVITE refused"
         );
-        let detail = fields.iter().find(|(name, _)| *name == "Warning").map(|(_, v)| v.clone());
-        self.services.journal.record(record::decision(attempt, arrival.snapshot, refusal, detail));
+        self.services.journal.record(record::decision(attempt, snapshot, refusal, detail));
     }
 
     /// Log lines and records that strangers cause are limited, so that a flood fills neither.

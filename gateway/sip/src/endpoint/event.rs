@@ -118,6 +118,20 @@ pub enum Event {
     },
 }
 
+/// A new INVITE that the endpoint refused by itself: nothing is to be done about it, it is there for
+/// the application's records.
+#[derive(Debug)]
+pub struct Refused {
+    /// The INVITE; it has no transaction.
+    pub request: Request,
+    /// Where it came from.
+    pub flow: Flow,
+    /// What it was answered; a stranger was told nothing.
+    pub status: u16,
+    /// Whether it was told.
+    pub trust: Trust,
+}
+
 /// Why a request of ours got no final response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {

@@ -38,7 +38,7 @@ use bytes::Bytes;
 
 pub use event::{
     Body, ClientTx, CommandError, Content, DialogId, Event, Failure, Headers, Invite, OutOfDialog,
-    Reply, ServerTx, Transmit, Trust,
+    Refused, Reply, ServerTx, Transmit, Trust,
 };
 pub use options::{Options, Prefix};
 
@@ -83,6 +83,7 @@ pub struct Endpoint {
     deadlines: Deadlines<Owner>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
+    refused: VecDeque<Refused>,
 }
 
 /// How much an endpoint holds at the moment.
@@ -119,6 +120,7 @@ impl Endpoint {
             deadlines: Deadlines::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            refused: VecDeque::new(),
             random,
             options,
         }
@@ -178,6 +180,11 @@ impl Endpoint {
     /// The next thing to tell the application.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// The next call that was refused without asking; the application may leave them unread.
+    pub fn poll_refused(&mut self) -> Option<Refused> {
+        self.refused.pop_front()
     }
 
     /// When `handle_timeout` wants to be called next.

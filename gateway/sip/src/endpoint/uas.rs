@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::compose::{self, Answer};
-use super::event::{CommandError, DialogId, Event, Headers, Reply, ServerTx, Trust};
+use super::event::{CommandError, DialogId, Event, Headers, Refused, Reply, ServerTx, Trust};
 use super::in_dialog::Success;
 use super::{Endpoint, Owner};
 use crate::flow::Flow;
@@ -17,6 +17,9 @@ use crate::transaction::invite_server::{self, InviteServer};
 use crate::transaction::key::Sought;
 use crate::transaction::server::{self, Server};
 use crate::uri::Uri;
+
+/// Refused calls that may wait for `poll_refused`; what comes on top is refused all the same.
+const MAX_REFUSED: usize = 64;
 
 /// A request that waits for our answer, or whose answer may have to be repeated.
 pub(super) struct ServerTransaction {
@@ -453,7 +456,7 @@ impl Endpoint {
     }
 
     /// Refuses a request without keeping anything of it (RFC 3261 §8.2.7); a stranger is not even
-    /// refused.
+    /// refused. The application hears of it when it was a new call.
     pub(super) fn refuse(
         &mut self,
         flow: Flow,
@@ -461,6 +464,7 @@ impl Endpoint {
         trust: Trust,
         refusal: &Refusal,
     ) {
+        self.note_refused(flow, request, trust, refusal.status);
         if trust == Trust::Stranger || request.method() == Method::Ack {
             return;
         }
@@ -471,6 +475,14 @@ impl Endpoint {
         let answer = Answer::new(refusal.status, Some(&tag));
         if let Ok(bytes) = compose::answer(request, flow.remote, &answer, headers, None) {
             self.transmit(flow, bytes);
+        }
+    }
+
+    /// Keeps a refused call for `poll_refused`. A merged one is none: its twin is served.
+    fn note_refused(&mut self, flow: Flow, request: &Request, trust: Trust, status: u16) {
+        let call = request.method() == Method::Invite && request.to().tag().is_none();
+        if call && status != 482 && self.refused.len() < MAX_REFUSED {
+            self.refused.push_back(Refused { request: request.clone(), flow, status, trust });
         }
     }
 

@@ -56,7 +56,9 @@ fn what_a_request_requires_in_vain_is_named_exactly() {
     assert_eq!(header(&refused, "Unsupported"), "100rel, siprec");
     assert!(!to_tag(&refused).is_empty());
     assert!(solo.events().is_empty());
+    assert_eq!(solo.endpoint.poll_refused().map(|refused| refused.status), Some(420));
     solo.invited(&opening("INVITE", "z9hG4bK2", "Require: timer\r\n"));
+    assert!(solo.endpoint.poll_refused().is_none());
 }
 
 #[test]
