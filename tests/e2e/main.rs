@@ -4,5 +4,7 @@
 mod audio;
 mod callers;
 mod digest;
+mod failures;
 mod operation;
+mod program;
 mod refusals;

@@ -18,6 +18,9 @@ use crate::wait;
 /// Names the binary under test; without it the one beside the test program is taken.
 pub const BINARY: &str = "TRUNKLINE_BIN";
 
+/// The settings file of a gateway, in its folder.
+pub const SETTINGS: &str = "trunkline.toml";
+
 /// How long the program may take to start.
 const START: Duration = Duration::from_secs(20);
 
@@ -74,19 +77,32 @@ impl Gateway {
     #[must_use]
     pub fn with(changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let file = folder.path().join("trunkline.toml");
+        let file = folder.path().join(SETTINGS);
         std::fs::write(&file, settings(folder.path(), changes)).expect("settings can be written");
-        let mut command = Command::new(binary());
-        command.args(["serve", "--settings"]).arg(&file).current_dir(folder.path());
-        // Settings of whoever runs the tests must not reach the program under test.
-        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
-            command.env_remove(name);
-        }
+        Self::open(folder, None)
+    }
+
+    /// Kills the program in the middle of whatever it does, and starts it on the same store.
+    ///
+    /// # Panics
+    /// When it is not ready again in time.
+    #[must_use]
+    pub fn crash_and_restart(self) -> Self {
+        let Gateway { mut process, folder, key, .. } = self;
+        process.signal(libc::SIGKILL);
+        process.finish(START);
+        Self::open(folder, Some(key))
+    }
+
+    fn open(folder: TempDir, known_key: Option<String>) -> Self {
+        let mut command = program(&["serve", "--settings", SETTINGS], folder.path());
         let mut process = Process::start("trunkline", &mut command);
         let ready = process.find("\"ready\"", START, ready_line);
-        let key = process.find("the API key", START, |line| {
-            let word = line.trim();
-            word.starts_with("ak_").then(|| word.to_owned())
+        let key = known_key.unwrap_or_else(|| {
+            process.find("the API key", START, |line| {
+                let word = line.trim();
+                word.starts_with("ak_").then(|| word.to_owned())
+            })
         });
         let at = |name: &str| address(&ready, name);
         let (udp, tcp, tls) = (at("udp"), at("tcp"), at("tls"));
@@ -279,14 +295,6 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the gateway's last lines:\n{}", self.process.tail(80));
-        }
-    }
-}
-
 /// Inbound rules that take calls from 127.0.0.1 only.
 #[must_use]
 pub fn from_here() -> Value {
@@ -317,6 +325,18 @@ fn id(object: &Value) -> String {
     let id = object["id"].as_str();
     assert!(id.is_some(), "no id: {object}");
     id.unwrap_or_default().to_owned()
+}
+
+/// The program with these arguments, in this folder. Settings of whoever runs the tests do not reach
+/// it.
+#[must_use]
+pub fn program(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(folder);
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// The binary under test.

@@ -28,7 +28,7 @@ impl Lines {
     }
 }
 
-/// A running program. Dropping it kills it.
+/// A running program. Dropping it kills it; in a test that failed its last lines are shown.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -142,6 +142,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the last lines of {}:\n{}", self.name, self.tail(60));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
