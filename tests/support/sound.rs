@@ -123,6 +123,7 @@ mod tests {
     use super::*;
 
     const SCALE: [u32; 5] = [500, 700, 1_000, 1_400, 1_900];
+    const NOTHING: [u32; 0] = [];
 
     #[test]
     fn a_tune_is_heard_note_by_note() {
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn silence_and_noise_are_no_notes() {
-        assert_eq!(notes(&[0; 8_000], &SCALE), []);
+        assert_eq!(notes(&[0; 8_000], &SCALE), NOTHING);
         let mut state = 1_u32;
         let noise: Vec<i16> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -140,7 +141,7 @@ mod tests {
         })
         .take(8_000)
         .collect();
-        assert_eq!(notes(&noise, &SCALE), []);
+        assert_eq!(notes(&noise, &SCALE), NOTHING);
     }
 
     #[test]
