@@ -93,8 +93,8 @@ impl Sockets {
     async fn bind(settings: &Settings) -> io::Result<Self> {
         Ok(Sockets {
             udp: net::udp::bind_all(&settings.sip.udp)?,
-            tcp: listen_all("tcp", &settings.sip.tcp).await?,
-            tls: listen_all("tls", &settings.sip.tls).await?,
+            tcp: listen_all("tcp", &settings.sip.tcp)?,
+            tls: listen_all("tls", &settings.sip.tls)?,
             api: listen("api", settings.api.listen).await?,
             observe: listen("observe", settings.observe.listen).await?,
         })
@@ -121,12 +121,12 @@ async fn listen(what: &str, address: SocketAddr) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("{what} {address}: {error}")))
 }
 
-async fn listen_all(what: &str, addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        listeners.push(listen(what, address).await?);
-    }
-    Ok(listeners)
+fn listen_all(what: &str, addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let named = |address: SocketAddr| {
+        net::stream::bind(address)
+            .map_err(|error| io::Error::new(error.kind(), format!("{what} {address}: {error}")))
+    };
+    addresses.iter().copied().map(named).collect()
 }
 
 impl Gateway {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use config::settings::Advertise;
 use sip::{Flow, Frame, StreamFramer, Transport};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -35,6 +36,26 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Bytes read at once.
 const READ_CHUNK: usize = 4096;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Binds a listener. As with datagrams `[::]` is IPv6 alone, so that both families can have the same
+/// port.
+///
+/// # Errors
+/// Whatever the kernel says to `bind` or `listen`.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
 
 /// What every connection of the program shares.
 #[derive(Clone)]
@@ -263,4 +284,16 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
 
 fn is_fatal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_families_share_a_port() {
+        let Ok(six) = bind("[::]:0".parse().expect("an address")) else { return };
+        let port = six.local_addr().expect("bound").port();
+        bind(SocketAddr::new("0.0.0.0".parse().expect("an address"), port)).expect("free");
+    }
 }
