@@ -181,6 +181,8 @@ async fn digest_credentials_are_demanded_and_judged() {
     assert!(is_admitted(&with(Proof::Good)));
     let refusal = refused(with(Proof::Bad));
     assert_eq!((refusal.rule, refusal.status), (Rule::CredentialsWrong, Some(401)));
+    let refusal = refused(with(Proof::OtherUri));
+    assert_eq!((refusal.rule, refusal.status), (Rule::CredentialsOtherUri, Some(401)));
 }
 
 #[tokio::test]
@@ -188,7 +190,13 @@ async fn where_one_trunk_challenges_every_stranger_is_challenged_alike() {
     let world = World::new().await;
     let digest = json!({"auth_username": "pbx", "auth_password": "secret"});
     world.trunk(digest, &["+15550000001"]).await;
-    assert_eq!(world.call(STRANGER, "+15550009999"), Verdict::Challenge { stale: false });
+    world.trunk(listed(), &["+15550000002"]).await;
+    for (number, rule) in
+        [("+15550009999", Rule::SourceUnknown), ("+15550000002", Rule::SourceNotAllowed)]
+    {
+        let refusal = refused(world.call(STRANGER, number));
+        assert_eq!((refusal.rule, refusal.status), (rule, Some(401)), "recorded, and challenged");
+    }
 }
 
 #[tokio::test]

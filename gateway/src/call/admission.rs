@@ -43,6 +43,8 @@ pub enum Proof {
     Stale,
     /// Wrong user name or password.
     Bad,
+    /// Credentials for another Request-URI (RFC 7616 §3.4.6).
+    OtherUri,
 }
 
 /// Why an INVITE is refused: the first rule that failed.
@@ -54,6 +56,8 @@ pub enum Rule {
     SourceNotAllowed,
     /// The trunk wants digest credentials and the right ones did not come.
     CredentialsWrong,
+    /// The credentials were made for another Request-URI.
+    CredentialsOtherUri,
     /// No number like the dialled one.
     NumberNotFound,
     /// No deployed agent with the dialled id.
@@ -90,10 +94,11 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tables, metrics and tests.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 20] = [
         Rule::SourceUnknown,
         Rule::SourceNotAllowed,
         Rule::CredentialsWrong,
+        Rule::CredentialsOtherUri,
         Rule::NumberNotFound,
         Rule::AgentNotFound,
         Rule::InboundSlotEmpty,
@@ -120,6 +125,7 @@ impl Rule {
             Rule::SourceUnknown      => ("source_unknown",       403, "No trunk lists the address the call came from in its allowed_addresses."),
             Rule::SourceNotAllowed   => ("source_not_allowed",   403, "The number's trunk does not list the address the call came from in its allowed_addresses."),
             Rule::CredentialsWrong   => ("credentials_wrong",    401, "The trunk demands digest credentials, and the user name or password is wrong."),
+            Rule::CredentialsOtherUri => ("credentials_other_uri", 400, "The digest credentials are for another Request-URI: something on the way rewrote it."),
             Rule::NumberNotFound     => ("number_not_found",     404, "The dialled number is not registered on any trunk."),
             Rule::AgentNotFound      => ("agent_not_found",      404, "No agent with the dialled id is deployed as a SIP endpoint."),
             Rule::InboundSlotEmpty   => ("inbound_slot_empty",   480, "The number has no inbound agent: publish a version to it."),
@@ -296,12 +302,12 @@ impl<'a> Case<'a> {
         if let Some(named) = self.named.filter(|named| named.id != trunk.id) {
             // The URI names one trunk, the number belongs to another: never carried across.
             self.consider(named, "request_uri", Rule::NumberNotFound.code());
-            return self.refuse(Rule::NumberNotFound, Some(named.organization_id));
+            return self.refuse_source(Rule::NumberNotFound, Some(named.organization_id));
         }
         let found_by = if self.named.is_some() { "request_uri" } else { "number" };
         if !trunk.admits(self.facts.source.ip()) {
             self.consider(trunk, found_by, Rule::SourceNotAllowed.code());
-            return self.refuse(Rule::SourceNotAllowed, Some(trunk.organization_id));
+            return self.refuse_source(Rule::SourceNotAllowed, Some(trunk.organization_id));
         }
         if let Some(refused) = self.credentials(trunk, found_by, prove) {
             return refused;
@@ -332,14 +338,20 @@ impl<'a> Case<'a> {
         prove: &mut dyn FnMut(&TrunkRoute) -> Proof,
     ) -> Option<Verdict> {
         trunk.digest.as_ref()?;
-        match prove(trunk) {
+        let proof = prove(trunk);
+        match proof {
             Proof::Good => None,
             Proof::Absent => Some(Verdict::Challenge { stale: false }),
             Proof::Stale => Some(Verdict::Challenge { stale: true }),
-            Proof::Bad => {
-                self.consider(trunk, found_by, Rule::CredentialsWrong.code());
+            Proof::Bad | Proof::OtherUri => {
+                let other_uri = proof == Proof::OtherUri;
+                let rule =
+                    if other_uri { Rule::CredentialsOtherUri } else { Rule::CredentialsWrong };
+                self.consider(trunk, found_by, rule.code());
                 let organisation = Some(trunk.organization_id);
-                Some(self.refusal(Rule::CredentialsWrong, organisation, Some(401)))
+                // 400 would tell a stranger that the number is there.
+                let status = if other_uri && self.may_know { 400 } else { 401 };
+                Some(self.refusal(rule, organisation, Some(status)))
             }
         }
     }
@@ -411,14 +423,17 @@ impl<'a> Case<'a> {
             _ => None,
         };
         self.listed = listed;
+        let rule = if self.listed.is_empty() && one.is_none() { Rule::SourceUnknown } else { rule };
+        self.refuse_source(rule, one)
+    }
+
+    /// Refuses a call that its source's address does not open. Where credentials could open a trunk,
+    /// every stranger is challenged alike, so that numbers cannot be told apart.
+    fn refuse_source(mut self, rule: Rule, organisation: Option<OrganisationId>) -> Verdict {
         if self.listed.is_empty() && self.snapshot.has_open_digest_trunk() {
-            // Every stranger is challenged alike, so that numbers cannot be told apart.
-            return Verdict::Challenge { stale: false };
+            return self.refusal(rule, organisation, Some(401));
         }
-        if self.listed.is_empty() && one.is_none() {
-            return self.refuse(Rule::SourceUnknown, None);
-        }
-        self.refuse(rule, one)
+        self.refuse(rule, organisation)
     }
 
     fn consider(&mut self, trunk: &TrunkRoute, found_by: &'static str, verdict: &'static str) {

@@ -65,7 +65,8 @@ pub(super) fn proof(
         match nonces.verify(claim, password, now) {
             digest::Verdict::Ok { .. } => return Proof::Good,
             digest::Verdict::Stale | digest::Verdict::Replayed => best = Proof::Stale,
-            digest::Verdict::Wrong | digest::Verdict::OtherUri => best = Proof::Bad,
+            digest::Verdict::Wrong => best = Proof::Bad,
+            digest::Verdict::OtherUri => best = Proof::OtherUri,
             digest::Verdict::Forged | digest::Verdict::Unusable => {}
         }
     }
