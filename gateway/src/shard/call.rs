@@ -65,6 +65,7 @@ pub(super) struct Call {
     pub(super) ending: AgentEnding,
     pub(super) received_at: Instant,
     pub(super) accepted_at: Option<Instant>,
+    /// When the agent must be ready; once answered, when the call has lasted long enough.
     pub(super) limit: Option<Instant>,
     pub(super) noise_cancellation: bool,
 }
@@ -118,7 +119,9 @@ impl Shard {
                 call.accepted_at = Some(now);
                 let duration = self.services.settings.calls.max_duration_seconds;
                 let limit = now + Duration::from_secs(u64::from(duration));
-                call.limit = Some(limit);
+                if let Some(connecting) = call.limit.replace(limit) {
+                    self.limits.remove(&(connecting, key));
+                }
                 self.limits.insert((limit, key));
                 let set_up = now.saturating_duration_since(call.received_at);
                 self.services.metrics.set_up.observe(set_up.as_secs_f64());

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::model::{Builtin, MediaEncryption, Runtime};
 use config::snapshot::{Snapshot, TrunkRoute};
@@ -25,6 +25,10 @@ use crate::net::address;
 
 /// Frames that wait in the ring between agent and wire; the rest waits in the agent's play-out queue.
 const RING_FRAMES: usize = 16;
+
+/// What an agent link may take to say how its connecting ended, on top of the connect time-out. Only
+/// a link that hangs in its opening or is broken takes that long.
+const LINK_GRACE: Duration = Duration::from_secs(1);
 
 /// The parts of an INVITE that admission looks at, as text.
 struct Dialled<'a> {
@@ -326,6 +330,11 @@ impl Shard {
                 };
                 let audio = (port, Arc::clone(&call.wake));
                 call.ending = link.on_failure.unwrap_or(call.ending);
+                let timeout_ms = self.services.settings.calls.agent_connect_timeout_ms;
+                let timeout_ms = link.connect_timeout_ms.unwrap_or(timeout_ms);
+                let limit = now + Duration::from_millis(u64::from(timeout_ms)) + LINK_GRACE;
+                call.limit = Some(limit);
+                self.limits.insert((limit, key));
                 call.agent = Agent::Linked(self.services.links.start(&link, who, audio));
             }
         }

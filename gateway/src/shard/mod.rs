@@ -136,7 +136,7 @@ pub struct Shard {
     by_dialog: HashMap<DialogId, u64>,
     /// BYEs of ours that await their answer; only counted, the call is over.
     byes: HashMap<ClientTx, u64>,
-    /// Maximum durations, earliest first.
+    /// Deadlines of connecting agents and of answered calls, earliest first.
     limits: BTreeSet<(Instant, u64)>,
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
@@ -189,7 +189,10 @@ impl Shard {
             tokio::select! {
                 biased;
                 command = inputs.commands.recv() => match command {
-                    Some(command) => self.handle_command(clock::now(), command),
+                    Some(command) => {
+                        let now = clock::now();
+                        self.guarded(now, None, |shard| shard.handle_command(now, command));
+                    }
                     None => return,
                 },
                 Some(event) = inputs.media.recv() => {
@@ -401,7 +404,11 @@ impl Shard {
                 break;
             }
             self.limits.remove(&(limit, key));
-            self.handle_input(now, key, Input::DurationReached);
+            let input = match self.calls.get(&key).map(|call| call.machine.state()) {
+                Some(State::Connecting) => Input::AgentGone(EndReason::AgentTimedOut),
+                _ => Input::DurationReached,
+            };
+            self.handle_input(now, key, input);
         }
         let overdue = match &mut self.drain {
             Some(drain) if !drain.hung_up && drain.until <= now => {
