@@ -143,10 +143,15 @@ impl Gateway {
         }
     }
 
-    /// Calls, sessions and ports are as many as before anybody called, within a bounded time, and
-    /// [`Gateway::assert_unharmed`] holds.
+    /// Calls, dialogs, sessions and ports are as many as before anybody called, within a bounded
+    /// time, and [`Gateway::assert_unharmed`] holds.
     pub(crate) fn assert_quiet(&mut self) {
         self.wait_until_quiet();
+        let phone = Phone::new(PEER, self.udp);
+        eventually("no dialog is left", PATIENCE, || {
+            // Depths are noted whenever signalling has done something.
+            phone.options() == 200 && self.metric("gateway_queue_depth", "\"dialogs\"") < 0.5
+        });
         self.assert_unharmed();
     }
 
@@ -511,6 +516,15 @@ pub(crate) fn rtp(sequence: u16, timestamp: u32, ssrc: u32, payload: &[u8]) -> V
     packet
 }
 
+/// How many datagrams come within a time.
+fn listen(socket: &UdpSocket, time: Duration) -> u32 {
+    let (until, mut count, mut buffer) = (now() + time, 0, [0; 2_048]);
+    while now() < until {
+        count += u32::from(socket.recv_from(&mut buffer).is_ok());
+    }
+    count
+}
+
 /// Sends to every given port again and again from one address, and counts what comes back.
 pub(crate) struct Sprayer {
     stop: Arc<AtomicBool>,
@@ -530,19 +544,14 @@ impl Sprayer {
         let (stop, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&heard));
         let thread = std::thread::spawn(move || {
-            let (mut round, mut buffer) = (0_u16, [0; 2_048]);
+            let mut round = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let packet = make(round);
                 for port in ports.clone() {
                     let _ = socket.send_to(&packet, (Ipv4Addr::LOCALHOST, port));
                 }
                 round = round.wrapping_add(1);
-                let until = now() + Duration::from_millis(10);
-                while now() < until {
-                    if socket.recv_from(&mut buffer).is_ok() {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+                count.fetch_add(listen(&socket, Duration::from_millis(10)), Ordering::Relaxed);
             }
         });
         Sprayer { stop, heard, thread: Some(thread) }

@@ -10,6 +10,9 @@ use crate::framing::from;
 /// Messages of a flood.
 const FLOOD: u32 = 20_000;
 
+/// Most requests of strangers that are remembered at a time (`sip::Options`).
+const MAX_REMEMBERED: f64 = 4_096.0;
+
 /// Most KiB that a flood of strangers may leave behind.
 const MAX_GROWTH_KIB: u64 = 32 * 1_024;
 
@@ -40,6 +43,8 @@ fn a_flood_of_strangers_leaves_the_gateway_small_and_answering() {
     gateway.assert_serving();
     let growth = gateway.resident_kib().saturating_sub(before);
     assert!(growth <= MAX_GROWTH_KIB, "{growth} KiB");
+    let remembered = gateway.metric("gateway_queue_high_water", "stranger_transactions");
+    assert!((1.0..=MAX_REMEMBERED).contains(&remembered), "{remembered}");
     let lines = gateway.log().len();
     println!("slowest answer {slowest:?}, growth {growth} KiB, {lines} log lines");
     assert!(lines < FLOOD as usize / 10, "{lines} log lines");

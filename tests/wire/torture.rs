@@ -205,10 +205,11 @@ impl OnStream {
                 Ok(0) => self.closed = true,
                 Ok(length) => {
                     self.framer.push(&buffer[..length]);
-                    while let Some(frame) = self.framer.next_frame().unwrap() {
-                        let Frame::Message(bytes) = frame else { continue };
-                        self.answers.push(String::from_utf8_lossy(&bytes).into_owned());
-                    }
+                    let frames = std::iter::from_fn(|| self.framer.next_frame().unwrap());
+                    self.answers.extend(frames.filter_map(|frame| match frame {
+                        Frame::Message(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                        Frame::Ping | Frame::Pong => None,
+                    }));
                     continue;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
