@@ -2,7 +2,7 @@
 //!
 //! The engine is RNNoise (crate `nnnoiseless`): it wants 10 ms at 48 kHz in the scale of 16-bit
 //! samples, so a frame goes up by six, through the net as two halves, and down again. That adds
-//! 10 ms (the net overlaps its windows) and 4 ms (the two filters) to what is heard. It removes
+//! 10 ms (the net overlaps its windows) and 4.25 ms (the two filters) to what is heard. It removes
 //! fans, streets and hiss; it does not remove other people talking.
 //!
 //! Invariant: after construction nothing is allocated.
