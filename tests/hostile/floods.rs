@@ -1,7 +1,7 @@
 //! Much of everything: floods from strangers, connections that dawdle.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::common::{Dialog, ECHO, Gateway, PATIENCE, PEER, Phone, STRANGER, now, offer};
@@ -70,18 +70,28 @@ fn many_strangers_with_one_message_each_are_no_more_than_one() {
     gateway.assert_quiet();
 }
 
+/// Whether the other side has not ended the connection, whatever it said.
+fn is_open(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 64]) {
+        Ok(length) => length > 0,
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
+}
+
 #[test]
 fn connections_that_dawdle_are_ended_and_harm_nobody() {
     let mut gateway = Gateway::start();
     let text = "OPTIONS sip:ping@127.0.0.1 SIP/2.0\r\nX-Never: ending\r\n";
     let mut streams = Vec::new();
     for n in 0..300 {
-        let mut stream = from(STRANGER, gateway.tcp);
-        // A third says nothing, a third begins and stops, a third drips.
-        match n % 3 {
+        let secure = n % 4 == 3;
+        let mut stream = from(STRANGER, if secure { gateway.tls } else { gateway.tcp });
+        // Some say nothing, some begin and stop, some drip, some stop half-way in a TLS handshake.
+        match n % 4 {
             0 => {}
             1 => stream.write_all(text.as_bytes()).unwrap(),
-            _ => stream.write_all(b"O").unwrap(),
+            2 => stream.write_all(b"O").unwrap(),
+            _ => stream.write_all(&[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]).unwrap(),
         }
         stream.set_nonblocking(true).unwrap();
         streams.push(stream);
@@ -92,10 +102,7 @@ fn connections_that_dawdle_are_ended_and_harm_nobody() {
         gateway.assert_serving();
         let letter = &text.as_bytes()[next % text.len()..][..1];
         next += 1;
-        open.retain_mut(|stream| {
-            let ended = !matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-            !ended
-        });
+        open.retain_mut(is_open);
         for stream in open.iter_mut().filter(|_| next % 5 == 0) {
             let _ = stream.write_all(letter);
         }

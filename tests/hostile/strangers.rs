@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::common::{
     Audio, Dialog, ECHO, Gateway, OTHER_PEER, PATIENCE, PEER, Phone, STRANGER, Sprayer, TONE,
     eventually, fresh, offer, rtp, status,
@@ -55,6 +57,46 @@ fn a_source_that_no_trunk_lists_gets_no_packet_at_all() {
     assert_eq!(Phone::new(PEER, gateway.udp).options(), 200);
     assert_eq!(phone.receive(Duration::from_millis(700)), None);
     gateway.assert_serving();
+    gateway.assert_quiet();
+}
+
+/// A response without what echoes the request or is random: all that could tell two apart.
+fn face(answer: &str) -> String {
+    let echoed = ["Via:", "From:", "To:", "Call-ID:"];
+    let lines = answer.lines().filter(|line| !echoed.iter().any(|name| line.starts_with(name)));
+    let lines = lines.map(|line| match line.split_once("nonce=\"") {
+        Some((before, rest)) => {
+            format!("{before}{}", rest.split_once('"').map_or("", |(_, end)| end))
+        }
+        None => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn strangers_cannot_tell_numbers_apart_by_the_challenge() {
+    let mut gateway = Gateway::start();
+    let credentials = json!({"auth_username": "carrier", "auth_password": "secret"});
+    let trunk = gateway.trunk("digest", credentials);
+    gateway.number("+15550100700", &trunk);
+    gateway.agent(support::gateway::echo(), &["+15550100700"]);
+    let phone = Phone::new(STRANGER, gateway.udp);
+    let wrong = |realm: &str| {
+        let (nonce, response) = ("AAAA", "0123456789abcdef0123456789abcdef");
+        format!(
+            "Authorization: Digest username=\"carrier\", realm=\"{realm}\", nonce=\"{nonce}\", \
+             uri=\"sip:x\", response=\"{response}\", qop=auth, nc=00000001, cnonce=\"c\"\r\n"
+        )
+    };
+    for headers in [String::new(), wrong("trunkline"), wrong("elsewhere")] {
+        let faces = ["+15550100700", ECHO, "+15550109999", "100", "admin"].map(|user| {
+            let dialog = Dialog::new(&phone, &format!("sip:{user}@{}", gateway.udp));
+            let answer = phone.ask(&dialog.request(&phone, "INVITE", &headers, ""));
+            face(&answer.unwrap_or_else(|| panic!("{user} met silence")))
+        });
+        assert!(faces[0].starts_with("SIP/2.0 401"), "{}", faces[0]);
+        assert!(faces.iter().all(|face| *face == faces[0]), "{faces:#?}");
+    }
     gateway.assert_quiet();
 }
 
@@ -121,7 +163,7 @@ fn a_cancel_from_another_address_does_not_touch_a_ringing_call() {
     let trunk = gateway.pbx("ringing", "ALLOW");
     gateway.number("+15550100600", &trunk);
     let url = format!("ws://{}/", silent.local_addr().unwrap());
-    let runtime = serde_json::json!({"type": "websocket", "url": url});
+    let runtime = json!({"type": "websocket", "url": url});
     gateway.agent(runtime, &["+15550100600"]);
     let phone = Phone::new(PEER, gateway.udp);
     let dialog = Dialog::new(&phone, &format!("sip:+15550100600@{}", gateway.udp));
