@@ -99,9 +99,12 @@ const LENGTHS: &[(&str, Expect)] = &[
     ("Transfer-Encoding: chunked\r\n", Closed),
 ];
 
+/// A name, how the length of the body is written, and what must follow.
+type Smuggled = (&'static str, fn(usize) -> String, Expect);
+
 /// Cases where the body holds a whole request.
 fn smuggling() -> Vec<Case> {
-    let cases: [(&str, fn(usize) -> String, Expect); 7] = [
+    let cases: [Smuggled; 7] = [
         ("a request in a body", |length| format!("Content-Length: {length}\r\n"), Served),
         (
             "first length 0",
@@ -118,7 +121,7 @@ fn smuggling() -> Vec<Case> {
         ("2^32 too long", |length| format!("Content-Length: {}\r\n", length + (1 << 32)), Closed),
         ("chunked", |_| "Transfer-Encoding: chunked\r\n".to_owned(), Closed),
     ];
-    let make = |(name, lines, expect): (&str, fn(usize) -> String, Expect)| {
+    let make = |(name, lines, expect): Smuggled| {
         let id = fresh();
         let ghost = invite(&format!("ghost-{id}"));
         let bytes = options(id, &lines(ghost.len()), &ghost).into_bytes();
@@ -261,7 +264,7 @@ fn a_good_invite_behind_anything_is_served_once_or_the_connection_ends() {
         all.extend(cases().into_iter().map(|case| say(gateway.tcp, case, chunk)));
     }
     assert!(all.len() >= 2 * 60, "{} cases", all.len());
-    while !all.iter_mut().fold(true, |over, said| said.is_over() && over) {
+    while all.iter_mut().map(|said| u32::from(!said.is_over())).sum::<u32>() > 0 {
         let waiting: Vec<_> =
             all.iter().filter(|s| !s.closed && s.served() == 0).map(|s| &s.name).collect();
         assert!(now() < until, "neither served nor closed: {waiting:#?}");

@@ -4,7 +4,12 @@
 //! bounded rates and for seconds. What must hold is said in the name of each test; afterwards the
 //! gateway must be unharmed and quiet again.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers may fail it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test's helpers may fail it"
+)]
 
 mod api;
 mod bleed;

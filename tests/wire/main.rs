@@ -1,6 +1,11 @@
 //! Messages on the wire: other people's torture, our own malformed ones, and a second opinion.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers may fail it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test's helpers may fail it"
+)]
 
 #[path = "../hostile/common.rs"]
 #[expect(dead_code, reason = "these tests need no media and no attackers")]

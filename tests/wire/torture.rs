@@ -1,5 +1,5 @@
-//! Torture: every message of RFC 4475 and RFC 5118, and our own malformed ones, at the pure endpoint
-//! and at the running program, as one datagram and byte by byte on a stream.
+//! Torture: every message of RFC 4475 and RFC 5118, and our own malformed ones, at the pure
+//! endpoint and at the running program, as one datagram and byte by byte on a stream.
 //!
 //! The messages of the RFCs are other people's and are read from the folder named by
 //! `TRUNKLINE_CONFORMANCE`, by default `../shared/conformance` beside the workspace; where it is
@@ -253,7 +253,7 @@ impl OnStream {
 fn on_streams(gateway: &Gateway, messages: &[Message]) -> BTreeMap<String, String> {
     let mut all: Vec<_> = messages.iter().map(|m| OnStream::say(gateway.tcp, m)).collect();
     let until = now() + LIMIT;
-    while !all.iter_mut().fold(true, |over, one| one.is_over() && over) {
+    while all.iter_mut().map(|one| u32::from(!one.is_over())).sum::<u32>() > 0 {
         let waiting: Vec<_> = all.iter().filter(|one| !one.closed && !one.is_served(1)).collect();
         let waiting: Vec<_> = waiting.iter().map(|one| (&one.name, one.verdict())).collect();
         assert!(now() < until, "neither served nor closed: {waiting:#?}");
