@@ -170,3 +170,17 @@ fn a_pipecat_agent_reads_keys_is_interrupted_and_hangs_up() {
     phone.ends();
     gateway.finish();
 }
+
+#[test]
+fn a_key_that_comes_in_signalling_reaches_a_pipecat_agent() {
+    let Some(python) = peer::python_with_pipecat().filter(|_| peer::have(&["sipp"])) else {
+        return;
+    };
+    let gateway = Gateway::start();
+    let mut bot = Bot::start(&python, &BOT, 300);
+    let line = gateway.line("+15550100100", from_here(), websocket(&bot.url()));
+    Sipp::new(&gateway, "key_by_info", &line.number).set("key", "7").passes();
+    bot.tells("ended");
+    assert_eq!(bot.digits(), "7");
+    gateway.finish();
+}

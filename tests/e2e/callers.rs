@@ -1,7 +1,9 @@
 //! Calls as SIPp makes them.
 
+use std::net::Ipv6Addr;
+
 use serde_json::json;
-use support::gateway::{from_here, websocket};
+use support::gateway::{echo, from_here, websocket};
 use support::sipp::Sipp;
 use support::{Gateway, peer};
 
@@ -135,5 +137,19 @@ fn thirty_calls_at_once_are_all_answered() {
     caller.passes();
     let records = gateway.ended_conversations(30);
     assert!(records.iter().all(|record| record["status"] == "completed"), "{records:#?}");
+    gateway.finish();
+}
+
+#[test]
+fn a_call_over_ipv6_is_answered_and_recorded() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let here = "[\"[::1]:0\"]";
+    let gateway = Gateway::with(&[("sip.udp", here), ("media.bind", "[\"::1\"]")]);
+    let inbound = json!({ "allowed_addresses": ["::1"] });
+    let line = gateway.line("+15550100100", inbound, echo());
+    Sipp::new(&gateway, "call", &line.number).from(Ipv6Addr::LOCALHOST.into()).passes();
+    assert_eq!(gateway.ended_conversation()["status"], "completed");
     gateway.finish();
 }

@@ -103,3 +103,17 @@ fn one_call_more_than_the_trunk_may_have_is_503_with_retry_after() {
     assert_eq!(gateway.ended_conversation()["status"], "completed");
     gateway.finish();
 }
+
+#[test]
+fn a_source_that_no_trunk_lists_is_403_where_the_settings_say_so() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let gateway = Gateway::with(&[("sip.strangers", "\"refuse\"")]);
+    let line = gateway.echo_line();
+    let stranger = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
+    let caller = Sipp::new(&gateway, "refused", &line.number).from(stranger);
+    caller.set("status", 403).passes();
+    assert_eq!(gateway.decision(&line.number)["sip_status"], 403);
+    gateway.finish();
+}

@@ -393,11 +393,13 @@ fn ready_line(line: &str) -> Option<Value> {
     (line["message"] == "ready").then_some(line)
 }
 
-/// The first address in a field of the ready line, as in `[127.0.0.1:4711]`.
+/// The first address in a field of the ready line, as in `[127.0.0.1:4711]` or `Some([::1]:4711)`.
 fn address(ready: &Value, name: &str) -> SocketAddr {
     let text = ready[name].as_str().unwrap_or_default();
-    let inner = text.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let inner = inner.split([',', ']', ')']).next().unwrap_or_default();
+    let inner = text.trim_start_matches("Some(").trim_end_matches(')');
+    // A list has brackets of its own around those of IPv6.
+    let list = inner.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inner = list.unwrap_or(inner).split(", ").next().unwrap_or_default();
     let parsed = inner.parse();
     assert!(parsed.is_ok(), "{name} is no address: {text}");
     parsed.unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)))
