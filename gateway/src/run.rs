@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::cli::{Check, Cli, Command};
-use crate::serve::Gateway;
+use crate::serve::{FAREWELL, Gateway};
 use crate::{demo, keys, observe};
 
 /// Exit code for settings that cannot be used (`EX_CONFIG` of sysexits).
@@ -128,11 +128,15 @@ async fn wait_for_the_end(gateway: &Gateway, limit: Duration) -> std::io::Result
     loop {
         tokio::select! {
             () = &mut drained => return Ok(()),
-            _ = terminate.recv() => gateway.hang_up_all().await,
-            _ = interrupt.recv() => gateway.hang_up_all().await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
             _ = hang_up.recv() => gateway.reload(),
         }
     }
+    gateway.hang_up_all().await;
+    // A peer that is gone does not answer its BYE: it is not waited for.
+    let _ = tokio::time::timeout(FAREWELL, drained).await;
+    Ok(())
 }
 
 /// Prints to standard output; a reader that has gone away is no error of ours.

@@ -30,7 +30,7 @@ use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
 use crate::net::{self, Inbound, Outbound, address::Seen, stream::Streams, tls};
 use crate::observe::health::{self, Health, Phase};
-use crate::observe::metric::Metrics;
+use crate::observe::metric::{LimitLabels, Metrics};
 use crate::observe::workers;
 use crate::random;
 use crate::shard::links::Links;
@@ -43,7 +43,7 @@ const JOURNAL_DEPTH: usize = 10_000;
 const EVENT_DEPTH: usize = 8_192;
 
 /// How long BYEs of the last calls may take once everything was hung up.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Where the program really listens: what port 0 became.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ impl Gateway {
         let live = Arc::new(LiveTable::default());
         let mut registry = Registry::with_prefix("gateway");
         let metrics = Metrics::register(&mut registry);
-        let media = start_media(&settings)?;
+        let media = start_media(&settings, &metrics)?;
         let (stop, stopping) = watch::channel(false);
         let journal_done = tokio::spawn(writer.run(store.clone()));
         let (command_in, commands) = mpsc::channel(16);
@@ -330,16 +330,19 @@ struct MediaParts {
     events: mpsc::Receiver<media::Event>,
 }
 
-fn start_media(settings: &Settings) -> io::Result<MediaParts> {
+fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts> {
     let (event_in, events) = mpsc::channel(EVENT_DEPTH);
     let options = media::WorkerOptions {
         threads: settings.media.workers,
         realtime: settings.media.realtime,
         ..media::WorkerOptions::default()
     };
+    let lost = metrics.shed.get_or_create_owned(&LimitLabels { limit: "media_events" });
     // A full queue loses an event, never a packet: the shard is then far behind anyway.
     let tell = move |event| {
-        let _ = event_in.try_send(event);
+        if event_in.try_send(event).is_err() {
+            lost.inc();
+        }
     };
     let workers = Arc::new(media::Workers::start(&options, Box::new(tell))?);
     let quarantine = Duration::from_secs(u64::from(settings.media.quarantine_seconds));

@@ -243,7 +243,9 @@ impl Latch {
         let previous = self.locked();
         let counters = self.counters;
         let told = self.told;
-        *self = Self::new(signalled, Policy { secure, ..self.policy });
+        // The trunk vouched for the first address only: another one has to prove itself.
+        let listed = self.policy.listed && signalled.ip() == self.signalled.ip();
+        *self = Self::new(signalled, Policy { secure, listed, ..self.policy });
         // What was heard in the clear proves nothing about a stream that is now encrypted.
         self.previous = previous.filter(|_| !secure);
         self.counters = counters;

@@ -175,8 +175,18 @@ where
     let handle = AgentHandle { orders, port: Arc::clone(&port) };
     tokio::spawn(async move {
         let call = start.call;
-        let (event, used) = run(start, order_queue, events.clone()).await;
-        *port.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
+        // A task of its own, so that a fault in it is an end that is told and not silence.
+        let ran = tokio::spawn(run(start, order_queue, events.clone())).await;
+        let event = match ran {
+            Ok((event, used)) => {
+                *port.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
+                event
+            }
+            Err(_) => {
+                let lost = End::Lost(LinkError::Closed { code: link::CLOSED_ABNORMALLY });
+                AgentEvent::Ended(lost, LinkReport::default())
+            }
+        };
         // Nobody listens any more: then nobody needs to know.
         let _ = events.send((call, event.into())).await;
     });

@@ -1,9 +1,11 @@
 //! SIP over TCP and TLS (RFC 3261 §18.3): accepting, framing, and deadlines for slow senders.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -64,6 +66,7 @@ pub struct Streams {
     outbound: Outbound,
     next: Arc<AtomicU64>,
     open: Arc<AtomicUsize>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     max_open: usize,
     advertise: Arc<[Advertise]>,
 }
@@ -82,6 +85,7 @@ impl Streams {
             outbound,
             next: Arc::new(AtomicU64::new(1)),
             open: Arc::default(),
+            by_address: Arc::default(),
             max_open,
             advertise,
         }
@@ -125,14 +129,22 @@ impl Streams {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// A place for one more connection. A quarter of all places is the most one address gets, so
+    /// that nobody can take them all.
     fn reserve(&self, peer: SocketAddr) -> Option<Slot> {
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot(Arc::clone(&self.open));
-        if before >= self.max_open {
-            debug!(%peer, "connection refused: all places are taken");
+        let address = peer.ip().to_canonical();
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = (self.max_open / 4).max(1);
+        let taken = by_address.get(&address).copied().unwrap_or(0);
+        if taken >= most || self.open.load(Ordering::Relaxed) >= self.max_open {
+            debug!(%peer, taken, "connection refused: no place");
             return None;
         }
-        Some(slot)
+        by_address.insert(address, taken + 1);
+        drop(by_address);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let (open, by_address) = (Arc::clone(&self.open), Arc::clone(&self.by_address));
+        Some(Slot { open, by_address, address })
     }
 
     fn flow(&self, stream: &TcpStream, transport: Transport) -> Option<Flow> {
@@ -257,11 +269,22 @@ impl Patience {
 }
 
 /// One place among the open connections; freed when dropped.
-struct Slot(Arc<AtomicUsize>);
+struct Slot {
+    open: Arc<AtomicUsize>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    address: IpAddr,
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut taken) = by_address.entry(self.address) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
     }
 }
 
