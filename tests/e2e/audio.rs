@@ -125,8 +125,14 @@ fn a_pipecat_agent_and_its_caller_hear_each_other() {
     let heard = phone.ends();
     assert!(contains(&heard.notes(&SCALE), &BOT), "{:?}\n{}", heard.notes(&SCALE), heard.output);
     let caller = notes(&bot.heard(), &SCALE);
-    assert!(contains(&caller, &CALLER), "the bot heard {caller:?}");
-    assert_eq!(gateway.ended_conversation()["end_reason"]["code"], "caller_hung_up");
+    let record = gateway.ended_conversation();
+    let late = gateway.metric("gateway_media_missed_ticks_total", "");
+    assert!(
+        contains(&caller, &CALLER),
+        "the bot heard {caller:?}; {late} ticks were missed; {:#}",
+        record["quality"]
+    );
+    assert_eq!(record["end_reason"]["code"], "caller_hung_up");
     gateway.finish();
 }
 
