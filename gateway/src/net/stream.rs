@@ -36,6 +36,9 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// A peer that does not take a message within this time loses its connection.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long answers may still go out on a stream whose peer has sent its last byte, or nonsense.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Bytes read at once.
 const READ_CHUNK: usize = 4096;
 
@@ -170,9 +173,11 @@ impl Streams {
             }
         };
         let read = self.read(&mut reader, flow, queue);
+        tokio::pin!(write);
         tokio::select! {
-            () = write => {}
-            () = read => {}
+            () = &mut write => {}
+            // What the last messages are answered with still goes out.
+            () = read => drop(timeout(LAST_WORDS, write).await),
         }
         self.outbound.forget(flow.connection);
         let _ = self.inbound.send(Inbound::Closed { flow }).await;
