@@ -7,6 +7,7 @@
 use std::process::Command;
 
 use serde_json::json;
+use support::baresip::Baresip;
 use support::gateway::echo;
 use support::sipp::Sipp;
 use support::{Gateway, Line, peer};
@@ -57,6 +58,31 @@ fn authorization(gateway: &Gateway, line: &Line, algorithm: &str, password: &str
          response=\"{}\", algorithm={algorithm}, cnonce=\"0a4f113b\", qop=auth, nc=00000001",
         response.trim()
     )
+}
+
+/// baresip 1.0 gives up at a challenge it does not know, wherever it stands.
+#[test]
+fn an_older_phone_gets_through_where_md5_alone_is_offered() {
+    if !peer::have(&["baresip"]) {
+        return;
+    }
+    let gateway = Gateway::with(&[("sip.digest", "\"md5\"")]);
+    let inbound = json!({ "auth_username": USER, "auth_password": "tomato-soup" });
+    let line = gateway.line("+15550100100", inbound, echo());
+    let uri = format!("sip:{}@{}", line.number, gateway.udp);
+    let call = |password| {
+        let account = format!(";auth_user={USER};auth_pass={password}");
+        Baresip::call_as(&uri, &account, &vec![0; 16_000], 2)
+    };
+    let mut phone = call("tomato-soup");
+    phone.wait_for_answer();
+    phone.ends();
+    assert_eq!(gateway.ended_conversation()["status"], "completed");
+    let _stranger = call("guessed");
+    let decision = gateway.decision(&line.number);
+    assert_eq!(decision["rule"], "credentials_wrong");
+    assert_eq!(decision["sip_status"], 401);
+    gateway.finish();
 }
 
 #[test]

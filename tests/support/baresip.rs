@@ -25,6 +25,15 @@ pub enum Audio {
     Srtp,
 }
 
+impl Audio {
+    const fn account(self) -> &'static str {
+        match self {
+            Audio::Plain => "",
+            Audio::Srtp => ";mediaenc=srtp-mand",
+        }
+    }
+}
+
 /// A softphone in one call.
 #[derive(Debug)]
 pub struct Baresip {
@@ -40,6 +49,15 @@ impl Baresip {
     /// When it cannot be started.
     #[must_use]
     pub fn call(uri: &str, audio: Audio, samples: &[i16], seconds: u32) -> Self {
+        Self::call_as(uri, audio.account(), samples, seconds)
+    }
+
+    /// The same with these parameters of baresip's account.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn call_as(uri: &str, parameters: &str, samples: &[i16], seconds: u32) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let microphone = folder.path().join("microphone.wav");
         sound::write_wav(&microphone, samples).expect("the microphone can be written");
@@ -53,12 +71,8 @@ impl Baresip {
             .replace("{{modules}}", &modules().to_string_lossy())
             .replace("{{control}}", &control.port().to_string());
         std::fs::write(folder.path().join("config"), config).expect("config can be written");
-        let encryption = match audio {
-            Audio::Plain => "",
-            Audio::Srtp => ";mediaenc=srtp-mand",
-        };
         let account =
-            format!("<sip:+15550199@127.0.0.1>;regint=0;audio_codecs=pcmu/8000/1{encryption}\n");
+            format!("<sip:+15550199@127.0.0.1>;regint=0;audio_codecs=pcmu/8000/1{parameters}\n");
         std::fs::write(folder.path().join("accounts"), account).expect("accounts can be written");
         let mut command = Command::new("baresip");
         command

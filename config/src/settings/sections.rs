@@ -78,6 +78,8 @@ section! {
         private_key: Option<PathBuf> = None;
         /// What an unknown source gets.
         strangers: Strangers = Strangers::Silent;
+        /// Hashes of digest challenges, for trunks with `auth_username`.
+        digest: Digest = Digest::Both;
         /// Refuse trunks that take calls from anywhere (neither addresses nor digest).
         require_inbound_protection: bool = false;
         /// `User-Agent` and `Server` header values.
@@ -185,6 +187,18 @@ section! {
         /// File with the token that signs the handshake of agents without an `auth_token` of their
         /// own; none means such handshakes are not signed.
         signing_token: Option<PathBuf> = None;
+    }
+}
+
+words! {
+    /// Which hashes a digest challenge offers (RFC 8760).
+    pub enum Digest: "\"both\", \"sha-256\" or \"md5\"" {
+        /// SHA-256 and MD5, each in a challenge of its own.
+        Both = "both",
+        /// SHA-256 only.
+        Sha256 = "sha-256",
+        /// MD5 only: for phones that give up when they see SHA-256.
+        Md5 = "md5",
     }
 }
 

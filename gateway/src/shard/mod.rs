@@ -30,9 +30,10 @@ use std::time::{Duration, Instant};
 
 use config::ids::TrunkId;
 use config::journal::Journal;
-use config::settings::{Settings, Strangers};
+use config::settings::{Digest, Settings, Strangers};
 use config::snapshot::SnapshotHandle;
 use media::ports::PortPool;
+use sip::digest::Hash;
 use sip::endpoint::{ClientTx, DialogId, Event, ServerTx, Trust};
 use sip::{Endpoint, Flow};
 use tokio::sync::{mpsc, oneshot};
@@ -163,6 +164,7 @@ impl Shard {
         let endpoint = Endpoint::new(options, random.bytes());
         let nonces =
             sip::digest::Nonces::new(random.bytes(), REALM).expect("the realm is a plain word");
+        let nonces = nonces.offering(hashes(settings.sip.digest));
         Shard {
             endpoint,
             nonces,
@@ -476,6 +478,15 @@ impl Shard {
     #[must_use]
     pub fn datagrams_dropped(&self) -> u64 {
         self.services.metrics.datagrams_dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// The hashes of a digest challenge, the most wanted first.
+fn hashes(digest: Digest) -> &'static [Hash] {
+    match digest {
+        Digest::Both => &[Hash::Sha256, Hash::Md5],
+        Digest::Sha256 => &[Hash::Sha256],
+        Digest::Md5 => &[Hash::Md5],
     }
 }
 

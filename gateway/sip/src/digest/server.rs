@@ -34,7 +34,8 @@ const PROOF_BYTES: usize = 16;
 pub struct Nonces {
     proof: Hmac<Sha256>,
     realm: String,
-    weakest: Hash,
+    /// What is offered and taken, the most wanted first.
+    hashes: Vec<Hash>,
     issued: u64,
     seen: BTreeMap<Issue, Counts>,
     /// The newest nonce that was forgotten.
@@ -106,17 +107,18 @@ impl Nonces {
         Ok(Self {
             proof: Hmac::new_from_slice(&key).expect("HMAC takes keys of any length"),
             realm: realm.to_owned(),
-            weakest: Hash::Md5,
+            hashes: vec![Hash::Sha256, Hash::Md5],
             issued: 0,
             seen: BTreeMap::new(),
             forgotten: None,
         })
     }
 
-    /// The same, but MD5 is neither offered nor taken.
+    /// The same, but these hashes are offered and taken, the most wanted first. Some user agents
+    /// give up when a challenge they do not know stands among those they do.
     #[must_use]
-    pub fn without_md5(mut self) -> Self {
-        self.weakest = Hash::Sha256;
+    pub fn offering(mut self, hashes: &[Hash]) -> Self {
+        self.hashes = hashes.to_vec();
         self
     }
 
@@ -126,9 +128,9 @@ impl Nonces {
         self.issued = self.issued.wrapping_add(1);
         let nonce = self.mint(Issue { seconds: now, number: self.issued });
         let stale = if stale { ", stale=true" } else { "" };
-        let offered = [Hash::Sha256, Hash::Md5].into_iter().filter(|&hash| hash >= self.weakest);
-        offered
-            .map(|hash| {
+        self.hashes
+            .iter()
+            .map(|&hash| {
                 let algorithm = Algorithm { hash, session: false }.as_str();
                 let realm = &self.realm;
                 format!(
@@ -176,8 +178,7 @@ impl Nonces {
     fn offered(&self, answer: &Answer<'_>) -> bool {
         answer.realm == self.realm.as_bytes()
             && !answer.algorithm.session
-            && answer.algorithm.hash >= self.weakest
-            && answer.algorithm.hash != Hash::Sha512_256
+            && self.hashes.contains(&answer.algorithm.hash)
     }
 
     fn mint(&self, issue: Issue) -> String {
@@ -449,7 +450,7 @@ mod tests {
 
     #[test]
     fn credentials_belong_to_their_uri_method_realm_and_offer() {
-        let mut nonces = nonces().without_md5();
+        let mut nonces = nonces().offering(&[Hash::Sha256]);
         let challenge = nonces.challenge(NOW, false).remove(0);
         assert_eq!(nonces.challenge(NOW, false).len(), 1);
         let credentials = answer(&challenge, "correct horse", 1);
