@@ -18,7 +18,7 @@ use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
 use config::settings::{Advertise, Settings};
-use config::store::{Store, StoreOptions};
+use config::store::{Store, StoreError, StoreOptions};
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UdpSocket};
@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
+use crate::clock;
 use crate::net::{self, Inbound, Outbound, address::Seen, stream::Streams, tls};
 use crate::observe::health::{self, Health, Phase};
 use crate::observe::metric::{LimitLabels, Metrics};
@@ -140,7 +141,7 @@ impl Gateway {
         let mut listening = sockets.addresses()?;
         let identity = identity(&settings, &mut listening)?;
         let store = open_store(&settings).await?;
-        let bootstrap = store.bootstrap().await.map_err(io::Error::other)?;
+        let bootstrap = patiently(|| store.bootstrap()).await.map_err(io::Error::other)?;
         let (journal, writer) = Journal::new(journal_depth(&settings));
         let health = Health::default();
         let live = Arc::new(LiveTable::default());
@@ -291,7 +292,14 @@ fn identity(
     tls::ServerIdentity::load(files).map(Some)
 }
 
-/// Opens the store; its folder and the key that seals secrets are made when they are not there.
+/// How long a store that is busy or whose disk is slow may keep the start waiting.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two attempts.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Opens the store; its folder and the key that seals secrets are made when they are not there. A
+/// store that is busy is waited for.
 ///
 /// # Errors
 /// Says what could not be made or opened.
@@ -299,15 +307,38 @@ pub async fn open_store(settings: &Settings) -> io::Result<Store> {
     let folder = &settings.store.data_dir;
     std::fs::create_dir_all(folder)?;
     let key = settings.store.seal_key.clone().unwrap_or_else(|| folder.join("seal.key"));
-    let sealer = Sealer::open(&key).map_err(|error| named(&key, error))?;
-    let options = StoreOptions {
-        node: settings.node.name.clone(),
-        max_phone_numbers: settings.api.max_phone_numbers_per_organization,
-        ..StoreOptions::new(sealer, &settings.sip.host)
-    };
-    Store::open(&database_url(&settings.store.url, folder), options)
-        .await
-        .map_err(|error| io::Error::other(format!("store {}: {error}", settings.store.url)))
+    Sealer::open(&key).map_err(|error| named(&key, error))?;
+    let url = database_url(&settings.store.url, folder);
+    let opened = patiently(|| async {
+        let options = StoreOptions {
+            node: settings.node.name.clone(),
+            max_phone_numbers: settings.api.max_phone_numbers_per_organization,
+            ..StoreOptions::new(
+                Sealer::open(&key).map_err(|_| StoreError::Fault)?,
+                &settings.sip.host,
+            )
+        };
+        Store::open(&url, options).await
+    });
+    let failed = |error| io::Error::other(format!("store {}: {error}", settings.store.url));
+    opened.await.map_err(failed)
+}
+
+/// Tries again while the store is unavailable, up to [`STORE_PATIENCE`].
+async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let deadline = clock::now() + STORE_PATIENCE;
+    loop {
+        match attempt().await {
+            Err(StoreError::Unavailable(why)) if clock::now() < deadline => {
+                warn!(%why, "the store is not ready, trying again");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn named(path: &Path, error: impl std::fmt::Display) -> io::Error {

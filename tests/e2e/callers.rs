@@ -46,6 +46,19 @@ fn a_call_over_tcp_is_answered_and_recorded() {
 }
 
 #[test]
+fn a_call_over_tls_is_answered_and_recorded() {
+    if !peer::have(&["sipp", "python3"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    let line = gateway.echo_line();
+    Sipp::new(&gateway, "call", &line.number).over_tls(&gateway).passes();
+    assert_eq!(gateway.ended_conversation()["status"], "completed");
+    assert!(gateway.metric("gateway_sip_messages_total", "transport=\"tls\"") > 0.0);
+    gateway.finish();
+}
+
+#[test]
 fn a_call_without_an_offer_gets_one_and_its_answer_is_taken_from_the_ack() {
     if !peer::have(&["sipp"]) {
         return;

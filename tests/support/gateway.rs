@@ -118,6 +118,12 @@ impl Gateway {
         Rest::new(self.api, &self.key)
     }
 
+    /// The certificate it made for itself.
+    #[must_use]
+    pub fn certificate(&self) -> std::path::PathBuf {
+        self.folder.path().join("data/self-signed.pem")
+    }
+
     /// The folder of settings and data.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -34,6 +34,8 @@ pub struct Sipp {
     from: IpAddr,
     calls: u32,
     blanks: BTreeMap<&'static str, String>,
+    /// What makes TLS of SIPp's TCP.
+    pipe: Option<Process>,
 }
 
 impl Sipp {
@@ -52,6 +54,7 @@ impl Sipp {
             from: Ipv4Addr::LOCALHOST.into(),
             calls: 1,
             blanks,
+            pipe: None,
         }
     }
 
@@ -60,6 +63,27 @@ impl Sipp {
     pub fn over_tcp(mut self, gateway: &Gateway) -> Self {
         self.to = gateway.tcp;
         self.transport = "t1";
+        self
+    }
+
+    /// Over one TLS connection. Debian's SIPp has no TLS: Python's does it for it.
+    ///
+    /// # Panics
+    /// When that cannot be started.
+    #[must_use]
+    pub fn over_tls(mut self, gateway: &Gateway) -> Self {
+        let mut command = Command::new("python3");
+        command
+            .arg(asset("tls_pipe.py"))
+            .args([gateway.tls.ip().to_string(), gateway.tls.port().to_string()])
+            .arg(gateway.certificate());
+        let mut pipe = Process::start("tls_pipe", &mut command);
+        let port = pipe.find("the TLS pipe", Duration::from_secs(15), |line| {
+            line.strip_prefix("listening ")?.trim().parse().ok()
+        });
+        self.to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        self.transport = "t1";
+        self.pipe = Some(pipe);
         self
     }
 
@@ -110,7 +134,7 @@ impl Sipp {
             .args(["-trace_err", "-error_file", "errors.log"])
             .args(["-trace_screen", "-screen_file", "screen.log"]);
         let process = Process::start("sipp", &mut command);
-        Calling { scenario: self.scenario, process, folder }
+        Calling { scenario: self.scenario, process, folder, _pipe: self.pipe }
     }
 
     /// Runs it to its end, which must be as the scenario says.
@@ -131,6 +155,8 @@ impl Sipp {
             text.replace(&format!("{{{{{name}}}}}"), value)
         };
         let text = self.blanks.iter().fold(text, fill);
+        // SIPp would name the transport it knows of.
+        let text = if self.pipe.is_some() { text.replace("[transport]", "TLS") } else { text };
         assert!(!text.contains("{{"), "{} has a blank that is not filled", path.display());
         text
     }
@@ -142,6 +168,7 @@ pub struct Calling {
     scenario: &'static str,
     process: Process,
     folder: TempDir,
+    _pipe: Option<Process>,
 }
 
 impl Calling {
