@@ -120,7 +120,7 @@ impl Gateway {
 
     /// The certificate it made for itself.
     #[must_use]
-    pub fn certificate(&self) -> std::path::PathBuf {
+    pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("data/self-signed.pem")
     }
 
