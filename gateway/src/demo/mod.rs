@@ -34,10 +34,10 @@ use report::{CallReport, Outcome as Shown, Talk};
 use rest::Rest;
 
 /// Least likeness of the audio that came back, for a call to count as heard.
-const MIN_LIKENESS: f32 = 0.8;
+const MIN_LIKENESS: f32 = 0.6;
 
 /// Least likeness after noise cancellation, which changes the voice a little too.
-const MIN_LIKENESS_CLEANED: f32 = 0.6;
+const MIN_LIKENESS_CLEANED: f32 = 0.4;
 
 /// Least drop of the noise between words on the trunk with noise cancellation, in dB.
 const MIN_QUIETER_DB: f32 = 6.0;
@@ -318,14 +318,14 @@ async fn judge(
     let quiet = noise.is_none_or(|(before, after)| before - after >= MIN_QUIETER_DB);
     let closed = text(&record, "status") == "completed";
     done(if back { "answered, talked, hung up" } else { "answered, but not heard" });
-    let shown = shown(&talked, &record, back.then_some(echo), noise);
+    let shown = shown(&talked, &record, (echo, back), noise);
     Ok((Shown::Talked(Box::new(shown)), back && quiet && closed))
 }
 
 fn shown(
     talked: &Talked,
     record: &Value,
-    echo: Option<audio::Echo>,
+    (echo, back): (audio::Echo, bool),
     noise: Option<(f32, f32)>,
 ) -> Talk {
     let quality = &record["quality"];
@@ -337,6 +337,7 @@ fn shown(
         lost: quality["packets_lost"].as_u64().unwrap_or_default(),
         mos: audio::to_f32(quality["mos"].as_f64().unwrap_or_default()),
         echo,
+        back,
         noise,
         record: format!(
             "{}, ended by the {}: {}",

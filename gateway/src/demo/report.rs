@@ -53,8 +53,10 @@ pub struct Talk {
     pub lost: u64,
     /// Mean opinion score of the caller's audio at the gateway (ITU-T G.107).
     pub mos: f32,
-    /// The caller's own audio, found again in what it heard.
-    pub echo: Option<Echo>,
+    /// The caller's own audio, looked for in what it heard.
+    pub echo: Echo,
+    /// Whether it is alike enough to count as heard.
+    pub back: bool,
     /// Level between words, said and heard, in dBFS, measured by the caller.
     pub noise: Option<(f32, f32)>,
     /// Status and end reason of the conversation record.
@@ -141,19 +143,13 @@ fn talked(text: &mut String, talk: &Talk) {
         "      audio            {} packets sent, {} received, {} lost, MOS {:.2}",
         talk.sent, talk.received, talk.lost, talk.mos
     );
-    match talk.echo {
-        Some(echo) => {
-            let _ = writeln!(
-                text,
-                "      came back        yes: {:.1} % alike, {} ms later",
-                echo.likeness * 100.0,
-                echo.delay_ms
-            );
-        }
-        None => {
-            let _ = writeln!(text, "      came back        no");
-        }
-    }
+    let _ = writeln!(
+        text,
+        "      came back        {}: {:.1} % alike, {} ms later",
+        if talk.back { "yes" } else { "no" },
+        talk.echo.likeness * 100.0,
+        talk.echo.delay_ms
+    );
     if let Some((before, after)) = talk.noise {
         let _ = writeln!(
             text,
