@@ -31,9 +31,9 @@
 //! # }
 //! ```
 //!
-//! After a hold-up of up to 60 ms the ticks that were missed are made up for at once. After a longer
-//! stall they are not: sessions let that time pass, packets that lay in the kernel for more than
-//! 60 ms are not played, and the peer hears a gap instead of a burst.
+//! After a stall the alarm says how many ticks were missed; they are not made up for. Sessions let
+//! that time pass, packets that lay in the kernel for more than 60 ms are not played, and the peer
+//! hears a gap instead of a burst.
 
 mod housekeeper;
 mod metrics;

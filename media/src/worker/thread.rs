@@ -117,11 +117,7 @@ impl Worker {
                 break;
             }
             self.shared.heartbeat.busy(clock::now());
-            let alarmed = ready.tokens().any(|token| token == ALARM);
-            // After a hold-up the packets that waited with us are taken in first, or the ticks that
-            // are made up for would find nothing to play.
-            let held_up = alarmed && self.is_held_up(clock::now());
-            if alarmed && !held_up {
+            if ready.tokens().any(|token| token == ALARM) {
                 self.tick();
             }
             let mut stop = false;
@@ -132,9 +128,6 @@ impl Worker {
                     _ => self.receive(token),
                 }
             }
-            if held_up {
-                self.tick();
-            }
             if stop {
                 break;
             }
@@ -143,11 +136,6 @@ impl Worker {
     }
 
     // Ticks.
-
-    /// More than one tick is due.
-    fn is_held_up(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.deadline) >= TICK * 2
-    }
 
     fn tick(&mut self) {
         let expirations = self.alarm.expirations();
@@ -158,21 +146,15 @@ impl Worker {
         let elapsed = u32::try_from(expirations).unwrap_or(u32::MAX);
         self.deadline += TICK.saturating_mul(elapsed);
         let counters = &self.shared.counters;
-        // A short hold-up is made up for, a stall becomes a gap: never a burst of more than 60 ms.
-        let due = if expirations <= CATCH_UP { expirations } else { 1 };
-        let missed = expirations - due;
-        counters.ticks.add(due);
-        counters.missed_ticks.add(missed);
+        counters.ticks.add(1);
+        counters.missed_ticks.add(expirations - 1);
         if now.saturating_duration_since(self.deadline) > LATE {
             counters.late_ticks.add(1);
         }
         let mut fed_agents = false;
-        for turn in 0..due {
-            let missed = if turn == 0 { missed } else { 0 };
-            for index in 0..self.tenants.slots() {
-                if let Some(key) = self.tenants.key_at(index) {
-                    fed_agents |= self.tick_tenant(key, now, missed);
-                }
+        for index in 0..self.tenants.slots() {
+            if let Some(key) = self.tenants.key_at(index) {
+                fed_agents |= self.tick_tenant(key, now, expirations - 1);
             }
         }
         if fed_agents {
@@ -466,9 +448,6 @@ const ALARM: u64 = u64::MAX;
 const MAIL: u64 = u64::MAX - 1;
 
 const TICK: Duration = Duration::from_millis(FRAME_MS as u64);
-
-/// Ticks that are made up for after a hold-up: 60 ms of audio at once.
-const CATCH_UP: u64 = 3;
 
 /// A tick that begins later than this is counted: a quarter of a frame.
 const LATE: Duration = Duration::from_millis(5);
