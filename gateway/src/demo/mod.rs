@@ -34,10 +34,10 @@ use report::{CallReport, Outcome as Shown, Talk};
 use rest::Rest;
 
 /// Least likeness of the audio that came back, for a call to count as heard.
-const MIN_LIKENESS: f32 = 0.6;
+const MIN_LIKENESS: f32 = 0.8;
 
 /// Least likeness after noise cancellation, which changes the voice a little too.
-const MIN_LIKENESS_CLEANED: f32 = 0.4;
+const MIN_LIKENESS_CLEANED: f32 = 0.6;
 
 /// Least drop of the noise between words on the trunk with noise cancellation, in dB.
 const MIN_QUIETER_DB: f32 = 6.0;
