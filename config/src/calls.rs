@@ -1,11 +1,11 @@
 //! What the control plane may ask of the calls that are up: the one arrow from here to the gateway.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, ConversationId, OrganisationId, TrunkId};
-use crate::model::{ConversationStatus, Direction};
+use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
+use crate::model::{Conversation, ConversationStatus, Direction, E164, Runtime};
 
 /// A call that is up at this moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -34,7 +34,86 @@ pub struct LiveCall {
     pub answered_at: Option<Timestamp>,
 }
 
-/// What the gateway tells the control plane about its calls. Every answer comes from memory at once.
+/// A call to be placed. Everything about it is decided; the gateway only waits for its turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DialRequest {
+    /// Its record as it stands in the store: outbound and triggered, with initial context and custom
+    /// metadata. Its end has a reserved place in the journal from [`Journal::expect_end`] on, which
+    /// whoever accepts the request must call.
+    ///
+    /// [`Journal::expect_end`]: crate::journal::Journal::expect_end
+    pub conversation: Box<Conversation>,
+    /// Whose call it is.
+    pub organisation: OrganisationId,
+    /// The number it goes out from: what the callee sees.
+    pub number: E164,
+    /// The number to call.
+    pub callee: E164,
+    /// The trunk of `number`, which had an outbound configuration a moment ago.
+    pub trunk: TrunkId,
+    /// The agent that will talk; `None` for one that exists for this call only.
+    pub agent: Option<AgentId>,
+    /// Its version; `None` like the agent.
+    pub version: Option<AgentVersionId>,
+    /// Where the agent runs.
+    pub runtime: Runtime,
+}
+
+/// Why a call was not taken on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DialRefused {
+    /// As many calls wait already as may.
+    #[error("queue_full")]
+    QueueFull,
+    /// The node takes no new calls.
+    #[error("draining")]
+    Draining,
+}
+
+/// The organisation has no such call on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such call on this node")]
+pub struct NoSuchCall;
+
+/// Whose number the destination of a transfer sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DisplayedNumber {
+    /// That of the person who is handed over: the other party of the conversation.
+    #[default]
+    TransfereeNumber,
+    /// That of the agent's side.
+    AgentNumber,
+}
+
+/// A call is to be handed to another number, without the agent (a cold transfer).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferRequest {
+    /// Where to.
+    pub transfer_number: E164,
+    /// Whose number is seen there.
+    pub displayed_number: DisplayedNumber,
+}
+
+/// Why a call is not being handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransferRefused {
+    /// The organisation has no such call on this node.
+    #[error("no such call on this node")]
+    NoSuchCall,
+    /// It has not been answered, or is ending.
+    #[error("the call is not in progress")]
+    NotActive,
+    /// It is being handed on already.
+    #[error("the call is already being transferred")]
+    AlreadyTransferring,
+    /// Its trunk takes no calls out.
+    #[error("the trunk has no outbound_config")]
+    NoOutbound,
+}
+
+/// What the control plane asks of the gateway's calls. Every answer comes from memory at once: what
+/// takes time shows later, in the conversation's record.
 pub trait LiveCalls: Send + Sync {
     /// How many calls are up on this node, of all organisations.
     fn live(&self) -> usize;
@@ -44,6 +123,41 @@ pub trait LiveCalls: Send + Sync {
 
     /// The calls of one organisation, oldest first.
     fn list(&self, organisation: OrganisationId) -> Vec<LiveCall>;
+
+    /// Takes on a call: it will be placed when its turn comes, and its record brought to an end
+    /// whatever happens to it. This default has nobody to place it.
+    ///
+    /// # Errors
+    /// When it was not taken on; nothing further will happen to it.
+    fn dial(&self, request: DialRequest) -> Result<(), DialRefused> {
+        drop(request);
+        Err(DialRefused::Draining)
+    }
+
+    /// Ends a call: one that waits or rings is cancelled, one that was answered is hung up. Asking
+    /// twice is asking once. This default has no calls.
+    ///
+    /// # Errors
+    /// [`NoSuchCall`], also for one that has just ended.
+    fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {
+        let _ = (organisation, id);
+        Err(NoSuchCall)
+    }
+
+    /// Begins to hand a call on. The outcome appears in its record's `transfer`. This default has no
+    /// calls.
+    ///
+    /// # Errors
+    /// When nothing was begun; the call goes on as it was.
+    fn transfer(
+        &self,
+        organisation: OrganisationId,
+        id: ConversationId,
+        request: TransferRequest,
+    ) -> Result<(), TransferRefused> {
+        let _ = (organisation, id, request);
+        Err(TransferRefused::NoSuchCall)
+    }
 }
 
 /// No calls at all: what a control plane without a gateway has.

@@ -126,6 +126,13 @@ impl Journal {
         self.0.bell.notify_one();
     }
 
+    /// Reserves a place for the end of a conversation that was begun in the store itself, as calls
+    /// out are. Says whether there was one; without, the end may be lost, so nothing should begin.
+    #[must_use]
+    pub fn expect_end(&self, id: ConversationId) -> bool {
+        self.0.queue().expect_end(id, self.0.capacity)
+    }
+
     /// Says that nothing more will come: the writer ends when all is written.
     pub fn finish(&self) {
         self.0.queue().finished = true;
@@ -159,6 +166,10 @@ impl Queue {
             self.stats.dropped_decisions += 1;
         }
         true
+    }
+
+    fn expect_end(&mut self, id: ConversationId, capacity: usize) -> bool {
+        self.open.contains(&id) || (self.make_room(1, capacity) && self.open.insert(id))
     }
 
     fn admit(&mut self, entry: Entry, capacity: usize) {
