@@ -300,7 +300,8 @@ impl Leg {
     ) -> Option<Digit> {
         let rtp::Header { ssrc, sequence, timestamp, .. } = view.header;
         let media_time = (content == Content::Audio).then_some(timestamp);
-        // Jitter is the network's: how late we looked is not part of it.
+        // Jitter is the network's: how late we looked is not part of it, nor is it anything the
+        // playout buffer has to grow for.
         let arrived = now.checked_sub(waited).unwrap_or(now);
         self.reception.arrived(ssrc, sequence, media_time, arrived);
         if !self.terms.receive {
@@ -313,7 +314,7 @@ impl Leg {
                 self.listener.skip(ssrc, sequence);
             }
             Content::Audio => {
-                self.listener.push((ssrc, sequence, timestamp), view.payload(packet), now);
+                self.listener.push((ssrc, sequence, timestamp), view.payload(packet), arrived);
             }
             Content::ComfortNoise => self.listener.comfort(ssrc, sequence, view.payload(packet)),
             Content::Digits => {

@@ -148,7 +148,8 @@ impl Session {
     }
 
     /// Does what is due every 20 ms. `missed` ticks before this one were left out because the
-    /// worker was stalled: their time has passed, and so has their audio.
+    /// worker was stalled: their time has passed, and so has their audio. Ticks of a short stall
+    /// are not left out but done one after another, perhaps at the same `now`.
     pub fn handle_tick(&mut self, now: Instant, missed: u64, outlet: &mut impl Outlet) {
         self.leg.let_pass(now, missed);
         while let Some(digit) = self.leg.poll_digit(now) {

@@ -597,6 +597,48 @@ fn a_stall_is_a_gap_and_not_a_burst() {
 }
 
 #[test]
+fn a_short_stall_whose_ticks_are_made_up_for_loses_nothing_either_way() {
+    for stall in 1..=2_u64 {
+        let (mut world, mut agent) = World::with_agent(&plan());
+        world.open();
+        push_frames(&mut agent, &[1; 100]);
+        for _ in 0..20 {
+            world.peer_says(VOICE);
+            world.tick();
+        }
+        let before = world.session.report().playout;
+        let last = world.sent().pop().unwrap().1;
+        heard(&mut agent);
+        for round in 0..10 {
+            // Every other round the worker sleeps for some ticks and finds everything at once.
+            let ticks = if round % 2 == 0 { stall + 1 } else { 1 };
+            world.now += Duration::from_millis(20 * ticks);
+            for tick in 0..ticks {
+                let packet = world.packet(0, &[VOICE; FRAME_SAMPLES]);
+                world.timestamp += 160;
+                let waited = Duration::from_millis(20 * (ticks - 1 - tick));
+                world.arrive(Channel::Rtp, PEER, &packet, waited);
+            }
+            for _ in 0..ticks {
+                world.session.handle_tick(world.now, 0, &mut world.outputs);
+            }
+        }
+        let ticks = 5 * (stall + 2);
+        let sent = world.sent();
+        assert_eq!(sent.len() as u64, ticks);
+        for (n, (_, header, payload)) in (1..).zip(&sent) {
+            assert_eq!(header.sequence, last.sequence.wrapping_add(n));
+            assert_eq!(header.timestamp, last.timestamp.wrapping_add(160 * u32::from(n)));
+            assert!(!header.marker && payload[0] == 1);
+        }
+        assert_eq!(heard(&mut agent), vec![VOICE; ticks as usize]);
+        let after = world.session.report().playout;
+        assert_eq!(after.played - before.played, ticks);
+        assert_eq!((after.starved, after.slipped, after.late), (before.starved, 0, 0));
+    }
+}
+
+#[test]
 fn a_new_source_of_the_peer_is_heard_at_once() {
     let (mut world, mut agent) = World::with_agent(&plan());
     world.open();

@@ -123,7 +123,9 @@ pub struct WorkerMetrics {
     pub ticks: u64,
     /// Ticks that began more than 5 ms after their deadline.
     pub late_ticks: u64,
-    /// Ticks that were left out because the worker was stalled for longer than one of them.
+    /// Ticks that were done after their time, together with a later one: short stalls.
+    pub made_up_ticks: u64,
+    /// Ticks that were left out because the worker was stalled for longer than 60 ms.
     pub missed_ticks: u64,
     /// Frames that passed uncleaned because noise cancellation had used up its share of a tick.
     pub uncleaned: u64,
@@ -146,6 +148,7 @@ pub(crate) struct Counters {
     pub(crate) mailbox: AtomicUsize,
     pub(crate) ticks: Counter,
     pub(crate) late_ticks: Counter,
+    pub(crate) made_up_ticks: Counter,
     pub(crate) missed_ticks: Counter,
     pub(crate) uncleaned: Counter,
     pub(crate) faults: Counter,
@@ -202,6 +205,7 @@ impl Counters {
             mailbox: self.mailbox.load(Ordering::Relaxed),
             ticks: self.ticks.value(),
             late_ticks: self.late_ticks.value(),
+            made_up_ticks: self.made_up_ticks.value(),
             missed_ticks: self.missed_ticks.value(),
             uncleaned: self.uncleaned.value(),
             faults: self.faults.value(),

@@ -31,9 +31,10 @@
 //! # }
 //! ```
 //!
-//! After a stall the alarm says how many ticks were missed; they are not made up for. Sessions let
-//! that time pass, packets that lay in the kernel for more than 60 ms are not played, and the peer
-//! hears a gap instead of a burst.
+//! After a stall the alarm says how many ticks were missed. Those of the last 60 ms are made up for at
+//! once, the sockets having been read first, so that a short stall costs nobody a frame. Of a longer
+//! one the rest is left out: sessions let that time pass, packets that lay in the kernel for more
+//! than 60 ms are not played, and the peer hears a gap and never a burst of more than 60 ms.
 
 mod housekeeper;
 mod metrics;

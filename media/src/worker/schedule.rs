@@ -71,6 +71,27 @@ pub(crate) fn enter_class(realtime: bool) -> Class {
     }
 }
 
+/// Ticks that are due at once, after a stall perhaps.
+///
+/// What a short stall held back is owed: the peer's buffer bridges it when everything comes in the
+/// end. After a long one the peer has bridged the time itself, and a burst would only be dropped or
+/// play for ever late, so no more than 60 ms are owed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrears {
+    /// Ticks whose time has passed with nothing done in it.
+    pub(crate) left_out: u64,
+    /// Ticks to be done now, the present one included.
+    pub(crate) owed: u64,
+}
+
+impl Arrears {
+    /// What is owed after as many deadlines have passed since the last tick.
+    pub(crate) fn of(deadlines: u64) -> Self {
+        let owed = deadlines.min(OWED_MAX);
+        Self { left_out: deadlines - owed, owed }
+    }
+}
+
 /// A worker's pulse: set when it starts working, cleared before it waits.
 pub(crate) struct Heartbeat {
     epoch: Instant,
@@ -154,6 +175,9 @@ impl Heartbeat {
     }
 }
 
+/// Three ticks: the burst that reliability asks not to exceed.
+const OWED_MAX: u64 = 3;
+
 /// In the middle of the range above nothing else that is common; audio servers use the same.
 const REALTIME_PRIORITY: i32 = 10;
 
@@ -169,6 +193,16 @@ const PROBATION: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_of_60_ms_is_owed_and_no_more() {
+        let of = |deadlines| {
+            let Arrears { left_out, owed } = Arrears::of(deadlines);
+            (left_out, owed)
+        };
+        assert_eq!([0, 1, 2, 3, 4, 50].map(of), [(0, 0), (0, 1), (0, 2), (0, 3), (1, 3), (47, 3)]);
+        assert_eq!(of(u64::MAX), (u64::MAX - 3, 3));
+    }
 
     #[test]
     fn a_worker_is_stuck_only_while_it_works_and_only_after_200_ms() {

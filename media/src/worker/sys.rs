@@ -94,12 +94,21 @@ impl Poller {
 
     /// Sleeps until something is ready. A signal counts as nothing being ready.
     pub(crate) fn wait(&self, ready: &mut Ready) -> io::Result<()> {
+        self.wait_ms(ready, -1)
+    }
+
+    /// Finds what is ready now, without sleeping.
+    pub(crate) fn poll(&self, ready: &mut Ready) -> io::Result<()> {
+        self.wait_ms(ready, 0)
+    }
+
+    fn wait_ms(&self, ready: &mut Ready, timeout_ms: libc::c_int) -> io::Result<()> {
         const MAX: libc::c_int = 64;
         const { assert!(MAX as usize == Ready::MAX) };
         ready.count = 0;
         // SAFETY: the array has room for `MAX` events and outlives the call.
         let found = check(unsafe {
-            libc::epoll_wait(self.fd.as_raw_fd(), ready.events.as_mut_ptr(), MAX, -1)
+            libc::epoll_wait(self.fd.as_raw_fd(), ready.events.as_mut_ptr(), MAX, timeout_ms)
         });
         match found {
             Ok(count) => ready.count = count.unsigned_abs() as usize,
@@ -355,6 +364,8 @@ mod tests {
         assert_eq!(ready.tokens().collect::<Vec<_>>(), [42]);
         assert_eq!(bell.hush(), 2);
         assert_eq!(bell.hush(), 0);
+        poller.poll(&mut ready).unwrap();
+        assert_eq!(ready.tokens().count(), 0, "and it does not sleep to find that out");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Every piece of work is bounded, so the next tick is never far: [`Ready::MAX`] descriptors per
 //! wake-up, [`DATAGRAMS_PER_TURN`] of each, [`COMMANDS_PER_TURN`], and per leg
 //! [`DATAGRAMS_PER_TICK`], after which its sockets are left to the kernel until the next tick.
+//!
+//! A tick that is on time comes first, because what it sends is awaited. One that is late comes
+//! after the sockets: the packets it is about to play have arrived while the worker was stalled.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::housekeeper::{Finished, give_up};
 use super::metrics::Counters;
-use super::schedule::enter_class;
+use super::schedule::{Arrears, enter_class};
 use super::slab::{Slab, SlabKey};
 use super::sys::{self, Alarm, Poller, Ready, Received};
 use super::{Events, Shared};
@@ -116,17 +119,17 @@ impl Worker {
                 tracing::error!(%error, "media worker cannot wait for its sockets and stops");
                 break;
             }
-            self.shared.heartbeat.busy(clock::now());
-            if ready.tokens().any(|token| token == ALARM) {
+            let now = clock::now();
+            self.shared.heartbeat.busy(now);
+            let is_due = ready.tokens().any(|token| token == ALARM);
+            let is_late = is_due && self.is_late(now);
+            if is_due && !is_late {
                 self.tick();
             }
-            let mut stop = false;
-            for token in ready.tokens() {
-                match token {
-                    ALARM => {}
-                    MAIL => stop |= self.obey(),
-                    _ => self.receive(token),
-                }
+            let mut stop = self.serve(&ready);
+            if is_late {
+                stop |= self.catch_up(&mut ready, now);
+                self.tick();
             }
             if stop {
                 break;
@@ -135,31 +138,72 @@ impl Worker {
         self.close_all();
     }
 
+    /// Serves what is ready besides the alarm; true when told to stop.
+    fn serve(&mut self, ready: &Ready) -> bool {
+        let mut stop = false;
+        for token in ready.tokens() {
+            match token {
+                ALARM => {}
+                MAIL => stop |= self.obey(),
+                _ => self.receive(token),
+            }
+        }
+        stop
+    }
+
+    /// Before a tick that is late: serves what else has waited for us, so that the tick finds the
+    /// packets that were here in time. It has its share of a tick, whatever a flood would like.
+    fn catch_up(&mut self, ready: &mut Ready, begun: Instant) -> bool {
+        let mut stop = false;
+        while !stop && clock::now().saturating_duration_since(begun) < CATCH_UP_SHARE {
+            if self.poller.poll(ready).is_err() || ready.tokens().all(|token| token == ALARM) {
+                break;
+            }
+            stop = self.serve(ready);
+        }
+        stop
+    }
+
     // Ticks.
 
+    /// The next tick should have begun a while ago.
+    fn is_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.deadline + TICK) > LATE
+    }
+
+    /// Does the ticks that are due. After a stall those of the last 60 ms are made up for, so that
+    /// nothing is lost of what they owe; of a longer one the rest is left out.
     fn tick(&mut self) {
-        let expirations = self.alarm.expirations();
-        if expirations == 0 {
-            return;
-        }
-        let now = clock::now();
-        let elapsed = u32::try_from(expirations).unwrap_or(u32::MAX);
-        self.deadline += TICK.saturating_mul(elapsed);
+        let Arrears { left_out, owed } = Arrears::of(self.alarm.expirations());
         let counters = &self.shared.counters;
-        counters.ticks.add(1);
-        counters.missed_ticks.add(expirations - 1);
-        if now.saturating_duration_since(self.deadline) > LATE {
-            counters.late_ticks.add(1);
-        }
+        counters.missed_ticks.add(left_out);
+        counters.made_up_ticks.add(owed.saturating_sub(1));
+        self.deadline += TICK.saturating_mul(u32::try_from(left_out).unwrap_or(u32::MAX));
         let mut fed_agents = false;
-        for index in 0..self.tenants.slots() {
-            if let Some(key) = self.tenants.key_at(index) {
-                fed_agents |= self.tick_tenant(key, now, expirations - 1);
-            }
+        for turn in 0..owed {
+            let missed = if turn == 0 { left_out } else { 0 };
+            fed_agents |= self.tick_once(missed);
         }
         if fed_agents {
             self.shared.tick.ring();
         }
+    }
+
+    /// One tick of every session; true when an agent was given something.
+    fn tick_once(&mut self, missed: u64) -> bool {
+        let now = clock::now();
+        self.deadline += TICK;
+        self.shared.counters.ticks.add(1);
+        if now.saturating_duration_since(self.deadline) > LATE {
+            self.shared.counters.late_ticks.add(1);
+        }
+        let mut fed_agents = false;
+        for index in 0..self.tenants.slots() {
+            if let Some(key) = self.tenants.key_at(index) {
+                fed_agents |= self.tick_tenant(key, now, missed);
+            }
+        }
+        fed_agents
     }
 
     fn tick_tenant(&mut self, key: SlabKey, now: Instant, missed: u64) -> bool {
@@ -451,6 +495,9 @@ const TICK: Duration = Duration::from_millis(FRAME_MS as u64);
 
 /// A tick that begins later than this is counted: a quarter of a frame.
 const LATE: Duration = Duration::from_millis(5);
+
+/// Part of a tick for which a late one waits while the sockets are read: a quarter.
+const CATCH_UP_SHARE: Duration = Duration::from_millis(5);
 
 /// Part of a tick after which nothing more is cleaned in it: half.
 const CLEANING_SHARE: Duration = Duration::from_millis(10);
