@@ -55,13 +55,38 @@ impl Seen {
     }
 }
 
+/// Which of our sockets, by the address it is bound to, sends to `peer`: the one with the address
+/// the kernel would send from, else one on every address, else the lowest from which the kernel finds
+/// a way. `None` when no socket is of the peer's family, or none has a way.
+#[must_use]
+pub fn sender(bound: &[SocketAddr], peer: IpAddr) -> Option<SocketAddr> {
+    let peer = peer.to_canonical();
+    let mut family: Vec<SocketAddr> =
+        bound.iter().copied().filter(|one| one.is_ipv6() == peer.is_ipv6()).collect();
+    family.sort_unstable();
+    if let [only] = family.as_slice() {
+        let reaches = only.ip().is_unspecified() || source_from(only.ip(), peer).is_some();
+        return reaches.then_some(*only);
+    }
+    let preferred = route_source(peer);
+    let exact = family.iter().find(|one| Some(one.ip()) == preferred);
+    let every = || family.iter().find(|one| one.ip().is_unspecified() && preferred.is_some());
+    let any = || family.iter().find(|one| source_from(one.ip(), peer).is_some());
+    exact.or_else(every).or_else(any).copied()
+}
+
 /// The local address from which the kernel would send to `peer`. Nothing is sent.
 fn route_source(peer: IpAddr) -> Option<IpAddr> {
-    let any: SocketAddr = match peer {
-        IpAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    let any = match peer {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
     };
-    let socket = UdpSocket::bind(any).ok()?;
+    source_from(any, peer)
+}
+
+/// The address that a socket bound to `own` would send to `peer` from. Nothing is sent.
+fn source_from(own: IpAddr, peer: IpAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((own, 0)).ok()?;
     // Port 9 (discard): connecting a datagram socket only asks for the route.
     socket.connect((peer, 9)).ok()?;
     socket.local_addr().ok().map(|local| local.ip())
@@ -103,6 +128,23 @@ mod tests {
         let bound = "0.0.0.0".parse().expect("an address");
         let inside = "10.1.2.3".parse().expect("an address");
         assert_eq!(reachable_at(&advertise, bound, inside).to_string(), "10.0.0.7");
+    }
+
+    #[test]
+    fn the_socket_with_the_kernels_own_choice_sends_and_else_one_that_can() {
+        let of = |list: &[&str], peer: &str| {
+            let bound: Vec<SocketAddr> =
+                list.iter().map(|one| one.parse().expect("an address")).collect();
+            sender(&bound, peer.parse().expect("an address")).map(|one| one.to_string())
+        };
+        let both = ["127.0.0.2:5060", "127.0.0.1:5060"];
+        assert_eq!(of(&both, "127.0.0.9").as_deref(), Some("127.0.0.1:5060"));
+        let wide = ["127.0.0.2:5060", "0.0.0.0:5061"];
+        assert_eq!(of(&wide, "127.0.0.9").as_deref(), Some("0.0.0.0:5061"));
+        let others = ["127.0.0.3:5060", "127.0.0.2:5060", "[::1]:5060"];
+        assert_eq!(of(&others, "127.0.0.9").as_deref(), Some("127.0.0.2:5060"));
+        assert_eq!(of(&["[::1]:5060"], "127.0.0.9"), None);
+        assert_eq!(of(&["127.0.0.1:5060"], "203.0.113.9"), None, "loopback leads nowhere else");
     }
 
     #[test]

@@ -1,24 +1,34 @@
 //! Sockets: datagrams and streams in, datagrams and streams out. Nothing above knows sockets.
 //!
 //! ```text
-//!  UDP socket ──┐                                    ┌── UDP socket (try_send)
+//!  UDP socket ──┐                                            ┌── UDP socket (try_send)
 //!  TCP accept ──┼─► Inbound (bounded) ─► shard ─► Outbound ──┼── connection (bounded queue)
-//!  TLS accept ──┘                                    └── …
+//!  TLS accept ──┤                          │                 └── …
+//!               │                          └─► Reach: locate (DNS), connect (TCP, TLS)
+//!  connections we opened ◄────────────────────────┘
 //! ```
 
 pub mod address;
+mod cache;
+pub mod reach;
+pub mod resolve;
 pub mod stream;
+pub mod target;
 pub mod tls;
+pub mod trust;
 pub mod udp;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use config::settings::Advertise;
 use sip::{Flow, Transport};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+
+use address::Seen;
 
 /// What sockets tell the shard.
 #[derive(Debug)]
@@ -47,8 +57,20 @@ pub const CONNECTION_DEPTH: usize = 256;
 /// Where the shard sends: every socket and every open connection.
 #[derive(Clone, Default)]
 pub struct Outbound {
-    udp: Arc<HashMap<SocketAddr, Arc<UdpSocket>>>,
+    udp: Arc<HashMap<SocketAddr, Datagrams>>,
     connections: Arc<Mutex<HashMap<u64, mpsc::Sender<Bytes>>>>,
+}
+
+/// One datagram socket and how it looks from outside.
+struct Datagrams {
+    socket: Arc<UdpSocket>,
+    seen: Mutex<Seen>,
+}
+
+impl Datagrams {
+    fn seen_by(&self, peer: IpAddr) -> SocketAddr {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).by(peer)
+    }
 }
 
 /// A message could not be handed to the network.
@@ -61,10 +83,38 @@ pub enum SendError {
 }
 
 impl Outbound {
-    /// Sends from these datagram sockets, keyed by the address they are bound to.
+    /// Sends from these datagram sockets, keyed by the address they are bound to, which is also the
+    /// one that peers see.
     #[must_use]
     pub fn new(udp: HashMap<SocketAddr, Arc<UdpSocket>>) -> Self {
-        Outbound { udp: Arc::new(udp), connections: Arc::default() }
+        Outbound::advertised(udp, &Arc::from([]))
+    }
+
+    /// As `new`; `advertise` is what the receiving side of the sockets goes by too ([`Seen`]), so that
+    /// a flow leads back to the socket it came in on.
+    #[must_use]
+    pub fn advertised(
+        udp: HashMap<SocketAddr, Arc<UdpSocket>>,
+        advertise: &Arc<[Advertise]>,
+    ) -> Self {
+        let with_view = |(bound, socket)| {
+            let seen = Mutex::new(Seen::new(Arc::clone(advertise), bound));
+            (bound, Datagrams { socket, seen })
+        };
+        Outbound {
+            udp: Arc::new(udp.into_iter().map(with_view).collect()),
+            connections: Arc::default(),
+        }
+    }
+
+    /// The flow of datagrams of ours to `remote`: from the socket that reaches it, its local address
+    /// as `remote` sees it. `None` when no socket does.
+    #[must_use]
+    pub fn datagrams_to(&self, remote: SocketAddr) -> Option<Flow> {
+        let bound: Vec<SocketAddr> = self.udp.keys().copied().collect();
+        let from = address::sender(&bound, remote.ip())?;
+        let local = self.udp.get(&from)?.seen_by(remote.ip());
+        Some(Flow { transport: Transport::Udp, local, remote, connection: 0 })
     }
 
     /// Sends one message on its flow without waiting.
@@ -75,7 +125,7 @@ impl Outbound {
     pub fn send(&self, flow: &Flow, bytes: Bytes) -> Result<(), SendError> {
         match flow.transport {
             Transport::Udp => {
-                let socket = self.socket(flow.local).ok_or(SendError::Gone)?;
+                let socket = self.socket(flow).ok_or(SendError::Gone)?;
                 socket.try_send_to(&bytes, flow.remote).map(|_| ()).map_err(|_| SendError::Full)
             }
             Transport::Tcp | Transport::Tls => {
@@ -89,14 +139,23 @@ impl Outbound {
         }
     }
 
-    /// The socket behind an address as peers see it: bound to it, or at least to its port.
-    fn socket(&self, seen: SocketAddr) -> Option<&UdpSocket> {
-        let exact = self.udp.get(&seen);
-        let behind =
-            |bound: &SocketAddr| bound.port() == seen.port() && bound.is_ipv6() == seen.is_ipv6();
-        exact
-            .or_else(|| self.udp.iter().find(|(bound, _)| behind(bound)).map(|(_, socket)| socket))
-            .map(AsRef::as_ref)
+    /// The socket behind a flow's local address: bound to it, or at least to its port. Where several
+    /// are, behind one advertised address, it is the one that this peer sees there.
+    fn socket(&self, flow: &Flow) -> Option<&UdpSocket> {
+        let seen = flow.local;
+        if let Some(exact) = self.udp.get(&seen) {
+            return Some(&exact.socket);
+        }
+        let behind = |bound: &SocketAddr| {
+            bound.port() == seen.port() && bound.is_ipv6() == flow.remote.is_ipv6()
+        };
+        let mut candidates = self.udp.iter().filter(|(bound, _)| behind(bound));
+        let (_, first) = candidates.next()?;
+        if first.seen_by(flow.remote.ip()) == seen {
+            return Some(&first.socket);
+        }
+        let found = candidates.find(|(_, one)| one.seen_by(flow.remote.ip()) == seen);
+        Some(found.map_or(&first.socket, |(_, one)| &one.socket))
     }
 
     /// Makes a connection reachable.
@@ -107,6 +166,11 @@ impl Outbound {
     /// Forgets a connection; its task ends when the queue is dropped.
     pub(crate) fn forget(&self, connection: u64) {
         self.connections().remove(&connection);
+    }
+
+    /// Whether messages can be sent on this connection.
+    pub(crate) fn is_open(&self, connection: u64) -> bool {
+        self.connections().get(&connection).is_some_and(|queue| !queue.is_closed())
     }
 
     /// Open connections.

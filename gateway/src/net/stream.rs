@@ -1,10 +1,13 @@
 //! SIP over TCP and TLS (RFC 3261 §18.3): accepting, framing, and deadlines for slow senders.
+//!
+//! Connections that we open ([`super::reach`]) run through the same loop, counted apart: a flood of
+//! accepted ones takes no place from them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +32,13 @@ const MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A connection that is silent for so long is closed; RFC 5626 §4.4.1 pings count as life.
 const IDLE_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// A connection of ours that no call holds and nothing moves on is closed after this long.
+const UNUSED_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Depth of the send queue of a connection of ours, in messages: all calls of a carrier may have to
+/// be hung up on it at once.
+const OPENED_DEPTH: usize = 8192;
 
 /// A TLS handshake must be done by then.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -71,6 +81,8 @@ pub struct Streams {
     open: Arc<AtomicUsize>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     max_open: usize,
+    /// Connections that we opened.
+    opened: Arc<AtomicUsize>,
     advertise: Arc<[Advertise]>,
 }
 
@@ -90,6 +102,7 @@ impl Streams {
             open: Arc::default(),
             by_address: Arc::default(),
             max_open,
+            opened: Arc::default(),
             advertise,
         }
     }
@@ -102,7 +115,7 @@ impl Streams {
             tokio::spawn(async move {
                 let _slot = slot;
                 if let Some(flow) = streams.flow(&stream, Transport::Tcp) {
-                    streams.run(stream, flow).await;
+                    streams.run(stream, flow, &Side::Accepted).await;
                 }
             });
         }
@@ -118,7 +131,7 @@ impl Streams {
                 let _slot = slot;
                 let Some(flow) = streams.flow(&stream, Transport::Tls) else { return };
                 match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => streams.run(stream, flow).await,
+                    Ok(Ok(stream)) => streams.run(stream, flow, &Side::Accepted).await,
                     Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(%peer, "TLS handshake took too long"),
                 }
@@ -126,10 +139,51 @@ impl Streams {
         }
     }
 
-    /// Connections that are open now.
+    /// Accepted connections that are open now.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections of ours that are open, or being opened, now.
+    #[must_use]
+    pub fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more connection of ours, of `most`.
+    pub(super) fn reserve_opened(&self, most: usize) -> Option<OpenedSlot> {
+        let slot = OpenedSlot(Arc::clone(&self.opened));
+        // Counted first: of two at once none slips through.
+        (self.opened.fetch_add(1, Ordering::Relaxed) < most).then_some(slot)
+    }
+
+    /// The flow of a connection that we opened. Its local port is `listening` when there is one: that
+    /// is where Via and Contact send the peer when the connection is gone (RFC 3261 §18.1.1).
+    pub(super) fn opened_flow(
+        &self,
+        stream: &TcpStream,
+        transport: Transport,
+        listening: Option<u16>,
+    ) -> Option<Flow> {
+        let mut flow = self.flow(stream, transport)?;
+        if let Some(port) = listening {
+            flow.local.set_port(port);
+        }
+        Some(flow)
+    }
+
+    /// Makes a connection that we opened reachable, and gives what runs it to its end.
+    pub(super) fn adopt<S: AsyncRead + AsyncWrite + Send + 'static>(
+        &self,
+        stream: S,
+        flow: Flow,
+        usage: Arc<Usage>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let streams = self.clone();
+        let (queue, waiting) = mpsc::channel(OPENED_DEPTH);
+        self.outbound.register(flow.connection, queue.clone());
+        async move { streams.carry(stream, flow, &Side::Opened(usage), (queue, waiting)).await }
     }
 
     /// A place for one more connection. A quarter of all places is the most one address gets, so
@@ -159,20 +213,32 @@ impl Streams {
         Some(Flow { transport, local, remote, connection })
     }
 
-    /// Runs one connection to its end.
-    async fn run<S: AsyncRead + AsyncWrite + Send + 'static>(&self, stream: S, flow: Flow) {
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let (queue, mut waiting) = mpsc::channel::<Bytes>(CONNECTION_DEPTH);
+    /// Runs one accepted connection to its end.
+    async fn run<S>(&self, stream: S, flow: Flow, side: &Side)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (queue, waiting) = mpsc::channel(CONNECTION_DEPTH);
         self.outbound.register(flow.connection, queue.clone());
+        self.carry(stream, flow, side, (queue, waiting)).await;
+    }
+
+    /// Carries messages both ways until the connection ends, and says so.
+    async fn carry<S>(&self, stream: S, flow: Flow, side: &Side, (queue, mut waiting): Queue)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let write = async {
             while let Some(bytes) = waiting.recv().await {
+                side.wrote();
                 match timeout(WRITE_DEADLINE, writer.write_all(&bytes)).await {
                     Ok(Ok(())) => {}
                     _ => return,
                 }
             }
         };
-        let read = self.read(&mut reader, flow, queue);
+        let read = self.read(&mut reader, flow, queue, side);
         tokio::pin!(write);
         tokio::select! {
             () = &mut write => {}
@@ -189,14 +255,21 @@ impl Streams {
         reader: &mut R,
         flow: Flow,
         pong: mpsc::Sender<Bytes>,
+        side: &Side,
     ) {
         let mut framer = StreamFramer::new();
         let mut chunk = BytesMut::with_capacity(READ_CHUNK);
-        let mut patience = Patience::at_first();
+        let mut patience = Patience::of(side);
         loop {
             chunk.clear();
             match timeout_at(patience.until, reader.read_buf(&mut chunk)).await {
-                Ok(Ok(0) | Err(_)) | Err(_) => return,
+                Ok(Ok(0)) => return,
+                Ok(Err(error)) => {
+                    debug!(remote = %flow.remote, %error, "stream broke");
+                    return;
+                }
+                Err(_) if patience.is_used(side) => continue,
+                Err(_) => return,
                 Ok(Ok(_)) => framer.push(&chunk),
             }
             if self.hand_on(&mut framer, flow, &pong, &mut patience).await.is_none() {
@@ -235,11 +308,69 @@ impl Streams {
     }
 }
 
+/// A connection's send queue, both ends.
+type Queue = (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>);
+
+/// Who opened a connection.
+enum Side {
+    /// The peer.
+    Accepted,
+    /// We.
+    Opened(Arc<Usage>),
+}
+
+impl Side {
+    fn wrote(&self) {
+        if let Side::Opened(usage) = self {
+            usage.moved.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a connection of ours is needed.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// Calls that hold it.
+    holders: AtomicUsize,
+    /// Something was sent since the last look.
+    moved: AtomicBool,
+}
+
+/// Keeps a connection of ours open for as long as it, or a clone of it, exists, however silent the
+/// connection is. Does nothing for datagrams.
+#[derive(Debug)]
+pub struct Hold(Option<Arc<Usage>>);
+
+impl Hold {
+    /// Of a connection, or of nothing.
+    pub(super) fn new(usage: Option<&Arc<Usage>>) -> Hold {
+        if let Some(usage) = usage {
+            usage.holders.fetch_add(1, Ordering::Relaxed);
+        }
+        Hold(usage.cloned())
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Hold {
+        Hold::new(self.0.as_ref())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(usage) = &self.0 {
+            usage.holders.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Until when a connection may go on without completing what it began. The time-limit of a message
 /// runs from its first byte: dripping bytes does not extend it.
 struct Patience {
     until: Instant,
     state: Waiting,
+    idle: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -250,12 +381,33 @@ enum Waiting {
 }
 
 impl Patience {
-    fn at_first() -> Self {
-        Patience { until: Instant::now() + FIRST_MESSAGE_DEADLINE, state: Waiting::First }
+    /// Who connects has something to say soon; who was connected to may wait for us.
+    fn of(side: &Side) -> Self {
+        let (state, first, idle) = match side {
+            Side::Accepted => (Waiting::First, FIRST_MESSAGE_DEADLINE, IDLE_DEADLINE),
+            Side::Opened(_) => (Waiting::Any, UNUSED_DEADLINE, UNUSED_DEADLINE),
+        };
+        Patience { until: Instant::now() + first, state, idle }
     }
 
     fn message_came(&mut self) {
         self.state = Waiting::Any;
+    }
+
+    /// Whether a connection that was silent to the end of its time is still needed, and gets more.
+    fn is_used(&mut self, side: &Side) -> bool {
+        let used = match side {
+            Side::Opened(usage) => {
+                usage.moved.swap(false, Ordering::Relaxed)
+                    || usage.holders.load(Ordering::Relaxed) > 0
+            }
+            Side::Accepted => false,
+        };
+        let more = used && self.state == Waiting::Any;
+        if more {
+            self.until = Instant::now() + self.idle;
+        }
+        more
     }
 
     fn after_read(&mut self, mid_message: bool) {
@@ -267,9 +419,18 @@ impl Patience {
             }
             (Waiting::Any | Waiting::Rest, false) => {
                 self.state = Waiting::Any;
-                self.until = Instant::now() + IDLE_DEADLINE;
+                self.until = Instant::now() + self.idle;
             }
         }
+    }
+}
+
+/// One place among the connections of ours; freed when dropped.
+pub(super) struct OpenedSlot(Arc<AtomicUsize>);
+
+impl Drop for OpenedSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
