@@ -85,6 +85,10 @@ limits! {
         "Bound of sip.max_calls: with two legs of two ports each it takes 64,000 ports; then 503.";
     MAX_CONNECTIONS = 60_000 Count, Gateway,
         "Bound of sip.max_connections: file descriptors; one more is closed at once.";
+    OUTBOUND_CONCURRENCY = 10_000 Count, Config,
+        "Bound of calls.outbound_concurrency: more than a node carries; the rest waits.";
+    OUTBOUND_QUEUE = 100_000 Count, Config,
+        "Bound of calls.outbound_queue: a waiting call takes some KiB of memory; then 503.";
     SIP_MESSAGE_BYTES = 65_535 Bytes, Sip,
         "One SIP message, header block and body: a UDP datagram holds no more; then 413 or silence.";
     SIP_HEADER_LINES = 128 Count, Sip,
@@ -123,12 +127,18 @@ limits! {
         "Bound of a trunk's ring_timeout_seconds: carriers give up after three minutes; then 422.";
     TRUNK_DURATION_SECONDS = 604_800 Seconds, Config,
         "Bound of a trunk's max_duration_seconds: a week is a forgotten call; then 422.";
+    INITIAL_CONTEXT_BYTES = 65_536 Bytes, Config,
+        "What an agent is told before a call: a long prompt, and it is kept in memory; then 422.";
+    CUSTOM_METADATA_BYTES = 16_384 Bytes, Config,
+        "A conversation's own data as JSON: filters read every row's; then 422.";
     PUBLISH_NUMBERS = 1_000 Count, Config,
         "Numbers of one publish request: they are written in one transaction; then 422.";
     RUNTIME_PARAMETERS = 64 Count, Config,
         "Custom parameters of an agent runtime: they travel in its start message; then 422.";
     RUNTIME_PARAMETER_CHARACTERS = 1_024 Characters, Config,
         "One custom parameter of an agent runtime: a word or a link, not a document; then 422.";
+    RUNTIME_HEADERS = 16 Count, Config,
+        "Headers of a SIP agent: with ours the INVITE must stay far below 64 KiB; then 422.";
     RUNTIME_URL_CHARACTERS = 2_048 Characters, Config,
         "An agent's URL: proxies cut longer request lines; then 422.";
 

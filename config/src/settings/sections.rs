@@ -88,6 +88,14 @@ section! {
         max_calls: u32 = 2_000, in 1..=limits::MAX_CALLS.value_u32();
         /// TCP and TLS connections at the same time; one more is closed at once.
         max_connections: u32 = 4_000, in 1..=limits::MAX_CONNECTIONS.value_u32();
+        /// Name servers that find carriers and SIP agents (RFC 3263); none means those of the system.
+        nameservers: Vec<SocketAddr> = Vec::new();
+        /// PEM file with issuers that are trusted for carriers and SIP agents besides the public ones.
+        extra_roots: Option<PathBuf> = None;
+        /// Seconds for trying one carrier's targets one after another, until one answers at all.
+        failover_seconds: u32 = 10, in 1..=120;
+        /// Milliseconds a target may stay silent before the next one is tried.
+        target_timeout_ms: u32 = 2_000, in 100..=32_000;
     }
 }
 
@@ -126,8 +134,19 @@ section! {
         agent_ending: AgentEnding = AgentEnding::Hangup;
         /// Seconds after which any call is ended; a trunk may set less.
         max_duration_seconds: u32 = 14_400, in 1..=604_800;
-        /// Seconds an outbound call may ring; a trunk may set less.
-        ring_timeout_seconds: u32 = 60, in 1..=300;
+        /// Seconds after which a call out is ended, where its trunk does not say; never more than
+        /// `max_duration_seconds`.
+        outbound_duration_seconds: u32 = 3_600, in 1..=604_800;
+        /// Seconds a call out may ring, where its trunk does not say.
+        ring_timeout_seconds: u32 = 45, in 1..=300;
+        /// Calls out at the same time of one organisation; more wait in the queue.
+        outbound_concurrency: u32 = 10, in 1..=limits::OUTBOUND_CONCURRENCY.value_u32();
+        /// Calls out at the same time of all organisations, who share them in fair parts.
+        outbound_concurrency_total: u32 = 50, in 1..=limits::MAX_CALLS.value_u32();
+        /// Calls out that may wait; one more is refused with 503.
+        outbound_queue: u32 = 1_000, in 1..=limits::OUTBOUND_QUEUE.value_u32();
+        /// Seconds a call out may wait before it fails.
+        outbound_queue_seconds: u32 = 3_600, in 1..=86_400;
         /// Seconds of `Retry-After` in a 503.
         retry_after_seconds: u32 = 5, in 1..=3_600;
     }
