@@ -1,11 +1,11 @@
 //! What the control plane may ask of the calls that are up: the one arrow from here to the gateway.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
-use crate::model::{Conversation, ConversationStatus, Direction, E164, Runtime};
+use crate::model::{Conversation, ConversationStatus, Direction, DisplayedNumber, E164, Runtime};
 
 /// A call that is up at this moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -74,17 +74,6 @@ pub enum DialRefused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no such call on this node")]
 pub struct NoSuchCall;
-
-/// Whose number the destination of a transfer sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DisplayedNumber {
-    /// That of the person who is handed over: the other party of the conversation.
-    #[default]
-    TransfereeNumber,
-    /// That of the agent's side.
-    AgentNumber,
-}
 
 /// A call is to be handed to another number, without the agent (a cold transfer).
 #[derive(Debug, Clone, PartialEq, Eq)]

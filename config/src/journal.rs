@@ -343,11 +343,10 @@ mod tests {
     }
 
     fn changed(conversation: &Conversation) -> Entry {
+        let at = conversation.created_at;
         Entry::ConversationChanged(ConversationChange {
-            id: conversation.id,
-            status: ConversationStatus::InProgress,
-            answered_at: Some(conversation.created_at),
-            at: conversation.created_at,
+            answered_at: Some(at),
+            ..ConversationChange::to(conversation.id, ConversationStatus::InProgress, at)
         })
     }
 
@@ -355,12 +354,9 @@ mod tests {
         Entry::ConversationClosed(Box::new(ConversationClose {
             id: conversation.id,
             status,
-            end_reason: EndReason {
-                code: Cow::Borrowed("caller_hangup"),
-                party: Cow::Borrowed("caller"),
-                sip_code: None,
-            },
+            end_reason: EndReason::new("caller_hangup", "caller"),
             duration_s: Some(1),
+            transfer: None,
             quality: None,
             closed_at: conversation.created_at,
         }))
@@ -501,6 +497,24 @@ mod tests {
         assert_eq!((journal.stats().queued, journal.stats().dropped_conversations), (8, 2));
         journal.record(closed(&calls[4], ConversationStatus::Completed));
         assert_eq!(journal.stats().dropped_conversations, 3, "it never began");
+    }
+
+    #[test]
+    fn an_end_that_is_expected_has_its_place_too() {
+        let (journal, _writer) = Journal::new(2);
+        journal.record(decision("makes way"));
+        let calls: Vec<_> = (0..3).map(|n| opened(OrganisationId::random(), n)).collect();
+        assert!(journal.expect_end(calls[0].id) && journal.expect_end(calls[1].id));
+        assert!(journal.expect_end(calls[0].id), "once is enough");
+        assert!(!journal.expect_end(calls[2].id));
+        journal.record(decision("flood"));
+        journal.record(changed(&calls[0]));
+        for call in &calls {
+            journal.record(closed(call, ConversationStatus::Unanswered));
+        }
+        let stats = journal.stats();
+        assert_eq!((stats.queued, stats.dropped_conversations), (2, 2));
+        assert_eq!(stats.dropped_decisions, 2);
     }
 
     #[tokio::test]

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use crate::limits::{
-    NAME_BYTES, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS, RUNTIME_URL_CHARACTERS,
+    NAME_BYTES, RUNTIME_HEADERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS,
+    RUNTIME_URL_CHARACTERS,
 };
+use crate::model::Runtime;
 
 /// The schema, as `GET /core/agent-config-schema` returns it.
 pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
@@ -26,19 +28,30 @@ pub(crate) fn check(config: &Value) -> Result<(), ApiError> {
 
 /// Checks what the settings of this node forbid of an agent's address.
 pub(crate) fn check_address(config: &Value, rules: AddressRules) -> Result<(), ApiError> {
-    let Some(url) = config.pointer("/runtime/url").and_then(Value::as_str) else { return Ok(()) };
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    if scheme.eq_ignore_ascii_case("ws") && !rules.allow_plain_ws {
-        return Err(refuse("must be wss://: this node does not allow agents without TLS"));
+    if let Some(url) = config.pointer("/runtime/url").and_then(Value::as_str) {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        if scheme.eq_ignore_ascii_case("ws") && !rules.allow_plain_ws {
+            let why = "must be wss://: this node does not allow agents without TLS";
+            return Err(refuse("url", why));
+        }
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(six) => six.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        check_host("url", host, rules)?;
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(six) => six.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
+    match Runtime::read(config) {
+        Some(Runtime::Sip(agent)) => check_host("uri", agent.host().0, rules),
+        _ => Ok(()),
+    }
+}
+
+fn check_host(field: &str, host: &str, rules: AddressRules) -> Result<(), ApiError> {
     let inside = host.parse().is_ok_and(is_private) || host.eq_ignore_ascii_case("localhost");
     if inside && !rules.allow_private_addresses {
-        return Err(refuse("must not be a private or loopback address on this node"));
+        let why = "must not be a private or loopback address on this node";
+        return Err(refuse(field, why));
     }
     Ok(())
 }
@@ -50,8 +63,8 @@ pub(crate) struct AddressRules {
     pub(crate) allow_private_addresses: bool,
 }
 
-fn refuse(message: &str) -> ApiError {
-    let loc = ["body", "config", "runtime", "url"].map(Value::from);
+fn refuse(field: &str, message: &str) -> ApiError {
+    let loc = ["body", "config", "runtime", field].map(Value::from);
     ApiError::Violations(vec![Violation::new(&loc, "value_error", message)])
 }
 
@@ -121,7 +134,7 @@ fn schema() -> Value {
 fn runtime() -> Value {
     json!({
         "description": "Where the conversation runs. Absent or null: the built-in echo.",
-        "oneOf": [{ "type": "null" }, builtin(), websocket()],
+        "oneOf": [{ "type": "null" }, builtin(), websocket(), sip()],
     })
 }
 
@@ -173,6 +186,64 @@ fn websocket() -> Value {
             },
             "parameters": parameters(),
             "custom_parameters": parameters(),
+            "on_failure": { "enum": ["hangup", "playback", null] },
+            "connect_timeout_ms": { "type": ["integer", "null"], "minimum": 1, "maximum": 60_000 },
+        },
+    })
+}
+
+fn sip() -> Value {
+    let filled_in = "May hold {called_number}, {caller_number} and {conversation_id}.";
+    json!({
+        "type": "object",
+        "title": "Sip",
+        "description": "At a SIP endpoint, which the gateway calls for every conversation.",
+        "required": ["type", "uri"],
+        "additionalProperties": true,
+        "properties": {
+            "type": { "const": "sip" },
+            "uri": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": RUNTIME_URL_CHARACTERS.value,
+                "examples": ["sips:{called_number}@agents.example.com"],
+                "description": format!(
+                    "sip:… or sips:… without password and headers. {filled_in} Not in the host."
+                ),
+            },
+            "transport": {
+                "enum": [
+                    "SIP_TRANSPORT_UDP", "SIP_TRANSPORT_TCP", "SIP_TRANSPORT_TLS",
+                    "UDP", "TCP", "TLS", null,
+                ],
+                "description": "What carries SIP to it. Absent or null: what the URI says.",
+            },
+            "media_encryption": {
+                "enum": [
+                    "SIP_MEDIA_ENCRYPT_DISABLE", "SIP_MEDIA_ENCRYPT_ALLOW",
+                    "SIP_MEDIA_ENCRYPT_REQUIRE", "NONE", "DISABLE", "ALLOW", "REQUIRE",
+                ],
+                "default": "SIP_MEDIA_ENCRYPT_DISABLE",
+                "description": "Whether the audio to it is encrypted.",
+            },
+            "auth_username": {
+                "type": ["string", "null"],
+                "description": "Digest user, where it asks for one.",
+            },
+            "auth_password": {
+                "type": ["string", "null"],
+                "writeOnly": true,
+                "description": "Its password. Never returned; null keeps the stored one.",
+            },
+            "headers": {
+                "type": "object",
+                "maxProperties": RUNTIME_HEADERS.value,
+                "additionalProperties": {
+                    "type": "string",
+                    "maxLength": RUNTIME_PARAMETER_CHARACTERS.value,
+                },
+                "description": format!("Headers of its INVITE, named X-…. {filled_in}"),
+            },
             "on_failure": { "enum": ["hangup", "playback", null] },
             "connect_timeout_ms": { "type": ["integer", "null"], "minimum": 1, "maximum": 60_000 },
         },
@@ -315,7 +386,8 @@ mod tests {
             (json!([]), r#"["body","config"]"#),
             (json!({"instructions": 3}), r#"["body","config","instructions"]"#),
             (json!({"runtime": {"type": "websocket"}}), r#"["body","config","runtime","url"]"#),
-            (json!({"runtime": {"type": "sip"}}), r#"["body","config","runtime","type"]"#),
+            (json!({"runtime": {"type": "sip"}}), r#"["body","config","runtime","uri"]"#),
+            (json!({"runtime": {"type": "smtp"}}), r#"["body","config","runtime","type"]"#),
             (
                 json!({"runtime": {"type": "builtin", "builtin": "x"}}),
                 r#"["body","config","runtime","builtin"]"#,
@@ -352,6 +424,11 @@ mod tests {
             let error = check_address(&config, LOCKED).expect_err(url);
             assert_eq!(error.into_response().status(), 422);
             assert!(check_address(&config, open).is_ok());
+        }
+        for uri in ["sip:a@127.0.0.1", "sips:[::1]:5061", "sip:localhost", "sip:10.0.0.1;x"] {
+            let config = json!({"runtime": {"type": "sip", "uri": uri}});
+            assert!(check_address(&config, LOCKED).is_err(), "{uri}");
+            assert!(check_address(&config, open).is_ok(), "{uri}");
         }
         let fine = json!({"runtime": {"type": "websocket", "url": "wss://agent.example.com/"}});
         assert!(check_address(&fine, LOCKED).is_ok());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::{E164, TransferMode};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
 
@@ -103,20 +104,80 @@ pub struct EndReason {
     /// Who ended it: `caller`, `callee`, `agent`, `carrier`, `gateway`, `operator`.
     #[schema(value_type = String)]
     pub party: Cow<'static, str>,
-    /// The SIP status that said so, if one did.
+    /// The SIP status that said so, if one did: for a call out, the carrier's own.
     pub sip_code: Option<u16>,
+    /// The reason phrase the carrier gave with it (RFC 3261 section 7.2).
+    #[serde(default)]
+    pub sip_reason: Option<String>,
+    /// What else a person should know: which name a certificate has, which host was not found.
+    #[serde(default)]
+    pub text: Option<String>,
 }
 
 impl EndReason {
+    /// An ending of which no more is known than this.
+    #[must_use]
+    pub const fn new(code: &'static str, party: &'static str) -> Self {
+        Self {
+            code: Cow::Borrowed(code),
+            party: Cow::Borrowed(party),
+            sip_code: None,
+            sip_reason: None,
+            text: None,
+        }
+    }
+
     /// What is written about a call that was up when the gateway died.
     #[must_use]
     pub const fn gateway_crash() -> Self {
-        Self {
-            code: Cow::Borrowed("gateway_crash"),
-            party: Cow::Borrowed("gateway"),
-            sip_code: None,
-        }
+        Self::new("gateway_crash", "gateway")
     }
+
+    /// What is written about a call out that found too many others waiting.
+    #[must_use]
+    pub const fn queue_full() -> Self {
+        Self::new("queue_full", "gateway")
+    }
+}
+
+/// Whose number the destination of a transfer sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DisplayedNumber {
+    /// That of the person who is handed over: the other party of the conversation.
+    #[default]
+    TransfereeNumber,
+    /// That of the agent's side.
+    AgentNumber,
+}
+
+/// How far a transfer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferStatus {
+    /// The destination is being reached.
+    Pending,
+    /// It has the call.
+    Completed,
+    /// It does not; the other party stayed with the agent.
+    Failed,
+}
+
+/// The last transfer of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transfer {
+    /// How far it has come.
+    pub status: TransferStatus,
+    /// Where to.
+    pub transfer_number: E164,
+    /// Whose number was seen there.
+    pub displayed_number: DisplayedNumber,
+    /// Whether the gateway dialled, or the carrier was asked to.
+    pub mode: TransferMode,
+    /// The SIP status that decided it, once there is one.
+    pub sip_code: Option<u16>,
+    /// When it came this far.
+    pub at: Timestamp,
 }
 
 /// An agent, in a record about something else.
@@ -163,6 +224,9 @@ pub struct Conversation {
     pub agent: Option<AgentName>,
     /// How it ended.
     pub end_reason: Option<EndReason>,
+    /// The last attempt to hand it to another number.
+    #[serde(default)]
+    pub transfer: Option<Transfer>,
     /// Loss, jitter and opinion score of its audio.
     #[schema(value_type = Option<Object>)]
     pub quality: Option<Value>,
@@ -217,6 +281,7 @@ impl Conversation {
             user_turn_count: None,
             agent: None,
             end_reason: None,
+            transfer: None,
             quality: None,
             summary: None,
             initial_context: None,
@@ -231,17 +296,30 @@ impl Conversation {
     }
 }
 
-/// A conversation moves on. What would move it backward changes nothing.
+/// A conversation moves on, or more is known about it. A status never moves backward, and what is over
+/// does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationChange {
     /// Which one.
     pub id: ConversationId,
-    /// Where to; never a terminal status, which [`ConversationClose`] alone writes.
+    /// Where it is now; never a terminal status, which [`ConversationClose`] alone writes.
     pub status: ConversationStatus,
-    /// When it was answered, if this is that change.
+    /// When it was answered, if it was.
     pub answered_at: Option<Timestamp>,
+    /// The carrier leg's Call-ID, once there is one; `None` leaves what is known.
+    pub trunk_call_id: Option<String>,
+    /// How far a transfer has come; `None` leaves what is known.
+    pub transfer: Option<Transfer>,
     /// When this happened.
     pub at: Timestamp,
+}
+
+impl ConversationChange {
+    /// The conversation has come to this status, and no more is known.
+    #[must_use]
+    pub const fn to(id: ConversationId, status: ConversationStatus, at: Timestamp) -> Self {
+        Self { id, status, answered_at: None, trunk_call_id: None, transfer: None, at }
+    }
 }
 
 /// A conversation ends. Only the first end counts.
@@ -255,6 +333,8 @@ pub struct ConversationClose {
     pub end_reason: EndReason,
     /// Whole seconds from answer to end; `None` if never answered.
     pub duration_s: Option<i64>,
+    /// How its transfer came out; `None` leaves what is known, but that one still pending failed.
+    pub transfer: Option<Transfer>,
     /// Loss, jitter and opinion score of its audio.
     pub quality: Option<Value>,
     /// When it ended.

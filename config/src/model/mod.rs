@@ -12,6 +12,7 @@ mod listing;
 mod number;
 mod organisation;
 mod runtime;
+mod sip_agent;
 mod trunk;
 mod version;
 
@@ -20,7 +21,7 @@ pub use agent::{
 };
 pub use conversation::{
     AgentName, Channel, Conversation, ConversationChange, ConversationClose, ConversationStatus,
-    Direction, EndReason,
+    Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
 };
 pub use decision::{Considered, Decision};
 pub(crate) use listing::contains_all;
@@ -35,6 +36,7 @@ pub use organisation::{ApiKey, NewApiKey, Organisation};
 pub use runtime::{
     AgentEnding, Builtin, Clip, Dialect, Runtime, RuntimeError, SERVED_RUNTIMES, Websocket,
 };
+pub use sip_agent::{SipAgent, Values as SipAgentValues};
 pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
     Transport, Trunk, TrunkChange,
@@ -102,6 +104,50 @@ fn check_token(field: &'static str, value: &str) -> Result<(), Invalid> {
         return Err(Invalid::new(field, "must not hold quotes or backslashes"));
     }
     Ok(())
+}
+
+/// Refuses a password that no phone could send.
+fn check_password(field: &'static str, password: Option<&Secret<String>>) -> Result<(), Invalid> {
+    match password.map(|password| password.expose()) {
+        Some(text) if text.is_empty() => Err(Invalid::new(field, "must not be empty")),
+        // A line end at its end was pasted along, and no phone could ever send one.
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(Invalid::new(field, "must not hold control characters"))
+        }
+        Some(text) => check_length(field, text, limits::PASSWORD_BYTES),
+        None => Ok(()),
+    }
+}
+
+/// Refuses line ends and other control characters, which end up in headers and messages.
+fn check_printable(field: &'static str, text: &str) -> Result<(), Invalid> {
+    if text.chars().any(char::is_control) {
+        return Err(Invalid::new(field, "must not hold control characters"));
+    }
+    Ok(())
+}
+
+/// RFC 3261 §25.1 `hostport`: a host name, IPv4 address or bracketed IPv6 reference, and a port.
+pub(crate) fn is_host(text: &str) -> bool {
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return true;
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+        && name.len() <= 253
+        && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
 }
 
 /// Serialises any secret as `null`.

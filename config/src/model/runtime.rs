@@ -10,15 +10,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Invalid, check_length};
+use super::sip_agent::{SipAgent, transport_of};
+use super::{Invalid, MediaEncryption, Transport, check_length, check_printable};
 use crate::limits;
 use crate::secret::Secret;
 
 /// The values of `runtime.type` that are served.
-pub const SERVED_RUNTIMES: &[&str] = &["builtin", "websocket"];
+pub const SERVED_RUNTIMES: &[&str] = &["builtin", "websocket", "sip"];
 
 /// Names that are reserved for runtimes to come.
-const PLANNED_RUNTIMES: &[&str] = &["openai_realtime", "sip"];
+const PLANNED_RUNTIMES: &[&str] = &["openai_realtime"];
+
+/// Where in a config a secret may stand: one runtime has one.
+const SECRETS: [&str; 2] = ["/runtime/auth_token", "/runtime/auth_password"];
+
+/// What a secret belongs to: it must not be shown anywhere else.
+const PLACES: [&str; 4] =
+    ["/runtime/type", "/runtime/url", "/runtime/uri", "/runtime/auth_username"];
 
 /// Where a conversation runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +35,8 @@ pub enum Runtime {
     Builtin(Builtin),
     /// At the far end of a WebSocket.
     Websocket(Box<Websocket>),
+    /// At a SIP endpoint.
+    Sip(Box<SipAgent>),
 }
 
 impl Default for Runtime {
@@ -125,6 +135,23 @@ enum Wire {
         #[serde(default)]
         connect_timeout_ms: Option<u32>,
     },
+    Sip {
+        uri: String,
+        #[serde(default)]
+        transport: Option<Transport>,
+        #[serde(default)]
+        media_encryption: MediaEncryption,
+        #[serde(default)]
+        auth_username: Option<String>,
+        #[serde(default)]
+        auth_password: Option<Secret<String>>,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        #[serde(default)]
+        on_failure: Option<AgentEnding>,
+        #[serde(default)]
+        connect_timeout_ms: Option<u32>,
+    },
 }
 
 #[derive(Deserialize, Default)]
@@ -148,7 +175,7 @@ impl Runtime {
         check_type(block)?;
         let wire = Wire::deserialize(block)
             .map_err(|error| Invalid::new("config.runtime", error.to_string()))?;
-        let runtime = Self::from(wire);
+        let runtime = Self::try_from(wire)?;
         runtime.validate()?;
         Ok(Some(runtime))
     }
@@ -159,27 +186,47 @@ impl Runtime {
         Self::parse(config).ok().flatten()
     }
 
-    /// Takes the agent's token out of a config, leaving `null` in its place. `None` when the config
-    /// has no token, which on a change means that the stored one stays.
+    /// Takes the agent's secret (token or password) out of a config, leaving `null` in its place.
+    /// `None` when the config has none, which on a change means that the stored one stays.
     pub fn take_token(config: &mut Value) -> Option<Secret<String>> {
-        match config.pointer_mut("/runtime/auth_token").map(Value::take) {
-            Some(Value::String(token)) => Some(Secret::new(token)),
+        let taken = SECRETS.map(|place| config.pointer_mut(place).map(Value::take));
+        taken.into_iter().flatten().find_map(|value| match value {
+            Value::String(secret) => Some(Secret::new(secret)),
             _ => None,
-        }
+        })
     }
 
-    /// Puts the agent's token back.
+    /// Whether two configs reach the same agent as the same user, so that the secret of one may be
+    /// shown to the other's.
+    #[must_use]
+    pub fn same_place(one: &Value, other: &Value) -> bool {
+        one.pointer("/runtime/type").is_some()
+            && PLACES.iter().all(|place| one.pointer(place) == other.pointer(place))
+    }
+
+    /// Puts the agent's secret back.
     #[must_use]
     pub fn with_token(mut self, token: Option<Secret<String>>) -> Self {
-        if let Self::Websocket(websocket) = &mut self {
-            websocket.auth_token = token;
+        match &mut self {
+            Self::Builtin(_) => {}
+            Self::Websocket(websocket) => websocket.auth_token = token,
+            Self::Sip(agent) => agent.auth_password = token,
         }
         self
     }
 
     fn validate(&self) -> Result<(), Invalid> {
-        let Self::Websocket(websocket) = self else { return Ok(()) };
-        let Websocket { url, parameters, auth_token, connect_timeout_ms, .. } = websocket.as_ref();
+        match self {
+            Self::Builtin(_) => Ok(()),
+            Self::Websocket(websocket) => websocket.validate(),
+            Self::Sip(agent) => agent.validate(),
+        }
+    }
+}
+
+impl Websocket {
+    fn validate(&self) -> Result<(), Invalid> {
+        let Websocket { url, parameters, auth_token, connect_timeout_ms, .. } = self;
         let rest = url.strip_prefix("wss://").or_else(|| url.strip_prefix("ws://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if host.is_empty() || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -209,14 +256,6 @@ impl Runtime {
     }
 }
 
-/// Refuses line ends and other control characters, which end up in handshakes and messages.
-fn check_printable(field: &'static str, text: &str) -> Result<(), Invalid> {
-    if text.chars().any(char::is_control) {
-        return Err(Invalid::new(field, "must not hold control characters"));
-    }
-    Ok(())
-}
-
 fn check_type(block: &Value) -> Result<(), Invalid> {
     let served = SERVED_RUNTIMES.join(", ");
     match block.get("type").and_then(Value::as_str) {
@@ -229,9 +268,11 @@ fn check_type(block: &Value) -> Result<(), Invalid> {
     }
 }
 
-impl From<Wire> for Runtime {
-    fn from(wire: Wire) -> Self {
-        match wire {
+impl TryFrom<Wire> for Runtime {
+    type Error = Invalid;
+
+    fn try_from(wire: Wire) -> Result<Self, Invalid> {
+        Ok(match wire {
             Wire::Builtin { builtin: BuiltinName::Echo, .. } => Self::Builtin(Builtin::Echo),
             Wire::Builtin { builtin: BuiltinName::Playback, clip, repeat } => {
                 Self::Builtin(Builtin::Playback { clip: clip.unwrap_or_default(), repeat })
@@ -251,7 +292,26 @@ impl From<Wire> for Runtime {
                 on_failure,
                 connect_timeout_ms,
             })),
-        }
+            Wire::Sip {
+                uri,
+                transport,
+                media_encryption,
+                auth_username,
+                auth_password,
+                headers,
+                on_failure,
+                connect_timeout_ms,
+            } => Self::Sip(Box::new(SipAgent {
+                transport: transport.map_or_else(|| transport_of(&uri), Ok)?,
+                uri,
+                media_encryption,
+                auth_username,
+                auth_password,
+                headers,
+                on_failure,
+                connect_timeout_ms,
+            })),
+        })
     }
 }
 
@@ -286,9 +346,10 @@ mod tests {
 
     #[test]
     fn a_runtime_that_is_not_served_is_refused_at_write_and_ignored_at_read() {
-        let config = json!({"runtime": {"type": "sip", "uri": "sip:a@b"}});
+        let config = json!({"runtime": {"type": "openai_realtime"}});
         let error = Runtime::parse(&config).unwrap_err();
-        assert_eq!(error.message, "sip is not served yet; served are: builtin, websocket");
+        let words = "openai_realtime is not served yet; served are: builtin, websocket, sip";
+        assert_eq!(error.message, words);
         assert_eq!(Runtime::read(&config), None);
         assert!(parse(json!({"type": "webscoket"})).is_err());
         assert!(parse(json!("builtin")).is_err());
@@ -326,5 +387,21 @@ mod tests {
         assert_eq!(config["runtime"]["x"], 1);
         assert!(Runtime::take_token(&mut config).is_none());
         assert!(Runtime::take_token(&mut json!({"runtime": 3})).is_none());
+        let mut config = json!({"runtime": {"type": "sip", "auth_password": "canary"}});
+        assert_eq!(Runtime::take_token(&mut config).unwrap().expose(), "canary");
+        assert_eq!(config["runtime"]["auth_password"], Value::Null);
+    }
+
+    #[test]
+    fn a_secret_belongs_to_one_agent_and_one_user() {
+        let sip =
+            |uri, user| json!({"runtime": {"type": "sip", "uri": uri, "auth_username": user}});
+        let websocket = |url| json!({"runtime": {"type": "websocket", "url": url}});
+        assert!(Runtime::same_place(&sip("sip:a", "x"), &sip("sip:a", "x")));
+        assert!(!Runtime::same_place(&sip("sip:a", "x"), &sip("sip:b", "x")));
+        assert!(!Runtime::same_place(&sip("sip:a", "x"), &sip("sip:a", "y")));
+        assert!(Runtime::same_place(&websocket("wss://a"), &websocket("wss://a")));
+        assert!(!Runtime::same_place(&websocket("wss://a"), &sip("sip:a", "x")));
+        assert!(!Runtime::same_place(&json!({}), &json!({})));
     }
 }

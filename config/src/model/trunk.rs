@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::{Invalid, check_count, check_length, check_name, check_token, hidden, present};
+use super::{Invalid, check_count, check_name, check_password, check_token, hidden, present};
 use crate::clock::Timestamp;
 use crate::ids::{OrganisationId, TrunkId};
 use crate::limits;
@@ -262,18 +262,6 @@ fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
         return Err(Invalid::new(field, message));
     }
     Ok(())
-}
-
-fn check_password(field: &'static str, password: Option<&Secret<String>>) -> Result<(), Invalid> {
-    match password.map(|password| password.expose()) {
-        Some(text) if text.is_empty() => Err(Invalid::new(field, "must not be empty")),
-        // A line end at its end was pasted along, and no phone could ever send one.
-        Some(text) if text.chars().any(char::is_control) => {
-            Err(Invalid::new(field, "must not hold control characters"))
-        }
-        Some(text) => check_length(field, text, limits::PASSWORD_BYTES),
-        None => Ok(()),
-    }
 }
 
 /// A trunk, as the API returns it.

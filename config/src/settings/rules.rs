@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::read::Reader;
+use crate::model::is_host;
 
 /// Checks every rule; each broken one is recorded with the place of the setting to change.
 pub(super) fn check(settings: &Settings, reader: &mut Reader) {
@@ -115,27 +116,4 @@ fn store(settings: &Settings, reader: &mut Reader) {
     if settings.observe.level.is_empty() || !settings.observe.level.chars().all(directive) {
         reader.fault("observe.level", "a level such as \"info\", or \"info,sip=debug\"");
     }
-}
-
-/// RFC 3261 §25.1 `hostport`: a host name, IPv4 address or bracketed IPv6 reference, and a port.
-fn is_host(text: &str) -> bool {
-    if text.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().is_ok();
-    }
-    let (name, port) = match text.split_once(':') {
-        Some((name, port)) => (name, Some(port)),
-        None => (text, None),
-    };
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-        && name.len() <= 253
-        && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
+use super::database::Database;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
     raw, time, time_opt, to_json, to_json_opt, to_word, word,
@@ -27,6 +28,15 @@ const SELECT: &str = "
 /// Rows read at a time when a filter must look into JSON.
 const JSON_SCAN_ROWS: u32 = 500;
 
+/// A conversation that was to begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opened {
+    /// As it is stored.
+    pub conversation: Conversation,
+    /// Whether it began now; otherwise one with its id was there, and nothing changed.
+    pub is_new: bool,
+}
+
 impl Store {
     /// Records that a conversation began. If there is one with this id already, returns that one and
     /// changes nothing: creation by a client's own id is idempotent.
@@ -37,16 +47,16 @@ impl Store {
         &self,
         scope: &ScopedTo<OrganisationId>,
         mut conversation: Conversation,
-    ) -> Result<Conversation, StoreError> {
+    ) -> Result<Opened, StoreError> {
         conversation.organization_id = scope.organisation();
         let mut tx = self.0.db.write().await?;
-        self.insert_conversation(&mut tx, &conversation).await?;
+        let is_new = self.insert_conversation(&mut tx, &conversation).await?;
         let stored = load(&mut tx, scope, conversation.id).await.map_err(|error| match error {
             StoreError::NotFound(_) => StoreError::Conflict("id is already taken".to_owned()),
             error => error,
         })?;
         self.commit(tx, After::default()).await?;
-        Ok(stored)
+        Ok(Opened { conversation: stored, is_new })
     }
 
     /// Records that a conversation moved on, if that is forward.
@@ -127,32 +137,36 @@ impl Store {
     }
 
     /// Closes the conversations that this node left open when it died, and says how many. Each
-    /// counts as failed, ended by the gateway, with `gateway_crash`.
+    /// counts as failed, ended by the gateway, with `gateway_crash`. Those that began since the store
+    /// was opened are none of them.
     ///
     /// # Errors
     /// As the database fails.
     pub async fn close_left_open(&self) -> Result<u64, StoreError> {
         let mut tx = self.0.db.write().await?;
-        let done = sqlx::query(
+        let sql = format!(
             "UPDATE conversations SET status = 'failed', end_reason = ?1, ended_at = ?2,
-                 updated_at = ?2
-             WHERE node = ?3
-               AND status IN ('token_created', 'triggered', 'ringing', 'in_progress')",
-        )
-        .bind(to_json(&EndReason::gateway_crash())?)
-        .bind(self.now().micros())
-        .bind(&self.0.options.node)
-        .execute(&mut *tx)
-        .await?;
+                 updated_at = ?2, transfer = {TRANSFER_SETTLED}
+             WHERE node = ?3 AND rowid <= ?4
+               AND status IN ('token_created', 'triggered', 'ringing', 'in_progress')"
+        );
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(to_json(&EndReason::gateway_crash())?)
+            .bind(self.now().micros())
+            .bind(&self.0.options.node)
+            .bind(self.0.found_conversations)
+            .execute(&mut *tx)
+            .await?;
         self.commit(tx, After::default()).await?;
         Ok(done.rows_affected())
     }
 
+    /// Adds a row, unless there is one with its id; says which.
     pub(super) async fn insert_conversation(
         &self,
         tx: &mut SqliteConnection,
         row: &Conversation,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let created_at = free_stamp(tx, FREE_STAMP, row.created_at).await?;
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO conversations VALUES (");
         let mut values = query.separated(", ");
@@ -182,29 +196,39 @@ impl Store {
             .push_bind(row.answered_at.map(Timestamp::micros))
             .push_bind(row.ended_at.map(Timestamp::micros))
             .push_bind(created_at.micros())
-            .push_bind(row.updated_at.max(created_at).micros());
+            .push_bind(row.updated_at.max(created_at).micros())
+            .push_bind(to_json_opt(row.transfer.as_ref())?);
         query.push(") ON CONFLICT (id) DO NOTHING");
-        query.build().execute(tx).await?;
-        Ok(())
+        let done = query.build().execute(tx).await?;
+        Ok(done.rows_affected() > 0)
     }
 }
 
-/// Moves a conversation forward; what would move it backward, or out of its end, does nothing.
+/// What a transfer that nobody will finish came to.
+const TRANSFER_SETTLED: &str = "CASE transfer ->> 'status' WHEN 'pending'
+    THEN json_set(transfer, '$.status', 'failed') ELSE transfer END";
+
+/// Moves a conversation forward and adds what is known; its status never moves backward, and what is
+/// over stays as it is.
 pub(super) async fn apply_change(
     tx: &mut SqliteConnection,
     change: &ConversationChange,
 ) -> Result<(), StoreError> {
-    let Some(status) = status_of(tx, change.id).await? else { return Ok(()) };
-    if change.status.is_terminal() || !status.may_become(change.status) {
+    let Some(present) = status_of(tx, change.id).await? else { return Ok(()) };
+    if change.status.is_terminal() || present.is_terminal() {
         return Ok(());
     }
+    let status = if present.may_become(change.status) { change.status } else { present };
     sqlx::query(
         "UPDATE conversations SET status = ?, answered_at = coalesce(answered_at, ?),
+             trunk_call_id = coalesce(?, trunk_call_id), transfer = coalesce(?, transfer),
              updated_at = max(updated_at, ?)
          WHERE id = ?",
     )
-    .bind(to_word(change.status)?)
+    .bind(to_word(status)?)
     .bind(change.answered_at.map(Timestamp::micros))
+    .bind(change.trunk_call_id.as_deref())
+    .bind(to_json_opt(change.transfer.as_ref())?)
     .bind(change.at.micros())
     .bind(change.id.to_string())
     .execute(tx)
@@ -221,21 +245,31 @@ pub(super) async fn apply_close(
     if !close.status.is_terminal() || !status.may_become(close.status) {
         return Ok(());
     }
-    sqlx::query(
+    let sql = format!(
         "UPDATE conversations SET status = ?, end_reason = ?, duration = ?,
-             quality = coalesce(?, quality), ended_at = ?, updated_at = max(updated_at, ?)
-         WHERE id = ?",
-    )
-    .bind(to_word(close.status)?)
-    .bind(to_json(&close.end_reason)?)
-    .bind(close.duration_s)
-    .bind(to_json_opt(close.quality.as_ref())?)
-    .bind(close.closed_at.micros())
-    .bind(close.closed_at.micros())
-    .bind(close.id.to_string())
-    .execute(tx)
-    .await?;
+             transfer = coalesce(?, {TRANSFER_SETTLED}), quality = coalesce(?, quality),
+             ended_at = ?, updated_at = max(updated_at, ?)
+         WHERE id = ?"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(to_word(close.status)?)
+        .bind(to_json(&close.end_reason)?)
+        .bind(close.duration_s)
+        .bind(to_json_opt(close.transfer.as_ref())?)
+        .bind(to_json_opt(close.quality.as_ref())?)
+        .bind(close.closed_at.micros())
+        .bind(close.closed_at.micros())
+        .bind(close.id.to_string())
+        .execute(tx)
+        .await?;
     Ok(())
+}
+
+/// The last conversation there is, by the order in which they were written.
+pub(super) async fn last_row(db: &Database) -> Result<i64, StoreError> {
+    let mut tx = db.read().await?;
+    let sql = "SELECT coalesce(max(rowid), 0) FROM conversations";
+    Ok(sqlx::query_scalar(sql).fetch_one(&mut *tx).await?)
 }
 
 async fn status_of(
@@ -324,6 +358,7 @@ fn from_row(row: &SqliteRow) -> Result<Conversation, StoreError> {
         user_turn_count: raw(row, "user_turn_count")?,
         agent: agent_id.zip(agent_name).map(|(id, name)| AgentName { id, name }),
         end_reason: json_opt(row, "end_reason")?,
+        transfer: json_opt(row, "transfer")?,
         quality: json_opt(row, "quality")?,
         summary: raw(row, "summary")?,
         initial_context: raw(row, "initial_context")?,

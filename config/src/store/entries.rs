@@ -16,7 +16,9 @@ impl Store {
         let mut refused_of = HashSet::new();
         for entry in entries {
             match entry {
-                Entry::ConversationOpened(row) => self.insert_conversation(&mut tx, row).await?,
+                Entry::ConversationOpened(row) => {
+                    self.insert_conversation(&mut tx, row).await?;
+                }
                 Entry::ConversationChanged(change) => {
                     conversations::apply_change(&mut tx, change).await?;
                 }

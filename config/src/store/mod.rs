@@ -34,6 +34,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
 
 use crate::clock::{Clock, Timestamp};
@@ -143,6 +144,8 @@ struct Inner {
     db: Database,
     options: StoreOptions,
     keys: KeyTable,
+    /// The last row of the conversations that were there when the store was opened.
+    found_conversations: i64,
     /// What [`Store::follow`] has seen of other processes' writes.
     followed: AtomicI64,
     snapshot: SnapshotHandle,
@@ -189,10 +192,12 @@ impl Store {
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let db = Database::open(url, options.busy_budget_ms).await?;
         let followed = AtomicI64::new(db.foreign_version().await?);
+        let found_conversations = conversations::last_row(&db).await?;
         let store = Self(Arc::new(Inner {
             db,
             options,
             keys: KeyTable::default(),
+            found_conversations,
             followed,
             snapshot: SnapshotHandle::default(),
         }));

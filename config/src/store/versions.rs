@@ -1,8 +1,8 @@
 //! Verbs on the versions of an agent.
 //!
-//! An agent's runtime token never stays in the config: it is sealed beside it, for the agent, so that
-//! copying a version copies it too. In a config that is written, `null` or nothing keeps the token
-//! while the URL it belongs to stays the same; an empty text removes it.
+//! The token or password of an agent's runtime never stays in the config: it is sealed beside it, for
+//! the agent, so that copying a version copies it too. In a config that is written, `null` or nothing
+//! keeps it while the place and user it belongs to stay the same; an empty text removes it.
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
@@ -16,8 +16,8 @@ use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId};
 use crate::model::{
-    AgentVersion, InstructionsStatus, NewVersion, Page, Runtime, VersionChange, VersionFilter,
-    VersionRef,
+    AgentVersion, InstructionsStatus, Invalid, NewVersion, Page, Runtime, VersionChange,
+    VersionFilter, VersionRef,
 };
 
 const FREE_STAMP: &str = free_stamp_in!("agent_versions");
@@ -287,8 +287,7 @@ impl Store {
 
     /// Puts a config into a row, its token apart.
     fn set_config(&self, row: &mut Row, mut config: Value) -> Result<(), StoreError> {
-        let url = |config: &Value| config.pointer("/runtime/url").cloned();
-        let same_place = url(&config).is_some() && url(&config) == url(&row.version.config);
+        let same_place = Runtime::same_place(&config, &row.version.config);
         row.token = match Runtime::take_token(&mut config) {
             Some(token) if token.expose().is_empty() => None,
             Some(token) => {
@@ -297,9 +296,17 @@ impl Store {
             }
             None => row.token.take().filter(|_| same_place),
         };
+        if row.token.is_none() && config.pointer("/runtime/auth_username").is_some_and(is_text) {
+            let message = "must be given with auth_username";
+            return Err(Invalid::new("config.runtime.auth_password", message).into());
+        }
         row.version.config = config;
         Ok(())
     }
+}
+
+fn is_text(value: &Value) -> bool {
+    value.is_string()
 }
 
 fn refuse_published(version: &AgentVersion) -> Result<(), StoreError> {

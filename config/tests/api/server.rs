@@ -173,7 +173,7 @@ impl Server {
         new.user_id = "+4930123456".to_owned();
         change(&mut new);
         let scope = ScopedTo::by_gateway(organisation);
-        self.store.open_conversation(&scope, new).await.unwrap()
+        self.store.open_conversation(&scope, new).await.unwrap().conversation
     }
 
     /// Decisions that are recorded as calls would record them.

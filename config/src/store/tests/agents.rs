@@ -73,12 +73,13 @@ async fn a_config_is_stored_verbatim_but_for_its_token() {
 }
 
 fn token(store: &Store, version: crate::ids::AgentVersionId) -> Option<String> {
-    match &store.snapshot().load().version(version)?.runtime {
-        Runtime::Websocket(websocket) => {
-            websocket.auth_token.as_ref().map(|token| token.expose().clone())
-        }
+    let snapshot = store.snapshot().load();
+    let secret = match &snapshot.version(version)?.runtime {
         Runtime::Builtin(_) => None,
-    }
+        Runtime::Websocket(websocket) => websocket.auth_token.as_ref(),
+        Runtime::Sip(agent) => agent.auth_password.as_ref(),
+    };
+    secret.map(|secret| secret.expose().clone())
 }
 
 #[tokio::test]

@@ -7,8 +7,10 @@ use crate::ids::DecisionId;
 use crate::journal::Entry;
 use crate::model::{
     Considered, Conversation, ConversationChange, ConversationClose, ConversationFilter,
-    ConversationStatus, Decision, DecisionFilter, Direction, EndReason, Page,
+    ConversationStatus, Decision, DecisionFilter, Direction, DisplayedNumber, EndReason, Page,
+    Transfer, TransferMode, TransferStatus,
 };
+use crate::store::Opened;
 
 fn at(offset_us: i64) -> Timestamp {
     Timestamp::from_micros(START_US + offset_us)
@@ -25,12 +27,9 @@ fn close(of: &Conversation, status: ConversationStatus, code: &'static str) -> C
     ConversationClose {
         id: of.id,
         status,
-        end_reason: EndReason {
-            code: Cow::Borrowed(code),
-            party: Cow::Borrowed("caller"),
-            sip_code: None,
-        },
+        end_reason: EndReason::new(code, "caller"),
         duration_s: Some(7),
+        transfer: None,
         quality: Some(json!({"mos": 4.2})),
         closed_at: at(9_000_000),
     }
@@ -60,13 +59,11 @@ fn decision(of: Option<OrganisationId>, rule: &'static str) -> Decision {
 async fn a_conversation_moves_forward_and_ends_once() {
     let store = Scratch::new().await;
     let org = store.organisation().await;
-    let opened = store.open_conversation(&org, call(&org, "+1555", 0)).await.unwrap();
+    let opened = store.open_conversation(&org, call(&org, "+1555", 0)).await.unwrap().conversation;
     assert_eq!(opened.status, ConversationStatus::Ringing);
     let mut change = ConversationChange {
-        id: opened.id,
-        status: ConversationStatus::InProgress,
         answered_at: Some(at(5)),
-        at: at(5),
+        ..ConversationChange::to(opened.id, ConversationStatus::InProgress, at(5))
     };
     let answered = store.change_conversation(&org, &change).await.unwrap();
     assert_eq!((answered.status, answered.answered_at), (change.status, Some(at(5))));
@@ -87,11 +84,16 @@ async fn opening_twice_is_opening_once() {
     let (org, other) = (store.organisation().await, store.organisation().await);
     let conversation = call(&org, "+1555", 0);
     let first = store.open_conversation(&org, conversation.clone()).await.unwrap();
+    assert!(first.is_new);
+    let first = Opened { is_new: false, ..first };
     let again = Conversation { user_id: "other".to_owned(), ..conversation.clone() };
     assert_eq!(store.open_conversation(&org, again).await.unwrap(), first);
     let foreign = store.open_conversation(&other, conversation).await;
     assert!(matches!(foreign, Err(StoreError::Conflict(_))));
-    assert_eq!(store.conversation(&other, first.id).await, Err(not_found("Conversation")));
+    assert_eq!(
+        store.conversation(&other, first.conversation.id).await,
+        Err(not_found("Conversation"))
+    );
 }
 
 #[tokio::test]
@@ -167,11 +169,90 @@ async fn an_agents_conversations_add_up_and_outlive_it() {
     assert_eq!((kept.agent_id, kept.agent), (Some(agent), None));
 }
 
+fn transfer(status: TransferStatus) -> Transfer {
+    Transfer {
+        status,
+        transfer_number: "+15550199".parse().unwrap(),
+        displayed_number: DisplayedNumber::AgentNumber,
+        mode: TransferMode::Bridge,
+        sip_code: None,
+        at: at(9),
+    }
+}
+
+#[tokio::test]
+async fn what_is_learnt_on_the_way_stays_and_a_status_does_not_go_back() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let id = store.open_conversation(&org, call(&org, "+1555", 0)).await.unwrap().conversation.id;
+    let to = |status| ConversationChange::to(id, status, at(1));
+    let change = async |change| store.change_conversation(&org, &change).await.unwrap();
+    let dialled = ConversationChange {
+        trunk_call_id: Some("abc".to_owned()),
+        ..to(ConversationStatus::Triggered)
+    };
+    let row = change(dialled).await;
+    assert_eq!(row.trunk_call_id.as_deref(), Some("abc"));
+    change(to(ConversationStatus::InProgress)).await;
+    let pending = ConversationChange {
+        transfer: Some(transfer(TransferStatus::Pending)),
+        ..to(ConversationStatus::Ringing)
+    };
+    let row = change(pending).await;
+    assert_eq!(row.status, ConversationStatus::InProgress);
+    assert_eq!(row.trunk_call_id.as_deref(), Some("abc"));
+    assert_eq!(row.transfer, Some(transfer(TransferStatus::Pending)));
+    let end = ConversationClose {
+        transfer: Some(transfer(TransferStatus::Completed)),
+        ..close(&row, ConversationStatus::Transferred, "transferred")
+    };
+    store.close_conversation(&org, &end).await.unwrap();
+    let late = ConversationChange {
+        transfer: Some(transfer(TransferStatus::Failed)),
+        ..to(ConversationStatus::InProgress)
+    };
+    let row = change(late).await;
+    assert_eq!(row.status, ConversationStatus::Transferred);
+    assert_eq!(row.transfer, Some(transfer(TransferStatus::Completed)));
+}
+
+#[tokio::test]
+async fn a_transfer_that_nobody_finished_has_failed() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let row = Conversation {
+        transfer: Some(transfer(TransferStatus::Pending)),
+        ..call(&org, "+1555", 0)
+    };
+    store.open_conversation(&org, row.clone()).await.unwrap();
+    let end = close(&row, ConversationStatus::Completed, "caller_hangup");
+    let row = store.close_conversation(&org, &end).await.unwrap();
+    assert_eq!(row.transfer, Some(transfer(TransferStatus::Failed)));
+}
+
+#[tokio::test]
+async fn an_ending_keeps_the_carriers_own_words() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let row = call(&org, "+1555", 0);
+    store.open_conversation(&org, row.clone()).await.unwrap();
+    let mut end = close(&row, ConversationStatus::Failed, "carrier_refused");
+    end.end_reason.sip_code = Some(484);
+    end.end_reason.sip_reason = Some("Address Incomplete".to_owned());
+    end.end_reason.text = Some("Die Nummer ist zu kurz \"\u{1}".to_owned());
+    let row = store.close_conversation(&org, &end).await.unwrap();
+    assert_eq!(row.end_reason, Some(end.end_reason));
+    let before = r#"{"code":"agent_lost","party":"agent","sip_code":null}"#;
+    let before: EndReason = serde_json::from_str(before).unwrap();
+    assert_eq!((before.sip_reason, before.text), (None, None));
+}
+
 #[tokio::test]
 async fn what_a_crash_left_open_is_closed_once_and_only_on_its_node() {
     let store = Scratch::new().await;
     let org = store.organisation().await;
-    let (open, ended) = (call(&org, "open", 0), call(&org, "ended", 0));
+    let (mut open, ended) = (call(&org, "open", 0), call(&org, "ended", 0));
+    open.transfer = Some(transfer(TransferStatus::Pending));
     for row in [&open, &ended] {
         store.open_conversation(&org, row.clone()).await.unwrap();
     }
@@ -179,13 +260,19 @@ async fn what_a_crash_left_open_is_closed_once_and_only_on_its_node() {
     store.close_conversation(&org, &end).await.unwrap();
     let elsewhere = store.again(StoreOptions { node: "b".to_owned(), ..options() }).await;
     assert_eq!(elsewhere.close_left_open().await, Ok(0));
-    assert_eq!(store.close_left_open().await, Ok(1));
-    assert_eq!(store.close_left_open().await, Ok(0));
+    let again = store.again(options()).await;
+    let fresh = call(&org, "fresh", 0);
+    again.open_conversation(&org, fresh.clone()).await.unwrap();
+    assert_eq!(again.close_left_open().await, Ok(1));
+    assert_eq!(again.close_left_open().await, Ok(0));
     let failed = store.conversation(&org, open.id).await.unwrap();
     assert_eq!(failed.status, ConversationStatus::Failed);
     assert_eq!(failed.end_reason, Some(EndReason::gateway_crash()));
+    assert_eq!(failed.transfer, Some(transfer(TransferStatus::Failed)));
     let kept = store.conversation(&org, ended.id).await.unwrap();
     assert_eq!(kept.status, ConversationStatus::Completed);
+    let kept = store.conversation(&org, fresh.id).await.unwrap();
+    assert_eq!(kept.status, ConversationStatus::Ringing, "it began after the start");
 }
 
 #[tokio::test]
