@@ -36,9 +36,6 @@ use rest::Rest;
 /// Least likeness of the audio that came back, for a call to count as heard.
 const MIN_LIKENESS: f32 = 0.8;
 
-/// Least likeness after noise cancellation, which changes the voice a little too.
-const MIN_LIKENESS_CLEANED: f32 = 0.6;
-
 /// Least drop of the noise between words on the trunk with noise cancellation, in dB.
 const MIN_QUIETER_DB: f32 = 6.0;
 
@@ -243,7 +240,7 @@ async fn call_noisy(
     audio::add_noise(&mut noisy, NOISE_DBFS, 1);
     let dial = Dial::new(Transport::Udp, ends.udp, uri.clone(), noisy.clone());
     let outcome = phone::call(dial).await?;
-    let expect = Expect { likeness: MIN_LIKENESS_CLEANED, cleaned_of: Some(&noisy) };
+    let expect = Expect { likeness: MIN_LIKENESS, cleaned_of: Some(&noisy) };
     let (shown, passed) = judge(provisioned, outcome, voice, expect).await?;
     Ok(CallReport {
         title: "A noisy caller on a trunk with noise cancellation".to_owned(),
