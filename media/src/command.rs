@@ -21,11 +21,12 @@ pub struct SessionKey(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct WorkerId(pub usize);
 
-/// What stands at the far end of a leg.
-///
-/// The other leg of a bridged call belongs here as well: both legs of a call live on one worker, so
-/// a session can own both and hand packets across without leaving the thread.
+/// What stands at the far end of a leg. Another leg comes there by
+/// [`crate::worker::Workers::bridge`].
 pub enum Far {
+    /// Nobody: the caller hears silence and is heard by no one. For a leg that waits for its other
+    /// leg.
+    Nobody,
     /// An agent, by the port whose other end the agent link holds.
     Agent(WorkerPort),
     /// The caller hears themselves, 20 ms later.
@@ -121,6 +122,16 @@ pub enum Event {
         /// The session.
         key: SessionKey,
     },
+    /// The peer of a bridged leg has pressed a key, and the other leg's peer takes no telephone
+    /// events: it has to be told otherwise (INFO, or [`crate::worker::Workers::digit`] as tones).
+    Digit {
+        /// The session whose peer has pressed it.
+        key: SessionKey,
+        /// `0`–`9`, `*`, `#` or `A`–`D`.
+        digit: char,
+        /// How long it was held, in milliseconds.
+        duration_ms: u32,
+    },
     /// The clip of [`Far::Playback`] has been played to its end.
     PlaybackEnded {
         /// The session.
@@ -143,23 +154,12 @@ impl Event {
             | Self::Latched { key, .. }
             | Self::MediaTimeout { key }
             | Self::Intrusion { key }
+            | Self::Digit { key, .. }
             | Self::PlaybackEnded { key }
             | Self::Fault { key } => key,
         }
     }
 }
-
-/// The worker has too much to do to take this on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MailboxFull;
-
-impl std::fmt::Display for MailboxFull {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the media worker's mailbox is full")
-    }
-}
-
-impl std::error::Error for MailboxFull {}
 
 /// Why a command was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,13 +168,16 @@ pub enum CommandError {
     Unknown,
     /// The worker has too much to do; try again.
     MailboxFull,
+    /// The two sessions live on different workers, or are one and the same.
+    Apart,
 }
 
 impl std::fmt::Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unknown => f.write_str("no media session of this key"),
-            Self::MailboxFull => MailboxFull.fmt(f),
+            Self::MailboxFull => f.write_str("the media worker's mailbox is full"),
+            Self::Apart => f.write_str("the media sessions are not beside each other"),
         }
     }
 }
@@ -190,6 +193,8 @@ pub(crate) enum Command {
     Apply { key: SessionKey, plan: Box<Plan> },
     Gate { key: SessionKey, open: bool },
     Connect { key: SessionKey, far: Box<Far> },
+    Bridge { a: SessionKey, b: SessionKey },
+    Digit { key: SessionKey, digit: char, duration_ms: u32 },
     Noise { key: SessionKey, suppressor: Option<crate::session::Suppressor> },
     Report { key: SessionKey, reply: Reply },
     Close { key: SessionKey, reply: Reply },

@@ -20,13 +20,12 @@
 //! nothing is allocated after [`Jitter::new`].
 
 mod delay;
-mod sequence;
 
 use std::time::{Duration, Instant};
 
 use self::delay::{DelayEstimate, Reserve};
-use self::sequence::SequenceWindow;
 use crate::frame::FRAME_SAMPLES;
+use crate::sequence::SequenceWindow;
 
 /// RTP clock, in samples per millisecond.
 const SAMPLES_PER_MS: i32 = 8;

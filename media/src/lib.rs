@@ -25,6 +25,7 @@ pub mod ports;
 pub mod report;
 mod ring;
 pub mod sdp;
+mod sequence;
 pub mod session;
 pub mod srtp;
 pub mod stats;

@@ -18,6 +18,8 @@ static ULAW_ENCODE: [u8; ENCODE_ENTRIES] = encode_table(true);
 static ALAW_ENCODE: [u8; ENCODE_ENTRIES] = encode_table(false);
 static ULAW_DECODE: [i16; 256] = decode_table(true);
 static ALAW_DECODE: [i16; 256] = decode_table(false);
+static ULAW_TO_ALAW: [u8; 256] = transcode_table(true);
+static ALAW_TO_ULAW: [u8; 256] = transcode_table(false);
 
 /// A codec the product can turn into frames and back. Both are RTP clock 8,000 Hz, one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,19 @@ impl Codec {
         }
         samples.len().min(codes.len())
     }
+
+    /// Turns codes of this codec into codes of `other`, in place: the code of `other` that comes
+    /// nearest, which is what decoding and encoding again would give.
+    pub fn transcode(self, other: Self, codes: &mut [u8]) {
+        let table = match (self, other) {
+            (Self::Pcmu, Self::Pcma) => &ULAW_TO_ALAW,
+            (Self::Pcma, Self::Pcmu) => &ALAW_TO_ULAW,
+            (Self::Pcmu, Self::Pcmu) | (Self::Pcma, Self::Pcma) => return,
+        };
+        for code in codes {
+            *code = transcode_with(table, *code);
+        }
+    }
 }
 
 /// One linear sample to its µ-law code.
@@ -135,6 +150,11 @@ fn decode_with(table: &[i16; 256], code: u8) -> i16 {
     table[usize::from(code)]
 }
 
+#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
+fn transcode_with(table: &[u8; 256], code: u8) -> u8 {
+    table[usize::from(code)]
+}
+
 #[expect(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -161,6 +181,26 @@ const fn decode_table(ulaw: bool) -> [i16; 256] {
     let mut at = 0;
     while at < 256 {
         table[at] = if ulaw { ulaw_inverse(at as u8) } else { alaw_inverse(at as u8) };
+        at += 1;
+    }
+    table
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler; the loop bound is the table length, an 8-bit quantity"
+)]
+const fn transcode_table(from_ulaw: bool) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let code = at as u8;
+        table[at] = if from_ulaw {
+            alaw_formula(ulaw_inverse(code))
+        } else {
+            ulaw_formula(alaw_inverse(code))
+        };
         at += 1;
     }
     table

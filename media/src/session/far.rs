@@ -1,7 +1,7 @@
 //! The far side of a leg: who hears the caller, and whom the caller hears.
 //!
-//! The other leg of a bridged call will be one more variant: it hears packets rather than frames, so
-//! that they can be relayed without decoding.
+//! The other leg of a bridged call hears packets rather than frames: what it hears never comes here
+//! but is relayed as it arrives; see [`super::relay`].
 
 use std::sync::Arc;
 
@@ -15,6 +15,15 @@ pub(super) enum FarSide {
     Agent(WorkerPort),
     Echo(Option<Frame>),
     Playback(Playback),
+    Nobody,
+    Leg(OtherLeg),
+}
+
+/// What a leg knows of the one it is bridged with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OtherLeg {
+    /// Its peer has agreed to telephone events, so they are relayed to it.
+    pub(crate) takes_events: bool,
 }
 
 /// What the far side wants the caller to hear next.
@@ -29,6 +38,7 @@ impl From<Far> for FarSide {
         match far {
             Far::Agent(port) => Self::Agent(port),
             Far::Echo => Self::Echo(None),
+            Far::Nobody => Self::Nobody,
             Far::Playback { clip, repeat } => {
                 Self::Playback(Playback { clip, repeat, position: 0, end_told: false })
             }
@@ -42,7 +52,7 @@ impl FarSide {
         match self {
             Self::Agent(port) => port.give(Up::Frame(*frame)),
             Self::Echo(heard) => *heard = Some(*frame),
-            Self::Playback(_) => {}
+            Self::Playback(_) | Self::Nobody | Self::Leg(_) => {}
         }
     }
 
@@ -62,6 +72,7 @@ impl FarSide {
             }),
             Self::Echo(heard) => heard.take().map(Speech::Frame),
             Self::Playback(playback) => playback.next().map(Speech::Frame),
+            Self::Nobody | Self::Leg(_) => None,
         }
     }
 
@@ -85,6 +96,14 @@ impl FarSide {
         match self {
             Self::Agent(port) => port.overruns(),
             _ => 0,
+        }
+    }
+
+    /// The other leg, if this one is bridged.
+    pub(super) fn other_leg(&self) -> Option<OtherLeg> {
+        match self {
+            Self::Leg(other) => Some(*other),
+            _ => None,
         }
     }
 

@@ -19,7 +19,9 @@ use crate::stream::{Outgoing, Stream};
 use crate::worker::Drops;
 
 use super::budget::Budget;
+use super::clean::PACKET_MAX;
 use super::listen::{Listener, Suppressor};
+use super::relay::{Crossing, Kind};
 use super::rtcp::{COMPOUND_BYTES, Rtcp};
 use super::secure::Secured;
 use super::tones::Tones;
@@ -39,23 +41,25 @@ pub(super) enum Heard {
         latched: Option<SocketAddr>,
         /// A digit that is complete with this packet.
         digit: Option<Digit>,
+        /// What the other leg of a bridged call is to send.
+        crossing: Option<Crossing>,
     },
 }
 
 /// One side of a call as RTP sees it.
 pub(super) struct Leg {
-    terms: Terms,
-    secured: Option<Secured>,
-    latch: Latch,
+    pub(super) terms: Terms,
+    pub(super) secured: Option<Secured>,
+    pub(super) latch: Latch,
     budget: Budget,
     reception: Reception,
     listener: Listener,
     digits: dtmf::Receiver,
-    stream: Stream,
+    pub(super) stream: Stream,
     dialler: dtmf::Sender,
     tones: Tones,
     rtcp: Rtcp,
-    drops: Drops,
+    pub(super) drops: Drops,
     drops_told: Drops,
     ever_heard: bool,
     digits_received: u32,
@@ -64,10 +68,10 @@ pub(super) struct Leg {
 
 /// What the plan says, without its keys.
 #[derive(Clone, Copy)]
-struct Terms {
-    codec: Codec,
-    payload_type: u8,
-    dtmf_send: Option<u8>,
+pub(super) struct Terms {
+    pub(super) codec: Codec,
+    pub(super) payload_type: u8,
+    pub(super) dtmf_send: Option<u8>,
     dtmf_receive: Option<u8>,
     send: bool,
     receive: bool,
@@ -173,8 +177,17 @@ impl Leg {
 
     // Receiving.
 
-    /// Takes one packet that looks like RTP.
-    pub(super) fn handle_rtp(&mut self, now: Instant, datagram: &mut Datagram<'_>) -> Heard {
+    /// Takes one packet that looks like RTP. When the leg is `bridged` its audio is not kept for
+    /// frames but made ready to cross to the other leg.
+    pub(super) fn handle_rtp(
+        &mut self,
+        now: Instant,
+        datagram: &mut Datagram<'_>,
+        bridged: bool,
+    ) -> Heard {
+        // Jitter is the network's: how late we looked is not part of it, nor is it anything the
+        // playout buffer has to grow for.
+        let arrived = now.checked_sub(datagram.waited).unwrap_or(now);
         let is_peer = self.latch.locked().is_none_or(|peer| peer == datagram.from);
         if !self.budget.spend(is_peer) {
             self.drops.over_budget += 1;
@@ -200,8 +213,20 @@ impl Leg {
             }
         };
         let first = !std::mem::replace(&mut self.ever_heard, true);
-        let digit = self.take(&view, content, (packet, datagram.waited), now);
-        Heard::Peer { first, latched, digit }
+        let (mut digit, mut crossing) = (None, None);
+        if self.count(&view, content, arrived) {
+            let packet = datagram.buffer.get_mut(..len).unwrap_or_default();
+            if content == Content::Digits {
+                digit = self.digits.push(view.payload(packet), view.header.timestamp, now);
+            }
+            let stale = datagram.waited > STALE;
+            if bridged {
+                crossing = self.take_across(&view, (content, stale), packet);
+            } else {
+                self.take(&view, (content, stale), packet, arrived);
+            }
+        }
+        Heard::Peer { first, latched, digit, crossing }
     }
 
     /// Takes one packet that looks like RTCP.
@@ -290,39 +315,69 @@ impl Leg {
         self.latch.admit(arrival, now)
     }
 
-    /// Uses a packet of the peer, which has `waited` in the kernel.
-    fn take(
-        &mut self,
-        view: &RtpView,
-        content: Content,
-        (packet, waited): (&[u8], Duration),
-        now: Instant,
-    ) -> Option<Digit> {
+    /// Counts a packet of the peer; false when the plan says that we do not receive.
+    fn count(&mut self, view: &RtpView, content: Content, arrived: Instant) -> bool {
         let rtp::Header { ssrc, sequence, timestamp, .. } = view.header;
         let media_time = (content == Content::Audio).then_some(timestamp);
-        // Jitter is the network's: how late we looked is not part of it, nor is it anything the
-        // playout buffer has to grow for.
-        let arrived = now.checked_sub(waited).unwrap_or(now);
         self.reception.arrived(ssrc, sequence, media_time, arrived);
         if !self.terms.receive {
             self.drops.on_hold += 1;
-            return None;
         }
+        self.terms.receive
+    }
+
+    /// Uses a packet of the peer for the frames to come.
+    fn take(
+        &mut self,
+        view: &RtpView,
+        (content, stale): (Content, bool),
+        packet: &[u8],
+        arrived: Instant,
+    ) {
+        let rtp::Header { ssrc, sequence, timestamp, .. } = view.header;
+        let payload = view.payload(packet);
         match content {
-            Content::Audio if waited > STALE => {
+            Content::Audio if stale => {
                 self.drops.stale += 1;
                 self.listener.skip(ssrc, sequence);
             }
             Content::Audio => {
-                self.listener.push((ssrc, sequence, timestamp), view.payload(packet), arrived);
+                self.listener.push((ssrc, sequence, timestamp), payload, arrived);
             }
-            Content::ComfortNoise => self.listener.comfort(ssrc, sequence, view.payload(packet)),
-            Content::Digits => {
-                self.listener.skip(ssrc, sequence);
-                return self.digits.push(view.payload(packet), timestamp, now);
-            }
+            Content::ComfortNoise => self.listener.comfort(ssrc, sequence, payload),
+            Content::Digits => self.listener.skip(ssrc, sequence),
         }
-        None
+    }
+
+    /// Makes a packet of the peer ready for the other leg.
+    fn take_across(
+        &mut self,
+        view: &RtpView,
+        (content, stale): (Content, bool),
+        packet: &mut [u8],
+    ) -> Option<Crossing> {
+        let payload = packet.get_mut(view.payload_range()).unwrap_or_default();
+        let kind = match content {
+            Content::Audio if stale => {
+                self.drops.stale += 1;
+                return None;
+            }
+            Content::Audio if !(1..=PACKET_MAX).contains(&payload.len()) => Kind::Nothing,
+            Content::Audio => {
+                self.listener.clean_codes(view.header.ssrc, payload);
+                Kind::Audio(self.terms.codec)
+            }
+            Content::Digits => Kind::Event,
+            Content::ComfortNoise => Kind::Nothing,
+        };
+        self.drops.payload_type += u64::from(kind == Kind::Nothing);
+        Some(Crossing::new(view, kind))
+    }
+
+    /// The leg was bridged, or is not any more: what was heard before goes elsewhere.
+    pub(super) fn change_far_side(&mut self) {
+        self.listener.reset();
+        self.stream.interrupt();
     }
 
     // Sending.
@@ -331,6 +386,11 @@ impl Leg {
     /// vouched for. Until then the far side waits, so that its first word is not spoken to nobody.
     pub(super) fn may_speak(&self) -> bool {
         self.terms.send && self.latch.send_rtcp_to(self.terms.remote_rtcp, true).is_some()
+    }
+
+    /// The peer has agreed to telephone events.
+    pub(super) fn takes_events(&self) -> bool {
+        self.terms.dtmf_send.is_some()
     }
 
     /// Digits are on their way, or the pause after them.
@@ -353,6 +413,11 @@ impl Leg {
         } else {
             self.stream.skip(1);
         }
+    }
+
+    /// Sends nothing for 20 ms: what there is to send comes from the other leg.
+    pub(super) fn pass(&mut self) {
+        self.stream.pass();
     }
 
     /// Sends one frame of the far side.
@@ -453,15 +518,25 @@ fn transmit(
     outlet: &mut impl Outlet,
 ) {
     let mut buffer = [0; PACKET_BYTES];
-    let mut len = rtp::HEADER_BYTES + out.payload.len();
+    let len = rtp::HEADER_BYTES + out.payload.len();
     if rtp::write_header(&mut buffer, out.header).is_err() {
         return;
     }
     let Some(payload) = buffer.get_mut(rtp::HEADER_BYTES..len) else { return };
     payload.copy_from_slice(out.payload);
+    send_protected(secured, to, (&mut buffer, len), outlet);
+}
+
+/// Protects and sends the RTP packet in the first `len` bytes of `buffer`.
+pub(super) fn send_protected(
+    secured: &mut Option<Secured>,
+    to: SocketAddr,
+    (buffer, mut len): (&mut [u8], usize),
+    outlet: &mut impl Outlet,
+) {
     if let Some(secured) = secured {
         // A packet that cannot be protected is not sent: never in the clear.
-        let Ok(protected) = secured.protect(&mut buffer, len) else { return };
+        let Ok(protected) = secured.protect(buffer, len) else { return };
         len = protected;
     }
     outlet.send(Channel::Rtp, to, buffer.get(..len).unwrap_or_default());

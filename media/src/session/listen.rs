@@ -9,10 +9,12 @@ use crate::codec::conceal::Concealer;
 use crate::command::LegOptions;
 use crate::frame::Frame;
 use crate::jitter::{self, Jitter, Slot};
-use crate::noise::{Cleaner, NoiseReport, Rnn};
+use crate::noise::NoiseReport;
 
-/// Noise cancellation between its two meters.
-pub(crate) type Suppressor = Box<Cleaner<Rnn>>;
+use super::clean::Cleaning;
+
+/// Noise cancellation, to be switched on in mid-call.
+pub(crate) type Suppressor = Box<Cleaning>;
 
 /// The hearing side of one leg.
 pub(super) struct Listener {
@@ -35,7 +37,7 @@ impl Listener {
             buffer,
             jitter: Jitter::new(buffer),
             concealer: Concealer::new(noise_seed),
-            suppressor: options.noise_cancellation.then(|| Box::new(Cleaner::new(Rnn::new()))),
+            suppressor: options.noise_cancellation.then(|| Box::new(Cleaning::new())),
             bypassed: false,
             ssrc: None,
         }
@@ -88,6 +90,18 @@ impl Listener {
         self.concealer.described(payload);
     }
 
+    /// Cleans the payload of a packet on its way to another leg, if noise cancellation is on.
+    pub(super) fn clean_codes(&mut self, ssrc: u32, codes: &mut [u8]) {
+        let is_new = self.ssrc.replace(ssrc) != Some(ssrc);
+        let Some(suppressor) = &mut self.suppressor else { return };
+        if is_new || self.bypassed {
+            suppressor.forget_rest();
+        }
+        if !self.bypassed {
+            suppressor.process_codes(self.codec, codes);
+        }
+    }
+
     /// Gives the frame of this tick.
     pub(super) fn pull(&mut self, now: Instant) -> Frame {
         let mut frame = Frame::SILENCE;
@@ -119,6 +133,9 @@ impl Listener {
     pub(super) fn reset(&mut self) {
         self.jitter.reset();
         self.ssrc = None;
+        if let Some(suppressor) = &mut self.suppressor {
+            suppressor.forget_rest();
+        }
     }
 
     pub(super) fn playout(&self) -> jitter::Counters {

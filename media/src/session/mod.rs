@@ -10,16 +10,20 @@
 //!   network ◄─ protect ◄─ RTP header ◄─ encode ◄─ frame, digit or silence ◄───────── far side
 //! ```
 //!
-//! A session has one leg and a far side: an agent, an echo, or a clip. The caller's audio passes the
-//! gate only when signalling has opened it (the call is answered), and so does the far side's.
+//! A session has one leg and a far side: an agent, an echo, a clip, nobody, or the leg of another
+//! session ([`Session::bridge`]), which packets reach without any of the right half of the figure.
+//! The caller's audio passes the gate only when signalling has opened it (the call is answered), and
+//! so does the far side's.
 //!
 //! Invariants: nothing an unproven source sends changes any state but counters; after
 //! [`Session::new`] and [`Session::apply`] nothing is allocated; time never goes back.
 
 mod budget;
+mod clean;
 mod far;
 mod leg;
 mod listen;
+mod relay;
 mod rtcp;
 mod secure;
 mod tones;
@@ -29,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::WallAnchor;
 use crate::command::{Event, Far, LegOptions, SessionKey};
+use crate::dtmf;
 use crate::packet::{self, Kind};
 use crate::report::LegReport;
 use crate::sdp::Plan;
@@ -38,7 +43,10 @@ use crate::worker::Drops;
 use far::{FarSide, Speech};
 use leg::{Heard, Leg};
 
+pub(crate) use clean::Cleaning;
+pub(crate) use far::OtherLeg;
 pub(crate) use listen::Suppressor;
+pub use relay::Crossing;
 
 /// Bytes a buffer for received datagrams must have: any packet we take, and room for SRTP to work.
 pub const DATAGRAM_BYTES: usize = 2_048 + TAIL_ROOM;
@@ -128,22 +136,32 @@ impl Session {
         self.gate_open && self.far.is_agent()
     }
 
-    /// Takes one datagram.
+    /// Takes one datagram. What a bridged session returns is for [`Session::cross`] of the other
+    /// one, together with the same buffer.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         mut datagram: Datagram<'_>,
         outlet: &mut impl Outlet,
-    ) {
+    ) -> Option<Crossing> {
         let bytes = datagram.buffer.get(..datagram.len).unwrap_or_default();
         match (packet::classify(bytes), datagram.channel) {
             (Kind::Rtp, Channel::Rtp) => {
-                let heard = self.leg.handle_rtp(now, &mut datagram);
-                self.note(now, heard, outlet);
+                let heard = self.leg.handle_rtp(now, &mut datagram, self.is_bridged());
+                return self.note(now, heard, outlet).filter(|_| self.gate_open);
             }
             // Peers that do not agree to share a port are known to do it all the same.
             (Kind::Rtcp, _) => self.leg.handle_rtcp(now, &mut datagram),
             (Kind::Rtp | Kind::Stun | Kind::Other, _) => self.leg.count_malformed(),
+        }
+        None
+    }
+
+    /// Sends the peer what the session it is bridged with has heard, at once; `buffer` is the one
+    /// it was heard in. Nothing passes a gate that is shut.
+    pub fn cross(&mut self, crossing: &Crossing, buffer: &mut [u8], outlet: &mut impl Outlet) {
+        if self.gate_open && self.is_bridged() {
+            self.leg.relay(crossing, buffer, outlet);
         }
     }
 
@@ -153,11 +171,15 @@ impl Session {
     pub fn handle_tick(&mut self, now: Instant, missed: u64, outlet: &mut impl Outlet) {
         self.leg.let_pass(now, missed);
         while let Some(digit) = self.leg.poll_digit(now) {
-            self.hear_digit(digit);
+            self.hear_digit(digit, outlet);
         }
-        let frame = self.leg.listen(now);
+        if !self.is_bridged() {
+            let frame = self.leg.listen(now);
+            if self.gate_open {
+                self.far.hear(&frame);
+            }
+        }
         if self.gate_open {
-            self.far.hear(&frame);
             self.speak(outlet);
             self.leg.report_if_due(now, outlet);
             self.watch(now, outlet);
@@ -183,8 +205,41 @@ impl Session {
 
     /// Puts something else at the far end, from the next tick on: an announcement, another agent.
     pub fn connect(&mut self, far: Far) {
+        self.replace_far(far.into());
+    }
+
+    /// Puts the leg of another session at the far end, from the next packet on. What it is told of
+    /// that one must be told again when it changes.
+    pub(crate) fn bridge(&mut self, other: OtherLeg) {
+        match &mut self.far {
+            FarSide::Leg(known) => *known = other,
+            _ => self.replace_far(FarSide::Leg(other)),
+        }
+    }
+
+    /// What a session that is bridged with this one has to know of it.
+    pub(crate) fn as_other_leg(&self) -> OtherLeg {
+        OtherLeg { takes_events: self.leg.takes_events() }
+    }
+
+    /// Another session's leg is at the far end.
+    #[must_use]
+    pub fn is_bridged(&self) -> bool {
+        self.far.other_leg().is_some()
+    }
+
+    /// Presses a key at the peer: as a telephone event, or as tones if it has not agreed to those.
+    /// It takes the place of what the far side says meanwhile. What is no key is ignored.
+    pub fn dial(&mut self, digit: char, duration_ms: u32) {
+        self.leg.dial(digit, duration_ms);
+    }
+
+    fn replace_far(&mut self, far: FarSide) {
         self.overruns_before = self.overruns();
-        self.far = far.into();
+        if self.is_bridged() || matches!(far, FarSide::Leg(_)) {
+            self.leg.change_far_side();
+        }
+        self.far = far;
     }
 
     /// Turns noise cancellation on or off.
@@ -230,31 +285,40 @@ impl Session {
         self.overruns_before + self.far.overruns()
     }
 
-    fn note(&mut self, now: Instant, heard: Heard, outlet: &mut impl Outlet) {
+    fn note(&mut self, now: Instant, heard: Heard, outlet: &mut impl Outlet) -> Option<Crossing> {
         let key = self.key;
-        match heard {
-            Heard::Nothing => return,
-            Heard::Intrusion => return outlet.event(Event::Intrusion { key }),
-            Heard::Peer { first, latched, digit } => {
-                if let Some(address) = latched {
-                    outlet.event(Event::Latched { key, address });
-                }
-                if first {
-                    outlet.event(Event::FirstPacket { key });
-                }
-                if let Some(digit) = digit {
-                    self.hear_digit(digit);
-                }
+        let (first, latched, digit, crossing) = match heard {
+            Heard::Nothing => return None,
+            Heard::Intrusion => {
+                outlet.event(Event::Intrusion { key });
+                return None;
             }
+            Heard::Peer { first, latched, digit, crossing } => (first, latched, digit, crossing),
+        };
+        if let Some(address) = latched {
+            outlet.event(Event::Latched { key, address });
+        }
+        if first {
+            outlet.event(Event::FirstPacket { key });
+        }
+        if let Some(digit) = digit {
+            self.hear_digit(digit, outlet);
         }
         self.last_sign = now;
         self.timeout_told = false;
+        crossing
     }
 
-    fn hear_digit(&mut self, digit: crate::dtmf::Digit) {
+    fn hear_digit(&mut self, digit: dtmf::Digit, outlet: &mut impl Outlet) {
+        let dtmf::Digit { digit, duration_ms } = digit;
         self.leg.count_digit();
-        if self.gate_open {
-            self.far.hear_digit(digit.digit, digit.duration_ms);
+        if !self.gate_open {
+            return;
+        }
+        match self.far.other_leg() {
+            Some(OtherLeg { takes_events: true }) => {}
+            Some(_) => outlet.event(Event::Digit { key: self.key, digit, duration_ms }),
+            None => self.far.hear_digit(digit, duration_ms),
         }
     }
 
@@ -265,6 +329,9 @@ impl Session {
         }
         if self.leg.is_dialling() {
             return self.leg.send_digit_or_silence(outlet);
+        }
+        if self.is_bridged() {
+            return self.leg.pass();
         }
         match self.far.speak() {
             Some(Speech::Frame(frame)) => {

@@ -1,5 +1,7 @@
 //! Sessions driven in virtual time: one peer, one far side, no sockets.
 
+mod bridged;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 

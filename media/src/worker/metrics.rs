@@ -71,6 +71,9 @@ pub struct Drops {
     pub stale: u64,
     /// Arrived while the plan says that we do not receive.
     pub on_hold: u64,
+    /// Could not cross to the other leg: it is on hold, dialling, or its peer's address unproven,
+    /// or the packet came twice or too late.
+    pub uncrossed: u64,
     /// Frames the agent did not pull in time.
     pub overrun: u64,
     /// Could not be sent: the system refused.
@@ -80,7 +83,7 @@ pub struct Drops {
 impl Drops {
     /// The causes by name, for metric labels.
     #[must_use]
-    pub fn by_cause(&self) -> [(&'static str, u64); 9] {
+    pub fn by_cause(&self) -> [(&'static str, u64); 10] {
         [
             ("stranger", self.stranger),
             ("unauthenticated", self.unauthenticated),
@@ -89,6 +92,7 @@ impl Drops {
             ("over_budget", self.over_budget),
             ("stale", self.stale),
             ("on_hold", self.on_hold),
+            ("uncrossed", self.uncrossed),
             ("overrun", self.overrun),
             ("unsent", self.unsent),
         ]
@@ -104,6 +108,7 @@ impl Drops {
             over_budget: self.over_budget - told.over_budget,
             stale: self.stale - told.stale,
             on_hold: self.on_hold - told.on_hold,
+            uncrossed: self.uncrossed - told.uncrossed,
             overrun: self.overrun - told.overrun,
             unsent: self.unsent - told.unsent,
         }
@@ -154,7 +159,7 @@ pub(crate) struct Counters {
     pub(crate) faults: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
-    drops: [Counter; 9],
+    drops: [Counter; 10],
     buckets: [Counter; RESIDENCE_BUCKETS],
     residence_us: Counter,
 }
@@ -222,7 +227,7 @@ impl Counters {
     fn drops(&self) -> Drops {
         let [stranger, unauthenticated, malformed, payload_type, over_budget, rest @ ..] =
             &self.drops;
-        let [stale, on_hold, overrun, unsent] = rest;
+        let [stale, on_hold, uncrossed, overrun, unsent] = rest;
         Drops {
             stranger: stranger.value(),
             unauthenticated: unauthenticated.value(),
@@ -231,6 +236,7 @@ impl Counters {
             over_budget: over_budget.value(),
             stale: stale.value(),
             on_hold: on_hold.value(),
+            uncrossed: uncrossed.value(),
             overrun: overrun.value(),
             unsent: unsent.value(),
         }
@@ -266,8 +272,9 @@ mod tests {
             over_budget: 5,
             stale: 6,
             on_hold: 7,
-            overrun: 8,
-            unsent: 9,
+            uncrossed: 8,
+            overrun: 9,
+            unsent: 10,
         };
         let counters = Counters::default();
         counters.count_drops(&drops);

@@ -36,8 +36,10 @@
 //! one the rest is left out: sessions let that time pass, packets that lay in the kernel for more
 //! than 60 ms are not played, and the peer hears a gap and never a burst of more than 60 ms.
 
+mod bridging;
 mod housekeeper;
 mod metrics;
+mod network;
 mod schedule;
 mod slab;
 pub(crate) mod sys;
@@ -52,13 +54,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::clock::{self, WallAnchor};
-use crate::command::{
-    Command, CommandError, Event, Far, MailboxFull, Open, Reply, SessionKey, WorkerId,
-};
-use crate::noise::{Cleaner, Rnn};
+use crate::command::{Command, CommandError, Event, Far, Open, Reply, SessionKey, WorkerId};
 use crate::report::LegReport;
 use crate::sdp::Plan;
-use crate::session::Session;
+use crate::session::{Cleaning, Session};
 
 pub use metrics::{Drops, RESIDENCE_BUCKETS, Residence, WorkerMetrics};
 pub use schedule::Class;
@@ -179,25 +178,49 @@ impl Workers {
     /// Opens a session on the worker that has the fewest. Its gate is shut.
     ///
     /// # Errors
-    /// [`MailboxFull`] when that worker takes no more; the ports go back to their pool.
-    pub fn open(&self, key: SessionKey, open: Open) -> Result<WorkerId, MailboxFull> {
-        let (index, link) = self
-            .links
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, link)| link.load.load(Ordering::Relaxed))
-            .ok_or(MailboxFull)?;
+    /// [`CommandError::MailboxFull`] when that worker takes no more; the ports go back to their
+    /// pool.
+    pub fn open(&self, key: SessionKey, open: Open) -> Result<WorkerId, CommandError> {
+        let loads = self.links.iter().map(|link| link.load.load(Ordering::Relaxed));
+        let (index, _) =
+            loads.enumerate().min_by_key(|(_, load)| *load).ok_or(CommandError::MailboxFull)?;
+        self.open_on(WorkerId(index), key, open)
+    }
+
+    /// Opens a session on the worker of another one, so that the two can be bridged. Its gate is
+    /// shut.
+    ///
+    /// # Errors
+    /// [`CommandError::Unknown`] when there is no session `beside`, `MailboxFull` when its worker
+    /// takes no more; the ports go back to their pool.
+    pub fn open_beside(
+        &self,
+        key: SessionKey,
+        beside: SessionKey,
+        open: Open,
+    ) -> Result<WorkerId, CommandError> {
+        let worker = *self.routes().get(&beside).ok_or(CommandError::Unknown)?;
+        self.open_on(worker, key, open)
+    }
+
+    fn open_on(
+        &self,
+        worker: WorkerId,
+        key: SessionKey,
+        open: Open,
+    ) -> Result<WorkerId, CommandError> {
+        let link = self.links.get(worker.0).ok_or(CommandError::Unknown)?;
         if link.load.load(Ordering::Relaxed) >= self.max_sessions {
-            return Err(MailboxFull);
+            return Err(CommandError::MailboxFull);
         }
         let Open { ports, plan, far, options } = open;
         // Everything the session will ever need is allocated here, not on the worker.
         let session = Box::new(Session::new(key, &plan, far, &options, WallAnchor::now()));
         let mut routes = self.routes();
-        link.post(Command::Open { session, ports }).map_err(|_| MailboxFull)?;
+        link.post(Command::Open { session, ports }).map_err(|_| CommandError::MailboxFull)?;
         link.load.fetch_add(1, Ordering::Relaxed);
-        routes.insert(key, WorkerId(index));
-        Ok(WorkerId(index))
+        routes.insert(key, worker);
+        Ok(worker)
     }
 
     /// Gives a session a new plan: after a re-INVITE or an UPDATE.
@@ -218,7 +241,8 @@ impl Workers {
     }
 
     /// Puts something else at the far end of a session: an announcement, another agent. What the
-    /// old one had queued is not played.
+    /// old one had queued is not played. If it was bridged, the other session hears silence from
+    /// then on, as it does when this one is closed.
     ///
     /// # Errors
     /// [`CommandError`]; `far` is dropped then.
@@ -226,12 +250,42 @@ impl Workers {
         self.post(key, Command::Connect { key, far: Box::new(far) })
     }
 
+    /// Makes two sessions of one worker (see [`Workers::open_beside`]) each other's far side: what
+    /// the peer of one says goes to the peer of the other at once, packet by packet, once both gates
+    /// are open. Whatever stood at their far ends before is dropped.
+    ///
+    /// # Errors
+    /// [`CommandError`]; `Apart` when they live on different workers or are one and the same.
+    pub fn bridge(&self, a: SessionKey, b: SessionKey) -> Result<(), CommandError> {
+        let worker = |key| self.routes().get(&key).copied().ok_or(CommandError::Unknown);
+        if a == b || worker(a)? != worker(b)? {
+            return Err(CommandError::Apart);
+        }
+        self.post(a, Command::Bridge { a, b })
+    }
+
+    /// Presses a key at the session's peer, whatever its far side: as telephone events (RFC 4733),
+    /// or as tones if the peer has not agreed to those. For keys that came another way, such as by
+    /// INFO on the other leg. What is no key is ignored; `duration_ms` is brought between 40 and
+    /// 8,000.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn digit(
+        &self,
+        key: SessionKey,
+        digit: char,
+        duration_ms: u32,
+    ) -> Result<(), CommandError> {
+        self.post(key, Command::Digit { key, digit, duration_ms })
+    }
+
     /// Turns noise cancellation of what the caller says on or off.
     ///
     /// # Errors
     /// [`CommandError`].
     pub fn noise_cancellation(&self, key: SessionKey, on: bool) -> Result<(), CommandError> {
-        let suppressor = on.then(|| Box::new(Cleaner::new(Rnn::new())));
+        let suppressor = on.then(|| Box::new(Cleaning::new()));
         self.post(key, Command::Noise { key, suppressor })
     }
 

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::housekeeper::{Finished, give_up};
 use super::metrics::Counters;
+use super::network::{Network, join, leave, mute, parse_token, socket, unmute};
 use super::schedule::{Arrears, enter_class};
 use super::slab::{Slab, SlabKey};
 use super::sys::{self, Alarm, Poller, Ready, Received};
@@ -28,35 +28,39 @@ use crate::command::{Command, Event, Reply, SessionKey};
 use crate::frame::FRAME_MS;
 use crate::ports::PortPair;
 use crate::report::LegReport;
-use crate::session::{Channel, DATAGRAM_BYTES, Datagram, Outlet, Session};
+use crate::session::{Channel, DATAGRAM_BYTES, Datagram, Session};
 use crate::srtp::TAIL_ROOM;
 
 /// A worker before and while it runs.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     commands: Receiver<Command>,
     finished: SyncSender<Finished>,
-    events: Events,
+    pub(super) events: Events,
     poller: Poller,
     alarm: Alarm,
     /// The deadline of the last tick.
     deadline: Instant,
-    tenants: Slab<Tenant>,
-    keys: HashMap<SessionKey, SlabKey>,
-    buffer: Box<[u8; DATAGRAM_BYTES]>,
+    pub(super) tenants: Slab<Tenant>,
+    pub(super) keys: HashMap<SessionKey, SlabKey>,
+    pub(super) buffer: Box<[u8; DATAGRAM_BYTES]>,
+    /// Time spent since the last tick on cleaning what is relayed.
+    cleaning: Duration,
 }
 
 /// A session and its sockets.
-struct Tenant {
-    session: Box<Session>,
-    ports: PortPair,
+pub(super) struct Tenant {
+    pub(super) session: Box<Session>,
+    pub(super) ports: PortPair,
+    /// The session it is bridged with.
+    pub(super) partner: Option<SlabKey>,
     /// Datagrams read since the last tick.
     received: u32,
     muted: bool,
     /// Ticks for which noise cancellation still stays bypassed.
     bypass_left: u32,
     /// Handling it has panicked: it is not touched any more.
-    faulty: bool,
+    pub(super) faulty: bool,
 }
 
 impl Tenant {
@@ -101,6 +105,7 @@ impl Worker {
             tenants: Slab::new(max_sessions),
             keys: HashMap::new(),
             buffer: Box::new([0; DATAGRAM_BYTES]),
+            cleaning: Duration::ZERO,
         })
     }
 
@@ -192,6 +197,7 @@ impl Worker {
     /// One tick of every session; true when an agent was given something.
     fn tick_once(&mut self, missed: u64) -> bool {
         let now = clock::now();
+        self.cleaning = Duration::ZERO;
         self.deadline += TICK;
         self.shared.counters.ticks.add(1);
         if now.saturating_duration_since(self.deadline) > LATE {
@@ -230,8 +236,9 @@ impl Worker {
     }
 
     /// A session that panicked harms no other: it is left alone until signalling closes it.
-    fn retire(&mut self, key: SlabKey) {
+    pub(super) fn retire(&mut self, key: SlabKey) {
         self.shared.counters.faults.add(1);
+        self.dissolve(key);
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         tenant.faulty = true;
         leave(&self.poller, &tenant.ports);
@@ -280,13 +287,30 @@ impl Worker {
         let buffer = self.buffer.as_mut_slice();
         let datagram = Datagram { channel, from, waited, buffer, len };
         let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            session.handle_datagram(now, datagram, &mut network);
-        }));
+        let done =
+            catch_unwind(AssertUnwindSafe(|| session.handle_datagram(now, datagram, &mut network)));
         self.shared.counters.received.add(1);
         self.shared.counters.count_residence(waited);
-        if done.is_err() {
-            self.retire(key);
+        match done {
+            Ok(None) => {}
+            Ok(Some(crossing)) => {
+                self.share_cleaning_time(key, now);
+                self.carry(key, &crossing, now.checked_sub(waited).unwrap_or(now));
+            }
+            Err(_) => self.retire(key),
+        }
+    }
+
+    /// What is relayed is cleaned as it comes, for no longer between two ticks than within one.
+    fn share_cleaning_time(&mut self, key: SlabKey, begun: Instant) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        if !tenant.session.is_cleaned() {
+            return;
+        }
+        self.cleaning += clock::now().saturating_duration_since(begun);
+        if self.cleaning > CLEANING_SHARE {
+            tenant.bypass_left = BYPASS_TICKS;
+            tenant.session.bypass_cleaning(true);
         }
     }
 
@@ -301,13 +325,19 @@ impl Worker {
             match command {
                 Command::Open { session, ports } => self.open(session, ports),
                 Command::Apply { key, plan } => {
-                    self.with(key, |session, now| session.apply(now, &plan));
+                    let key = self.with(key, |session, now| session.apply(now, &plan));
+                    key.into_iter().for_each(|key| self.introduce(key));
                 }
                 Command::Gate { key, open } => {
                     self.with(key, |session, now| session.gate(now, open));
                 }
                 Command::Connect { key, far } => {
-                    self.with(key, |session, _| session.connect(*far));
+                    let key = self.with(key, |session, _| session.connect(*far));
+                    key.into_iter().for_each(|key| self.dissolve(key));
+                }
+                Command::Bridge { a, b } => self.bridge(a, b),
+                Command::Digit { key, digit, duration_ms } => {
+                    self.with(key, |session, _| session.dial(digit, duration_ms));
                 }
                 Command::Noise { key, suppressor } => {
                     self.with(key, |session, _| session.clean_with(suppressor));
@@ -328,8 +358,15 @@ impl Worker {
         if self.keys.contains_key(&name) {
             self.close(name, None);
         }
-        let tenant =
-            Tenant { session, ports, received: 0, muted: false, bypass_left: 0, faulty: false };
+        let tenant = Tenant {
+            session,
+            ports,
+            partner: None,
+            received: 0,
+            muted: false,
+            bypass_left: 0,
+            faulty: false,
+        };
         let key = match self.tenants.insert(tenant) {
             Ok(key) => key,
             Err(Tenant { session, ports, .. }) => {
@@ -351,15 +388,19 @@ impl Worker {
         }
     }
 
-    fn with(&mut self, key: SessionKey, act: impl FnOnce(&mut Session, Instant)) {
-        let Some(&key) = self.keys.get(&key) else { return };
-        let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
-            return;
-        };
+    /// Lets a session that is in use obey, and returns its key.
+    fn with(
+        &mut self,
+        name: SessionKey,
+        act: impl FnOnce(&mut Session, Instant),
+    ) -> Option<SlabKey> {
+        let key = *self.keys.get(&name)?;
+        let tenant = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty)?;
         let done = catch_unwind(AssertUnwindSafe(|| act(&mut tenant.session, clock::now())));
         if done.is_err() {
             self.retire(key);
         }
+        Some(key)
     }
 
     fn tell(&mut self, name: SessionKey, reply: Reply) {
@@ -370,6 +411,7 @@ impl Worker {
 
     fn close(&mut self, name: SessionKey, reply: Option<Reply>) {
         let key = self.keys.remove(&name);
+        key.into_iter().for_each(|key| self.dissolve(key));
         let Some(mut tenant) = key.and_then(|key| self.tenants.remove(key)) else {
             // It never came to be; whoever waits for its report gets an empty one.
             return self.conclude(Finished { report: LegReport::default(), reply, remains: None });
@@ -415,76 +457,6 @@ impl Worker {
 
     fn count_sessions(&self) {
         self.shared.counters.sessions.store(self.tenants.len(), Ordering::Relaxed);
-    }
-}
-
-/// The way out of a session while it handles one input.
-struct Network<'a> {
-    ports: &'a PortPair,
-    shared: &'a Shared,
-    events: &'a Events,
-    /// What it handles was due, or read, at this moment.
-    since: Instant,
-}
-
-impl Outlet for Network<'_> {
-    fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]) {
-        let counters = &self.shared.counters;
-        match socket(self.ports, channel).send_to(datagram, to) {
-            Ok(_) => {
-                counters.sent.add(1);
-                counters.count_residence(clock::now().saturating_duration_since(self.since));
-            }
-            Err(_) => counters.count_unsent(),
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        (self.events)(event);
-    }
-}
-
-fn socket(ports: &PortPair, channel: Channel) -> &UdpSocket {
-    match channel {
-        Channel::Rtp => ports.rtp(),
-        Channel::Rtcp => ports.rtcp(),
-    }
-}
-
-/// Which socket of which tenant: the key in the upper 63 bits, the channel in the last.
-fn token(key: SlabKey, channel: Channel) -> u64 {
-    key.to_bits() << 1 | u64::from(channel == Channel::Rtcp)
-}
-
-fn parse_token(token: u64) -> (SlabKey, Channel) {
-    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
-    (SlabKey::from_bits(token >> 1), channel)
-}
-
-const CHANNELS: [Channel; 2] = [Channel::Rtp, Channel::Rtcp];
-
-fn join(poller: &Poller, ports: &PortPair, key: SlabKey) -> io::Result<()> {
-    CHANNELS
-        .iter()
-        .try_for_each(|&channel| poller.add(socket(ports, channel).as_fd(), token(key, channel)))
-}
-
-fn leave(poller: &Poller, ports: &PortPair) {
-    for channel in CHANNELS {
-        // It may not have joined, or have left already.
-        let _ = poller.remove(socket(ports, channel).as_fd());
-    }
-}
-
-fn mute(poller: &Poller, ports: &PortPair, key: SlabKey) {
-    for channel in CHANNELS {
-        let _ = poller.mute(socket(ports, channel).as_fd(), token(key, channel));
-    }
-}
-
-fn unmute(poller: &Poller, ports: &PortPair, key: SlabKey) {
-    for channel in CHANNELS {
-        let _ = poller.unmute(socket(ports, channel).as_fd(), token(key, channel));
     }
 }
 
