@@ -38,6 +38,13 @@ pub enum Command {
     Demo(Demo),
     /// Check a settings file, with the environment, and list every mistake with its place.
     Check(Check),
+    /// Replay captured calls against a gateway and say where it answers otherwise, and why.
+    ///
+    /// Reads pcap and pcapng, finds SIP over UDP and TCP on any port, and plays the far side of each
+    /// call: by default against a gateway of its own on loopback, which is set up with the numbers that
+    /// the capture dials. Exit code 0 when everything could be read, whatever the verdicts; 2 when a
+    /// file could not.
+    Replay(Replay),
     /// Make, list and revoke API keys, directly in the store.
     Keys(Keys),
 }
@@ -65,6 +72,30 @@ pub struct Demo {
     /// Show the gateway's own log lines while it runs.
     #[arg(long)]
     pub verbose: bool,
+}
+
+/// `trunkline replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Capture files, pcap or pcapng.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// A running gateway to replay against, instead of one of the replay's own; over the capture's
+    /// transport, or the one named: `127.0.0.1:5060/tcp`.
+    #[arg(long, value_name = "HOST:PORT[/udp|/tcp]")]
+    pub gateway: Option<crate::replay::Named>,
+    /// Print one JSON array instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Whose requests are replayed; without it those of whoever sent the first request of a call.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub side: Option<crate::replay::Side>,
+    /// How long each answer may take, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    pub timeout_ms: u64,
+    /// The largest file that is read, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub max_bytes: u64,
 }
 
 /// `trunkline check`

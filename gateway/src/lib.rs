@@ -21,6 +21,7 @@ pub mod manual;
 pub mod net;
 pub mod observe;
 pub mod random;
+pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod shard;

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::cli::{Check, Cli, Command};
 use crate::serve::{FAREWELL, Gateway};
-use crate::{demo, keys, observe};
+use crate::{demo, keys, observe, replay};
 
 /// Exit code for settings that cannot be used (`EX_CONFIG` of sysexits).
 pub const EXIT_SETTINGS: u8 = 78;
@@ -31,6 +31,7 @@ pub fn run(cli: Cli) -> ExitCode {
             block_on(keys::run(keys, settings))
         }),
         Command::Demo(demo) => block_on(demo::run(demo)),
+        Command::Replay(args) => block_on(replay::run(args)),
     }
 }
 
