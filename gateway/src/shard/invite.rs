@@ -299,7 +299,7 @@ impl Shard {
             return;
         };
         let (far, link) = match runtime {
-            Runtime::Builtin(Builtin::Echo) => (media::Far::Echo, None),
+            Runtime::Builtin(Builtin::Echo) | Runtime::Sip(_) => (media::Far::Echo, None),
             Runtime::Builtin(Builtin::Playback { clip, repeat }) => {
                 let clip = self.services.links.clip(clip);
                 (media::Far::Playback { clip, repeat }, None)

@@ -70,6 +70,8 @@ impl Record {
             id: self.conversation.id,
             status: self.conversation.status,
             answered_at: self.conversation.answered_at,
+            trunk_call_id: None,
+            transfer: None,
             at: now(),
         })
     }
@@ -88,9 +90,12 @@ impl Record {
                 code: Cow::Borrowed(row.code),
                 party: Cow::Borrowed(row.party.as_str()),
                 sip_code,
+                sip_reason: None,
+                text: None,
             },
             duration_s,
             quality: None,
+            transfer: None,
             closed_at: at,
         }))
     }
