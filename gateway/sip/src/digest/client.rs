@@ -171,18 +171,21 @@ impl<'a> Challenge<'a> {
     }
 }
 
-/// The challenge to answer: the topmost whose hash we know and that is not weaker than `weakest`
-/// (RFC 8760 §2.4: servers list what they want most first). With a `realm`, others are passed over.
+/// The challenge to answer: of those whose hash we know and that is not weaker than `weakest` the
+/// strongest, and of equals the topmost. (RFC 8760 §2.4 would have the topmost of all unless we know
+/// better: a peer that offers both accepts both, and whoever puts MD5 first may be in between.) With a
+/// `realm`, others are passed over.
 #[must_use]
 pub fn choose<'a>(
     values: impl Iterator<Item = &'a [u8]>,
     weakest: Hash,
     realm: Option<&str>,
 ) -> Option<Challenge<'a>> {
-    values.filter_map(Challenge::parse).find(|challenge| {
+    let fitting = values.filter_map(Challenge::parse).filter(|challenge| {
         challenge.algorithm.hash >= weakest
             && realm.is_none_or(|realm| challenge.realm == realm.as_bytes())
-    })
+    });
+    fitting.reduce(|best, next| if next.algorithm.hash > best.algorithm.hash { next } else { best })
 }
 
 #[cfg(test)]
@@ -225,17 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn the_topmost_known_challenge_is_chosen_but_none_too_weak() {
+    fn the_strongest_known_challenge_is_chosen_and_none_too_weak() {
         let (md5, sha) =
             (&b"Digest realm=a, nonce=1"[..], &b"Digest realm=a, nonce=2, algorithm=sha-256"[..]);
         let odd = &b"Digest realm=a, nonce=3, algorithm=SHA3"[..];
         let pick = |values: &[&'static [u8]], weakest| {
             choose(values.iter().copied(), weakest, None).map(|challenge| challenge.nonce)
         };
-        assert_eq!(pick(&[odd, md5, sha], Hash::Md5), Some(&b"1"[..]));
+        assert_eq!(pick(&[odd, md5, sha], Hash::Md5), Some(&b"2"[..]));
         assert_eq!(pick(&[odd, md5, sha], Hash::Sha256), Some(&b"2"[..]));
         assert_eq!(pick(&[sha, md5], Hash::Md5), Some(&b"2"[..]));
         assert_eq!(pick(&[md5, odd], Hash::Sha256), None);
+        assert_eq!(pick(&[odd, md5], Hash::Md5), Some(&b"1"[..]));
         assert!(choose([md5].into_iter(), Hash::Md5, Some("b")).is_none());
     }
 

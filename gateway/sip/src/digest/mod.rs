@@ -15,11 +15,13 @@
 //! only a request with the right password enters the bounded table that finds replays. Secrets have
 //! no `Debug`; comparisons of secrets take the same time whatever they compare.
 
+mod answers;
 mod client;
 mod field;
 mod hash;
 mod server;
 
+pub use answers::{Answers, Line, Refused, Rules, Subject};
 pub use client::{Challenge, Credentials, Question, Unanswerable, choose};
 pub use hash::{Algorithm, Hash};
 pub use server::{Claim, Nonces, Verdict};

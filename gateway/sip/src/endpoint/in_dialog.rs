@@ -95,6 +95,37 @@ impl Endpoint {
         }
     }
 
+    /// The flow that our requests in a dialog go on; `None` when the dialog is gone.
+    #[must_use]
+    pub fn flow_of(&self, dialog: DialogId) -> Option<Flow> {
+        self.dialogs.get(dialog.0).map(|session| session.flow)
+    }
+
+    /// Has the requests of a dialog go on another flow from now on: the connection it came on has
+    /// broken and another one leads to the same peer. A BYE that is still held back goes there too;
+    /// requests that have been sent are not sent again ([`Endpoint::retry_with`] does that).
+    ///
+    /// # Errors
+    /// `Gone`; `NotAllowed` when the dialog is secure and the flow is not.
+    pub fn move_dialog(&mut self, dialog: DialogId, flow: Flow) -> Result<(), CommandError> {
+        let session = self.session(dialog)?;
+        if session.flow.transport.is_secure() && !flow.transport.is_secure() {
+            return Err(CommandError::NotAllowed);
+        }
+        session.flow = flow;
+        if let Some(bye) = session.held_bye {
+            self.move_client(bye, flow);
+        }
+        Ok(())
+    }
+
+    /// The Request-URI that the next request in a dialog will have: what its digest has to cover when
+    /// credentials go with it unasked (RFC 3261 §22.4). `None` when the dialog is gone.
+    #[must_use]
+    pub fn request_uri(&self, dialog: DialogId) -> Option<Bytes> {
+        Some(self.dialogs.get(dialog.0)?.dialog.route().request_uri)
+    }
+
     /// The dialog's Call-ID and tags (ours, the peer's), for Replaces, Refer-To and logs; `None`
     /// when the dialog is gone.
     #[must_use]

@@ -26,6 +26,7 @@ mod in_dialog;
 mod options;
 mod random;
 mod responses;
+mod riders;
 mod slab;
 mod table;
 mod uac;
@@ -41,6 +42,7 @@ pub use event::{
     Refused, Reply, ServerTx, Transmit, Trust,
 };
 pub use options::{Options, Prefix};
+pub use uac::MAX_DATAGRAM_REQUEST;
 
 pub use crate::transaction::timer::Timings;
 
@@ -51,6 +53,7 @@ use compose::Answer;
 use deadlines::Deadlines;
 use in_dialog::Session;
 use random::Random;
+use riders::Riders;
 use slab::Slab;
 use table::Table;
 use uac::ClientTransaction;
@@ -81,6 +84,7 @@ pub struct Endpoint {
     dialogs: Slab<Session>,
     dialog_keys: Table<DialogId>,
     deadlines: Deadlines<Owner>,
+    riders: Riders<Owner>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     refused: VecDeque<Refused>,
@@ -118,6 +122,7 @@ impl Endpoint {
             dialogs: Slab::new(options.max_dialogs),
             dialog_keys: Table::new(key),
             deadlines: Deadlines::new(),
+            riders: Riders::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             refused: VecDeque::new(),
@@ -160,16 +165,26 @@ impl Endpoint {
     /// nobody listens. Requests of ours on it fail; INVITEs of the peer stay until they are answered
     /// or time out (RFC 6026 §8.8), because the peer may come back on another connection.
     pub fn handle_flow_failed(&mut self, now: Instant, flow: &Flow) {
-        let on_flow = |id: &ClientTx| self.clients.get(id.0).is_some_and(|tx| tx.flow == *flow);
-        let clients: Vec<ClientTx> = self.clients.ids().map(ClientTx).filter(on_flow).collect();
-        for tx in clients {
-            self.client_flow_failed(now, tx);
+        let owners = self.riders.on(flow).unwrap_or_else(|| self.owners_on(flow));
+        for owner in &owners {
+            if let Owner::Client(tx) = owner {
+                self.client_flow_failed(now, *tx);
+            }
         }
-        let on_flow = |id: &ServerTx| self.servers.get(id.0).is_some_and(|tx| tx.flow == *flow);
-        let servers: Vec<ServerTx> = self.servers.ids().map(ServerTx).filter(on_flow).collect();
-        for tx in servers {
-            self.server_flow_failed(now, tx);
+        for owner in &owners {
+            if let Owner::Server(tx) = owner {
+                self.server_flow_failed(now, *tx);
+            }
         }
+    }
+
+    /// The transactions on a flow of datagrams. All are looked at: such a flow hardly ever fails.
+    fn owners_on(&self, flow: &Flow) -> Vec<Owner> {
+        let client = |id: &ClientTx| self.clients.get(id.0).is_some_and(|tx| tx.flow == *flow);
+        let server = |id: &ServerTx| self.servers.get(id.0).is_some_and(|tx| tx.flow == *flow);
+        let clients = self.clients.ids().map(ClientTx).filter(client).map(Owner::Client);
+        let servers = self.servers.ids().map(ServerTx).filter(server).map(Owner::Server);
+        clients.chain(servers).collect()
     }
 
     /// The next message to send.

@@ -23,6 +23,9 @@ const TOKEN_LENGTH: usize = 20;
 pub(super) struct Token([u8; TOKEN_LENGTH]);
 
 impl Token {
+    /// No secret at all, but as long as any.
+    pub(super) const BLANK: Token = Token([b'0'; TOKEN_LENGTH]);
+
     fn from_digest(digest: [u8; 32]) -> Token {
         let mut token = [b'0'; TOKEN_LENGTH];
         for (letter, byte) in token.iter_mut().zip(digest) {

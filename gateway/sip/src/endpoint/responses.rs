@@ -115,8 +115,9 @@ impl Endpoint {
                     session.dialog.retarget(&response, response.contact());
                 }
             }
-            // A challenged BYE may be sent again, in the same dialog.
-            (Method::Bye, 200..=400 | 402..=406 | 408..) => self.own_bye_done(tx),
+            // A challenged BYE may be sent again, in the same dialog; of our own ones nobody hears.
+            (Method::Bye, 401 | 407) if self.is_heard(tx) => {}
+            (Method::Bye, 200..) => self.own_bye_done(tx),
             _ => {}
         }
         if status >= 200
@@ -204,10 +205,22 @@ impl Endpoint {
     /// Ends a call that was accepted after we had withdrawn it: ACK, then BYE (RFC 3261 §9.1, §15).
     fn hang_up(&mut self, now: Instant, tx: ClientTx, dialog: DialogId) {
         self.own_invite_done(tx, Some(dialog));
-        // Both can only fail for want of room; the callee then gives up by itself after 64·T1.
-        let _ = self.ack(now, dialog, None);
-        let _ = self.send_within(now, dialog, (Method::Bye, Content::default()), true);
+        // This can only fail for want of room; the callee then gives up by itself after 64·T1.
+        let _ = self.dismiss(now, dialog);
         self.tell_failed(tx, Failure::Cancelled);
+    }
+
+    /// Ends a call of ours that is not wanted (a second callee has accepted, RFC 3261 §13.2.2.4): its
+    /// 2xx is acknowledged if that is due, and a BYE goes out. The dialog ends by itself; the
+    /// application hears nothing more of it.
+    ///
+    /// # Errors
+    /// `Gone`; those of [`Endpoint::ack`] and [`Endpoint::request`].
+    pub fn dismiss(&mut self, now: Instant, dialog: DialogId) -> Result<(), CommandError> {
+        if self.session(dialog)?.to_ack.is_some() {
+            self.ack(now, dialog, None)?;
+        }
+        self.send_within(now, dialog, (Method::Bye, Content::default()), true).map(|_| ())
     }
 
     /// Our INVITE has its final response, or never will. Early dialogs end with a refusal; with a

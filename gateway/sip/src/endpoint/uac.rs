@@ -9,6 +9,7 @@ use super::compose::{self, Opening, Origin, Within};
 use super::event::{
     Body, ClientTx, CommandError, Content, DialogId, Event, Failure, Headers, Invite, OutOfDialog,
 };
+use super::random::Token;
 use super::{Endpoint, Owner};
 use crate::flow::Flow;
 use crate::message::{Message, Request};
@@ -17,6 +18,10 @@ use crate::print::Unprintable;
 use crate::transaction::client::{self, Client};
 use crate::transaction::invite_client::{self, InviteClient};
 use crate::transaction::{Notice, Step};
+
+/// The longest request that should be sent in a datagram when the path's MTU is not known, in octets
+/// (RFC 3261 §18.1.1).
+pub const MAX_DATAGRAM_REQUEST: usize = 1300;
 
 /// A request of ours.
 pub(super) struct ClientTransaction {
@@ -100,17 +105,25 @@ impl Endpoint {
             return Err(CommandError::Full);
         }
         let (from_tag, minted) = (self.mint(), self.mint());
-        let opening = Opening {
-            method: Method::Invite,
-            request_uri: invite.request_uri,
-            from: invite.from,
-            from_tag: &from_tag,
-            to: invite.to,
-            call_id: invite.call_id.unwrap_or(&minted),
-            cseq: 1,
-            contact: Some(invite.contact),
-        };
+        let opening = first(&invite, &from_tag, &minted);
         self.open(now, invite.flow, &opening, (invite.headers, invite.body))
+    }
+
+    /// The octets that `invite` would be as a message, before anything is sent: more than
+    /// [`MAX_DATAGRAM_REQUEST`] should go over a stream (RFC 3261 §18.1.1). Credentials that a
+    /// challenge asks for come on top, about 400 octets.
+    ///
+    /// # Errors
+    /// `Unprintable`.
+    pub fn invite_size(&self, invite: &Invite<'_>) -> Result<usize, CommandError> {
+        let node = self.options.node;
+        let (token, branch) =
+            (compose::identifier(node, &Token::BLANK), compose::branch(node, &Token::BLANK));
+        let opening = first(invite, &token, &token);
+        let host = self.options.via_host.as_deref();
+        let origin = Origin { flow: invite.flow, host, branch: &branch };
+        let bytes = compose::opening(origin, &opening, invite.headers, invite.body);
+        bytes.map(|bytes| bytes.len()).map_err(unprintable)
     }
 
     /// Sends a request outside of any dialog: OPTIONS, REGISTER, MESSAGE and so on.
@@ -216,8 +229,9 @@ impl Endpoint {
     }
 
     /// Sends a refused request again as the RFC wants it done: same Call-ID, From and To, the next
-    /// number, a new branch; `headers` replace those of the same name (credentials, Session-Expires). To be called soon after the refusal: a refused request is kept for
-    /// T4 at least.
+    /// number, a new branch; `headers` replace those of the same name (credentials, Session-Expires).
+    /// In a dialog it goes where the dialog's requests go by now. To be called soon after the refusal:
+    /// a refused request is kept for T4 at least.
     ///
     /// # Errors
     /// `Gone` when the request is not known any more; `NotAllowed` when it was not refused;
@@ -228,17 +242,52 @@ impl Endpoint {
         tx: ClientTx,
         headers: Headers<'_>,
     ) -> Result<ClientTx, CommandError> {
+        self.retry(now, tx, None, headers)
+    }
+
+    /// As [`Endpoint::retry_with`], on another flow: to the next target (RFC 3263 §4.3), or over a
+    /// stream because the request has outgrown a datagram. Only outside of dialogs; what names the
+    /// old flow, Contact above all, is among the `headers` to be replaced.
+    ///
+    /// # Errors
+    /// Those of `retry_with`; `NotAllowed` in a dialog too.
+    pub fn retry_on(
+        &mut self,
+        now: Instant,
+        tx: ClientTx,
+        flow: Flow,
+        headers: Headers<'_>,
+    ) -> Result<ClientTx, CommandError> {
+        self.retry(now, tx, Some(flow), headers)
+    }
+
+    /// A request of ours as it was sent: its digest is computed from it. `None` when it is not known
+    /// any more.
+    #[must_use]
+    pub fn sent(&self, tx: ClientTx) -> Option<&Request> {
+        self.clients.get(tx.0).map(|client| &client.request)
+    }
+
+    fn retry(
+        &mut self,
+        now: Instant,
+        tx: ClientTx,
+        elsewhere: Option<Flow>,
+        headers: Headers<'_>,
+    ) -> Result<ClientTx, CommandError> {
         if self.clients.is_full() {
             return Err(CommandError::Full);
         }
         let branch = self.mint_branch();
         let old = self.clients.get(tx.0).ok_or(CommandError::Gone)?;
-        if !old.finished || !old.forks.is_empty() {
+        let dialog = old.dialog;
+        if !old.finished || !old.forks.is_empty() || (elsewhere.is_some() && dialog.is_some()) {
             return Err(CommandError::NotAllowed);
         }
-        let (flow, dialog) = (old.flow, old.dialog);
         let session = dialog.map(|dialog| self.dialogs.get_mut(dialog.0).ok_or(CommandError::Gone));
         let mut session = session.transpose()?;
+        let within = session.as_ref().map(|session| session.flow);
+        let flow = within.or(elsewhere).unwrap_or(old.flow);
         let method = old.request.method();
         let cseq = match &mut session {
             Some(session) => {
@@ -346,6 +395,13 @@ impl Endpoint {
         Ok(())
     }
 
+    /// A request of ours as it was sent, for as long as it can be sent again: its Request-URI is what
+    /// credentials are for (RFC 7616 §3.4.6).
+    #[must_use]
+    pub fn request_of(&self, tx: ClientTx) -> Option<&Request> {
+        self.clients.get(tx.0).map(|client| &client.request)
+    }
+
     /// Creates the transaction of a request that is printed, and sends it unless it is held.
     pub(super) fn start_client(
         &mut self,
@@ -372,6 +428,7 @@ impl Endpoint {
             deadline: None,
         };
         let tx = ClientTx(self.clients.insert(client).ok_or(CommandError::Full)?);
+        self.riders.board(&flow, Owner::Client(tx));
         self.client_keys.put(key, tx);
         if !held {
             self.start_held(now, tx);
@@ -478,7 +535,30 @@ impl Endpoint {
     pub(super) fn remove_client(&mut self, tx: ClientTx) {
         let Some(client) = self.clients.remove(tx.0) else { return };
         self.deadlines.shift(Owner::Client(tx), client.deadline, None);
+        self.riders.leave(&client.flow, Owner::Client(tx));
         self.client_keys.remove(&client.key, tx);
+    }
+
+    /// A request that has not been sent yet goes on another flow.
+    pub(super) fn move_client(&mut self, tx: ClientTx, flow: Flow) {
+        let Some(client) = self.clients.get_mut(tx.0) else { return };
+        let old = std::mem::replace(&mut client.flow, flow);
+        self.riders.leave(&old, Owner::Client(tx));
+        self.riders.board(&flow, Owner::Client(tx));
+    }
+}
+
+/// The start of a call.
+fn first<'a>(invite: &Invite<'a>, from_tag: &'a str, call_id: &'a str) -> Opening<'a> {
+    Opening {
+        method: Method::Invite,
+        request_uri: invite.request_uri,
+        from: invite.from,
+        from_tag,
+        to: invite.to,
+        call_id: invite.call_id.unwrap_or(call_id),
+        cseq: 1,
+        contact: Some(invite.contact),
     }
 }
 

@@ -403,6 +403,7 @@ impl Endpoint {
             expires: None,
             deadline: None,
         })?);
+        self.riders.board(&flow, Owner::Server(tx));
         self.server_keys.put(key, tx);
         if let Some(merge) = merge {
             self.merges.put(merge, tx);
@@ -570,6 +571,7 @@ impl Endpoint {
     fn remove_server(&mut self, tx: ServerTx) {
         let Some(server) = self.servers.remove(tx.0) else { return };
         self.deadlines.shift(Owner::Server(tx), server.deadline, None);
+        self.riders.leave(&server.flow, Owner::Server(tx));
         self.server_keys.remove(&server.key, tx);
         if let Some(merge) = &server.merge {
             self.merges.remove(merge, tx);

@@ -371,3 +371,119 @@ fn a_failed_flow_fails_our_requests_on_it_and_no_others() {
     let Event::Failed { tx: failed, why: Failure::Transport } = solo.event() else { panic!() };
     assert_eq!(failed, tx);
 }
+
+#[test]
+fn a_second_callee_that_accepts_is_dismissed() {
+    let mut solo = Solo::new();
+    let (_, invite) = solo.call();
+    solo.say(&response(&invite, 200, "one", CONTACT));
+    let (_, Some(first)) = answered(&solo.event()) else { panic!() };
+    solo.endpoint.ack(solo.now, first, None).unwrap();
+    solo.drain();
+    solo.sent();
+    let other = response(&invite, 200, "two", CONTACT);
+    solo.say(&other);
+    let (200, Some(second)) = answered(&solo.event()) else { panic!() };
+    assert_ne!(first, second);
+    solo.endpoint.dismiss(solo.now, second).unwrap();
+    solo.drain();
+    let sent = solo.sent();
+    let lines: Vec<_> = sent.iter().map(|text| (first_line(text), to_tag(text))).collect();
+    let uri = "sip:bob@192.0.2.9:5070 SIP/2.0";
+    assert_eq!(
+        lines,
+        [(&*format!("ACK {uri}"), "two".into()), (&*format!("BYE {uri}"), "two".into())]
+    );
+    solo.say(&other);
+    assert_eq!(solo.one(), sent[0]);
+    // Even a challenge ends it: nobody would answer it.
+    solo.say(&response(&sent[1], 407, "", "Proxy-Authenticate: Digest x\r\n"));
+    assert!(solo.events().is_empty());
+    assert_eq!(solo.endpoint.load().dialogs, 1);
+    assert_eq!(solo.endpoint.dismiss(solo.now, second), Err(CommandError::Gone));
+    assert!(solo.endpoint.identity(first).is_some());
+}
+
+#[test]
+fn a_refused_invite_is_tried_again_at_the_next_target() {
+    let mut solo = Solo::with(Default::default(), Transport::Tcp);
+    let (tx, invite) = solo.call();
+    solo.say(&response(&invite, 503, "callee", ""));
+    assert_eq!(answered(&solo.event()).0, 503);
+    solo.sent();
+    let next = sip::Flow { connection: 2, ..solo.flow };
+    let contact = [("Contact", "<sip:192.0.2.1:5060;transport=tcp>")];
+    let again = solo.endpoint.retry_on(solo.now, tx, next, &contact).unwrap();
+    let sent = solo.endpoint.poll_transmit().unwrap();
+    assert_eq!(sent.flow, next);
+    let text = String::from_utf8(sent.bytes.to_vec()).unwrap();
+    assert_eq!(headers(&text, "Contact"), ["<sip:192.0.2.1:5060;transport=tcp>"]);
+    assert_eq!(
+        (header(&text, "Call-ID"), header(&text, "CSeq").as_str()),
+        (header(&invite, "Call-ID"), "2 INVITE")
+    );
+    assert_ne!(branch(&text), branch(&invite));
+    assert_eq!(solo.endpoint.sent(again).unwrap().bytes(), &text);
+    solo.endpoint.handle_flow_failed(solo.now, &next);
+    solo.drain();
+    assert!(matches!(solo.event(), Event::Failed { tx, .. } if tx == again));
+    let (dialog, _) = solo.connected();
+    let tx = solo.endpoint.request(solo.now, dialog, Method::Info, Content::default()).unwrap();
+    solo.drain();
+    let info = solo.one();
+    solo.say(&response(&info, 503, "", ""));
+    assert_eq!(solo.endpoint.retry_on(solo.now, tx, next, &[]), Err(CommandError::NotAllowed));
+}
+
+#[test]
+fn the_size_of_an_invite_is_known_before_it_is_sent() {
+    let mut solo = Solo::new();
+    let body = vec![b'x'; 1000];
+    for call_id in [None, Some("given")] {
+        let invite = sip::endpoint::Invite {
+            flow: solo.flow,
+            request_uri: "sip:bob@example.com",
+            from: "<sip:us@example.net>",
+            to: "<sip:bob@example.com>",
+            contact: OUR_CONTACT,
+            headers: &[("X-Note", "1")],
+            body: Some(("application/sdp", &body)),
+            call_id,
+        };
+        let size = solo.endpoint.invite_size(&invite).unwrap();
+        solo.endpoint.invite(solo.now, invite).unwrap();
+        solo.drain();
+        assert_eq!(solo.one().len(), size);
+        assert!(size > sip::endpoint::MAX_DATAGRAM_REQUEST);
+    }
+}
+
+#[test]
+fn a_transfer_is_asked_for_and_its_course_is_heard() {
+    let mut solo = Solo::new();
+    let (dialog, invite) = solo.connected();
+    let content =
+        Content { headers: &[("Refer-To", "<sip:carol@example.com>")], ..Content::default() };
+    let tx = solo.endpoint.request(solo.now, dialog, Method::Refer, content).unwrap();
+    solo.drain();
+    let refer = solo.one();
+    assert_eq!(header(&refer, "Refer-To"), "<sip:carol@example.com>");
+    assert_eq!(header(&refer, "Contact"), OUR_CONTACT);
+    solo.say(&response(&refer, 202, "", ""));
+    assert!(matches!(solo.event(), Event::Response { tx: answered, .. } if answered == tx));
+    for (cseq, fragment) in [(1, "SIP/2.0 100 Trying\r\n"), (2, "SIP/2.0 200 OK\r\n")] {
+        let notify = backwards("NOTIFY", cseq, &invite, "callee").replace(
+            "Content-Length: 0\r\n\r\n",
+            &format!(
+                "Event: refer\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{fragment}",
+                fragment.len()
+            ),
+        );
+        solo.say(&notify);
+        let Event::InDialog { tx, request, .. } = solo.event() else { panic!() };
+        let expected = if cseq == 1 { 100 } else { 200 };
+        assert_eq!(sip::sipfrag_status(request.body()), Some(expected));
+        solo.answer(tx, 200);
+        solo.sent();
+    }
+}

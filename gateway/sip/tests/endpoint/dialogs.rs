@@ -283,3 +283,41 @@ fn answers_follow_a_peer_that_comes_back_on_another_connection() {
         assert_eq!(solo.endpoint.poll_transmit().unwrap().flow, newer);
     }
 }
+
+#[test]
+fn a_dialog_whose_connection_broke_goes_on_over_another_one() {
+    let mut solo = Solo::with(sip::Options::default(), sip::Transport::Tls);
+    let (dialog, _) = solo.connected();
+    let broken = solo.flow;
+    solo.endpoint.handle_flow_failed(solo.now, &broken);
+    let newer = sip::Flow { connection: 9, ..broken };
+    let clear = sip::Flow { transport: sip::Transport::Tcp, ..newer };
+    assert_eq!(solo.endpoint.move_dialog(dialog, clear), Err(CommandError::NotAllowed));
+    assert_eq!(solo.endpoint.flow_of(dialog), Some(broken));
+    solo.endpoint.move_dialog(dialog, newer).unwrap();
+    assert_eq!(solo.endpoint.flow_of(dialog), Some(newer));
+    let bye = solo.endpoint.request(solo.now, dialog, Method::Bye, Content::default()).unwrap();
+    assert_eq!(solo.endpoint.poll_transmit().unwrap().flow, newer);
+    solo.endpoint.handle_flow_failed(solo.now, &newer);
+    solo.drain();
+    let Event::Failed { tx, .. } = solo.event() else { panic!() };
+    assert_eq!(tx, bye);
+    assert_eq!(solo.endpoint.move_dialog(dialog, newer), Err(CommandError::Gone));
+    assert_eq!(solo.endpoint.flow_of(dialog), None);
+}
+
+#[test]
+fn a_bye_that_is_held_back_moves_with_its_dialog() {
+    let mut solo = Solo::with(sip::Options::default(), sip::Transport::Tcp);
+    let tx = solo.invited(&invite());
+    let dialog = solo.answer(tx, 200).unwrap();
+    let tag = to_tag(solo.sent().last().unwrap());
+    solo.endpoint.request(solo.now, dialog, Method::Bye, Content::default()).unwrap();
+    let newer = sip::Flow { connection: 9, ..solo.flow };
+    solo.endpoint.move_dialog(dialog, newer).unwrap();
+    solo.flow = newer;
+    let ack = within("ACK", 1, &tag, "z9hG4bKack", "").into_bytes();
+    solo.endpoint.handle_message(solo.now, newer, ack.into(), sip::endpoint::Trust::Known);
+    let sent = solo.endpoint.poll_transmit().unwrap();
+    assert!(sent.bytes.starts_with(b"BYE ") && sent.flow == newer);
+}

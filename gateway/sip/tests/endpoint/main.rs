@@ -13,6 +13,7 @@ mod callee;
 mod caller;
 mod dialogs;
 mod disorder;
+mod routes;
 mod strangers;
 mod support;
 mod timers;
