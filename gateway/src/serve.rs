@@ -29,6 +29,10 @@ use tracing::{info, warn};
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
 use crate::clock;
+use crate::net::reach::{self, Listeners, Means, Reach, Reached};
+use crate::net::resolve::{self, Resolver};
+use crate::net::target::Policy;
+use crate::net::trust::Trust;
 use crate::net::{self, Inbound, Outbound, address::Seen, stream::Streams, tls};
 use crate::observe::health::{self, Health, Phase};
 use crate::observe::metric::{LimitLabels, Metrics};
@@ -42,6 +46,9 @@ const JOURNAL_DEPTH: usize = 10_000;
 
 /// Events of media workers and of agent links that may wait for the shard.
 const EVENT_DEPTH: usize = 8_192;
+
+/// Commands that may wait for the shard, besides calls to be placed.
+const COMMAND_DEPTH: usize = 1_024;
 
 /// How long BYEs of the last calls may take once everything was hung up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
@@ -144,30 +151,43 @@ impl Gateway {
         let bootstrap = patiently(|| store.bootstrap()).await.map_err(io::Error::other)?;
         let (journal, writer) = Journal::new(journal_depth(&settings));
         let health = Health::default();
-        let live = Arc::new(LiveTable::default());
         let mut registry = Registry::with_prefix("gateway");
         let metrics = Metrics::register(&mut registry);
         let media = start_media(&settings, &metrics)?;
         let (stop, stopping) = watch::channel(false);
         let journal_done = tokio::spawn(writer.run(store.clone()));
-        let (command_in, commands) = mpsc::channel(16);
+        let most_waiting = settings.calls.outbound_queue as usize;
+        let (command_in, commands) = mpsc::channel(COMMAND_DEPTH + most_waiting);
+        let live = Arc::new(LiveTable::new(
+            store.snapshot(),
+            journal.clone(),
+            command_in.clone(),
+            most_waiting,
+        ));
         let (inbound_in, inbound) = mpsc::channel(net::INBOUND_DEPTH);
         let (link_in, links) = mpsc::channel(EVENT_DEPTH);
-        let outbound = Outbound::new(sockets.udp.clone());
+        let advertise: Arc<[Advertise]> = settings.sip.advertise.clone().into();
+        let outbound = Outbound::advertised(sockets.udp.clone(), &advertise);
+        let most = settings.sip.max_connections as usize;
+        let streams =
+            Streams::new(inbound_in.clone(), outbound.clone(), most, Arc::clone(&advertise));
+        let (reached_in, reached) = mpsc::channel(EVENT_DEPTH);
+        let reach = make_reach(&settings, (&streams, &outbound), &listening, reached_in)?;
         let services = Services {
             snapshot: store.snapshot(),
             journal: journal.clone(),
             metrics: metrics.clone(),
             workers: Arc::clone(&media.workers),
             ports: media.ports.clone(),
-            outbound: outbound.clone(),
+            outbound,
+            reach,
             links: make_links(&settings, &media.workers, link_in)?,
             health: health.clone(),
             live: Arc::clone(&live),
             seed: random::seed()?,
             settings: Arc::clone(&settings),
         };
-        let inputs = Inputs { inbound, media: media.events, agents: links, commands };
+        let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
         let api = Api {
             store: store.clone(),
@@ -180,9 +200,6 @@ impl Gateway {
         tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
-        let most = settings.sip.max_connections as usize;
-        let advertise: Arc<[Advertise]> = settings.sip.advertise.clone().into();
-        let streams = Streams::new(inbound_in.clone(), outbound, most, Arc::clone(&advertise));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
             (inbound_in, streams, identity.clone()),
@@ -421,6 +438,36 @@ fn make_links(
         .map(|worker| TickFan::start(workers.tick_fd(media::WorkerId(worker))?))
         .collect::<io::Result<Vec<_>>>()?;
     Ok(Links::new(dialer, link, token, (fans, events)))
+}
+
+/// What calls out need: name servers, connections, and whom to believe over TLS.
+fn make_reach(
+    settings: &Settings,
+    (streams, outbound): (&Streams, &Outbound),
+    listening: &Listening,
+    events: mpsc::Sender<Reached>,
+) -> io::Result<Reach> {
+    let udp = &listening.udp;
+    let families = |six: bool| udp.is_empty() || udp.iter().any(|bound| bound.is_ipv6() == six);
+    let policy = Policy { ipv4: families(false), ipv6: families(true), allow_private: true };
+    let nameservers = settings.sip.nameservers.clone();
+    let seed = random::seed()?;
+    let options = |nameservers| resolve::Options { nameservers, policy, seed };
+    let resolver = Resolver::new(options(nameservers)).or_else(|error| {
+        warn!(%error, "no name servers in the system's configuration: asking this host's own");
+        Resolver::new(options(vec![SocketAddr::from(([127, 0, 0, 1], 53))]))
+    })?;
+    let extra = settings.sip.extra_roots.as_deref();
+    let pem = extra.map(|path| std::fs::read(path).map_err(|error| named(path, error))).transpose()?;
+    let means = Means {
+        resolver,
+        streams: streams.clone(),
+        outbound: outbound.clone(),
+        listeners: Listeners { tcp: listening.tcp.clone(), tls: listening.tls.clone() },
+        trust: Trust::with_extra_roots(pem.as_deref())?,
+        limits: reach::Limits::default(),
+    };
+    Ok(Reach::new(means, events))
 }
 
 type SipSockets = (HashMap<SocketAddr, Arc<UdpSocket>>, Vec<TcpListener>, Vec<TcpListener>);

@@ -53,6 +53,36 @@ pub enum EndReason {
     CallerCancelled,
     /// The `Expires` of the INVITE passed before the agent was ready.
     InviteExpired,
+    /// BYE from the person we called.
+    CalleeHungUp,
+    /// 486 or 600 from the other side.
+    CalleeBusy,
+    /// 603 from the other side.
+    CalleeDeclined,
+    /// It rang for the configured time, or the other side said 408 or 480.
+    NoAnswer,
+    /// The carrier refused the call with any other status.
+    CarrierRefused,
+    /// No target of the carrier answered: not found, no connection, time-out, or a server failure.
+    CarrierUnreachable,
+    /// The carrier did not take the trunk's credentials.
+    CarrierUnauthorised,
+    /// The carrier took none of our offers, or its answer was unusable or less than demanded.
+    MediaRefused,
+    /// The trunk cannot dial any more: deleted, or without an outbound configuration.
+    TrunkUnusable,
+    /// The caller's Max-Forwards left no hop to the agent: the call goes round in a circle.
+    TooManyHops,
+    /// Withdrawn through the API before it was answered.
+    CallCancelled,
+    /// As many calls waited as may.
+    QueueFull,
+    /// It waited in the queue for the longest time allowed.
+    QueueTimedOut,
+    /// Handed to another number by the carrier (REFER, RFC 3515).
+    Transferred,
+    /// The number that the call was handed to hung up.
+    TransferTargetHungUp,
     /// The agent closed its link, or asked for the end.
     AgentHungUp,
     /// The agent refused the connection or the handshake.
@@ -100,10 +130,25 @@ pub struct EndRow {
 
 impl EndReason {
     /// Every reason, for tables, metrics and tests.
-    pub const ALL: [EndReason; 17] = [
+    pub const ALL: [EndReason; 32] = [
         EndReason::CallerHungUp,
         EndReason::CallerCancelled,
         EndReason::InviteExpired,
+        EndReason::CalleeHungUp,
+        EndReason::CalleeBusy,
+        EndReason::CalleeDeclined,
+        EndReason::NoAnswer,
+        EndReason::CarrierRefused,
+        EndReason::CarrierUnreachable,
+        EndReason::CarrierUnauthorised,
+        EndReason::MediaRefused,
+        EndReason::TrunkUnusable,
+        EndReason::TooManyHops,
+        EndReason::CallCancelled,
+        EndReason::QueueFull,
+        EndReason::QueueTimedOut,
+        EndReason::Transferred,
+        EndReason::TransferTargetHungUp,
         EndReason::AgentHungUp,
         EndReason::AgentRefused,
         EndReason::AgentTimedOut,
@@ -131,6 +176,21 @@ impl EndReason {
             E::CallerHungUp     => row(P::Caller,   "caller_hung_up",    487, 16,  "The caller hung up."),
             E::CallerCancelled  => row(P::Caller,   "caller_cancelled",  487, 16,  "The caller gave up before the call was answered."),
             E::InviteExpired    => row(P::Caller,   "invite_expired",    487, 102, "The caller's time limit for an answer passed."),
+            E::CalleeHungUp     => row(P::Callee,   "callee_hung_up",    480, 16,  "The callee hung up."),
+            E::CalleeBusy       => row(P::Callee,   "callee_busy",       486, 17,  "The callee is busy."),
+            E::CalleeDeclined   => row(P::Callee,   "callee_declined",   603, 21,  "The callee declined the call."),
+            E::NoAnswer         => row(P::Callee,   "no_answer",         480, 19,  "The callee did not answer."),
+            E::CarrierRefused   => row(P::Carrier,  "carrier_refused",   503, 21,  "The carrier refused the call."),
+            E::CarrierUnreachable => row(P::Carrier, "carrier_unreachable", 503, 38, "No server of the carrier answered."),
+            E::CarrierUnauthorised => row(P::Carrier, "carrier_unauthorised", 503, 57, "The carrier did not take the trunk's credentials."),
+            E::MediaRefused     => row(P::Carrier,  "media_refused",     488, 88,  "The other side and the trunk's rules have no media in common."),
+            E::TrunkUnusable    => row(P::Operator, "trunk_unusable",    480, 3,   "The number's trunk cannot dial out any more."),
+            E::TooManyHops      => row(P::Caller,   "too_many_hops",     483, 25,  "Max-Forwards is used up: the call goes round in a loop."),
+            E::QueueFull        => row(P::Operator, "queue_full",        480, 34,  "As many calls waited as may."),
+            E::CallCancelled    => row(P::Operator, "call_cancelled",    480, 16,  "Cancelled through the API before it was answered."),
+            E::QueueTimedOut    => row(P::Operator, "queue_timed_out",   480, 34,  "The call waited in the queue for too long."),
+            E::Transferred      => row(P::Operator, "transferred",       480, 16,  "The carrier took the call to another number."),
+            E::TransferTargetHungUp => row(P::Callee, "transfer_target_hung_up", 480, 16, "The number that the call was handed to hung up."),
             E::AgentHungUp      => row(P::Agent,    "agent_hung_up",     480, 16,  "The agent ended the call."),
             E::AgentRefused     => row(P::Agent,    "agent_refused",     480, 38,  "The agent refused the connection."),
             E::AgentTimedOut    => row(P::Agent,    "agent_timed_out",   480, 102, "The agent was not ready in time."),

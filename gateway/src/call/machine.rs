@@ -1,7 +1,13 @@
-//! The call machine: what happens to an admitted inbound call, without sockets, clock or tasks.
+//! The call machine: what happens to a call, without sockets, clock or tasks.
+//!
+//! An inbound call begins when it was admitted, an outbound one when the queue lets it start:
 //!
 //! ```text
-//!                 agent ready: 200                ACK: gate opens
+//!  outbound          agent ready        18x             2xx: gate opens
+//!  ┌───────────┐     ┌──────────┐     ┌─────────┐ ──────────────────────────────┐
+//!  │ Preparing │ ──► │ Dialling │ ──► │ Ringing │                               │
+//!  └───────────┘     └──────────┘     └─────────┘                               ▼
+//!  inbound        agent ready: 200                ACK: gate opens
 //!  ┌────────────┐ ───────────────► ┌──────────┐ ─────────────────────► ┌────────┐
 //!  │ Connecting │                  │ Accepted │                        │ Active │
 //!  └────────────┘                  └──────────┘                        └────────┘
@@ -16,16 +22,25 @@
 //! An agent that is lost in mid-call may leave a farewell behind: the caller hears a clip
 //! (`Farewell`) and is hung up when it is over. Until then everything counts as in `Active`.
 //!
-//! The agent is connected while the caller hears ringing; the 200 goes out only when it is ready
+//! On a call we place, the agent is connected before the callee's telephone rings, so that whoever
+//! picks up is not met by silence; the callee's 2xx opens the gate at once.
+//!
+//! On one we take, the agent is connected while the caller hears ringing; the 200 goes out only when it is ready
 //! (RFC 3261 §13.3.1), and its audio is held by the media gate until the ACK, so that its first
 //! word is not clipped. The caller's first audio opens the gate too: it proves that the 200 arrived,
 //! should the ACK be late or lost. Anything the table does not list is absorbed.
 
 use super::end::EndReason;
 
-/// Where an inbound call is.
+/// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Outbound: the agent is being reached; nobody has been dialled.
+    Preparing,
+    /// Outbound: the carrier is being dialled.
+    Dialling,
+    /// Outbound: the callee's telephone rings.
+    Ringing,
     /// 180 sent; the agent is being reached.
     Connecting,
     /// 200 sent; the ACK has not come.
@@ -40,8 +55,16 @@ pub enum State {
 
 impl State {
     /// Every state, for the transition table.
-    pub const ALL: [State; 5] =
-        [State::Connecting, State::Accepted, State::Active, State::Farewell, State::Ended];
+    pub const ALL: [State; 8] = [
+        State::Preparing,
+        State::Dialling,
+        State::Ringing,
+        State::Connecting,
+        State::Accepted,
+        State::Active,
+        State::Farewell,
+        State::Ended,
+    ];
 }
 
 /// What can happen to a call.
@@ -55,6 +78,14 @@ pub enum Input {
     AgentFell(EndReason),
     /// The clip is over.
     FarewellOver,
+    /// The callee is being alerted.
+    CalleeRings,
+    /// The callee's 2xx came; media is open.
+    CalleeAnswered,
+    /// The carrier's leg did not come about.
+    DialFailed(EndReason),
+    /// It has rung for long enough.
+    RingTimedOut,
     /// The caller cancelled; the endpoint has answered 487.
     Cancelled,
     /// The INVITE's own `Expires` passed; the endpoint has answered 487.
@@ -67,7 +98,7 @@ pub enum Input {
     AckMissing,
     /// The ACK carried an unusable answer.
     BadAnswer,
-    /// The caller hung up; the BYE has been answered.
+    /// The caller or callee hung up; the BYE has been answered.
     Bye,
     /// The caller's audio stopped for the configured time.
     MediaTimedOut,
@@ -79,11 +110,15 @@ pub enum Input {
 
 impl Input {
     /// One example of every input, for the transition table.
-    pub const ALL: [Input; 14] = [
+    pub const ALL: [Input; 18] = [
         Input::AgentReady,
         Input::AgentGone(EndReason::AgentLost),
         Input::AgentFell(EndReason::AgentLost),
         Input::FarewellOver,
+        Input::CalleeRings,
+        Input::CalleeAnswered,
+        Input::DialFailed(EndReason::CarrierRefused),
+        Input::RingTimedOut,
         Input::Cancelled,
         Input::Expired,
         Input::Acked,
@@ -100,6 +135,10 @@ impl Input {
 /// What the owner of the call must do now, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Dial the callee.
+    Dial,
+    /// Withdraw what is being dialled.
+    GiveUpDial,
     /// Answer the INVITE with 200 and our SDP.
     Accept,
     /// Let the agent's audio out and the caller's audio in.
@@ -121,21 +160,25 @@ pub type Actions = [Option<Action>; 2];
 #[derive(Debug)]
 pub struct Machine {
     state: State,
+    /// Who is at the carrier's end has hung up, if there is a BYE.
+    bye: EndReason,
     /// Why the farewell plays.
     fell: EndReason,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Machine {
     /// An admitted call whose 180 has been sent.
     #[must_use]
-    pub fn new() -> Self {
-        Machine { state: State::Connecting, fell: EndReason::AgentLost }
+    pub fn inbound() -> Self {
+        let (bye, fell) = (EndReason::CallerHungUp, EndReason::AgentLost);
+        Machine { state: State::Connecting, bye, fell }
+    }
+
+    /// A call to be placed, whose agent is being reached.
+    #[must_use]
+    pub fn outbound() -> Self {
+        let (bye, fell) = (EndReason::CalleeHungUp, EndReason::AgentLost);
+        Machine { state: State::Preparing, bye, fell }
     }
 
     /// Where the call is.
@@ -144,14 +187,29 @@ impl Machine {
         self.state
     }
 
-    /// All transitions, in the order of the figure.
+    /// All transitions, in the order of the figure. Pairs that are not listed are absorbed.
     pub fn handle(&mut self, input: Input) -> Actions {
-        use Action::{Accept, End, OpenGate, PlayFarewell, Refuse, SendBye};
-        use State::{Accepted, Active, Connecting, Ended, Farewell};
+        use Action::{Accept, Dial, End, GiveUpDial, OpenGate, PlayFarewell};
+        use State::{Accepted, Active, Connecting, Dialling, Ended, Farewell, Preparing, Ringing};
         if let Input::AgentFell(why) = input {
             self.fell = why;
         }
         let (next, actions) = match (self.state, input) {
+            (Preparing, Input::AgentReady) => (Dialling, [Some(Dial), None]),
+            (Preparing, Input::AgentGone(why) | Input::AgentFell(why) | Input::HangUp(why)) => {
+                ended(None, why)
+            }
+            (Dialling, Input::CalleeRings) => (Ringing, [None, None]),
+            (Dialling | Ringing, Input::CalleeAnswered) => (Active, [Some(OpenGate), None]),
+            (Dialling | Ringing, Input::DialFailed(why)) => ended(None, why),
+            (Dialling | Ringing, Input::RingTimedOut) => {
+                ended(Some(GiveUpDial), EndReason::NoAnswer)
+            }
+            (
+                Dialling | Ringing,
+                Input::AgentGone(why) | Input::AgentFell(why) | Input::HangUp(why),
+            ) => ended(Some(GiveUpDial), why),
+
             (Connecting, Input::AgentReady) => (Accepted, [Some(Accept), None]),
             // A BYE in the early dialog gives up just as well (RFC 3261 §15).
             (Connecting, Input::Cancelled | Input::Bye) => ended(None, EndReason::CallerCancelled),
@@ -168,7 +226,7 @@ impl Machine {
             (Active, Input::AgentFell(_)) => (Farewell, [Some(PlayFarewell), None]),
             (Farewell, Input::FarewellOver) => hung_up(self.fell),
 
-            (Accepted | Active | Farewell, Input::Bye) => ended(None, EndReason::CallerHungUp),
+            (Accepted | Active | Farewell, Input::Bye) => ended(None, self.bye),
             (Accepted | Active | Farewell, Input::HangUp(why)) => hung_up(why),
             (Accepted | Active, Input::AgentGone(why)) => hung_up(why),
             (Accepted | Active | Farewell, Input::BadAnswer) => hung_up(EndReason::BadAnswer),
@@ -178,17 +236,7 @@ impl Machine {
             (Accepted | Active | Farewell, Input::DurationReached) => {
                 hung_up(EndReason::DurationReached)
             }
-
-            (Connecting, Input::Acked | Input::AckMissing | Input::BadAnswer)
-            | (Connecting, Input::Heard | Input::DurationReached | Input::FarewellOver)
-            | (Accepted, Input::AgentReady | Input::Cancelled | Input::Expired)
-            | (Accepted, Input::FarewellOver)
-            | (Active, Input::AgentReady | Input::Cancelled | Input::Expired)
-            | (Active, Input::Acked | Input::Heard | Input::AckMissing | Input::FarewellOver)
-            | (Farewell, Input::AgentReady | Input::Cancelled | Input::Expired)
-            | (Farewell, Input::Acked | Input::Heard | Input::AckMissing)
-            | (Farewell, Input::AgentGone(_) | Input::AgentFell(_))
-            | (Ended, _) => (self.state, [None, None]),
+            _ => (self.state, [None, None]),
         };
         self.state = next;
         return actions;
@@ -200,10 +248,10 @@ impl Machine {
             }
         }
         fn refused(why: EndReason) -> (State, Actions) {
-            ended(Some(Refuse(why)), why)
+            ended(Some(Action::Refuse(why)), why)
         }
         fn hung_up(why: EndReason) -> (State, Actions) {
-            ended(Some(SendBye(why)), why)
+            ended(Some(Action::SendBye(why)), why)
         }
     }
 }
@@ -218,7 +266,7 @@ mod tests {
         let mut text = String::from("state × input → state: actions\n");
         for state in State::ALL {
             for input in Input::ALL {
-                let mut machine = Machine { state, fell: EndReason::AgentLost };
+                let mut machine = Machine { state, ..Machine::inbound() };
                 let actions = machine.handle(input);
                 let listed: Vec<_> =
                     actions.iter().flatten().map(|action| format!("{action:?}")).collect();
@@ -249,14 +297,15 @@ mod tests {
         for first in Input::ALL {
             for second in Input::ALL {
                 for third in Input::ALL {
-                    let mut machine = Machine::new();
-                    let ends = [first, second, third, Input::Bye, Input::Cancelled]
-                        .into_iter()
-                        .flat_map(|input| machine.handle(input))
-                        .flatten()
-                        .filter(|action| matches!(action, Action::End(_)))
-                        .count();
-                    assert!(ends <= 1, "{first:?} {second:?} {third:?}");
+                    for mut machine in [Machine::inbound(), Machine::outbound()] {
+                        let ends = [first, second, third, Input::Bye, Input::Cancelled]
+                            .into_iter()
+                            .flat_map(|input| machine.handle(input))
+                            .flatten()
+                            .filter(|action| matches!(action, Action::End(_)))
+                            .count();
+                        assert!(ends <= 1, "{first:?} {second:?} {third:?}");
+                    }
                 }
             }
         }
@@ -265,9 +314,28 @@ mod tests {
     #[test]
     fn a_call_is_answered_only_when_the_agent_is_ready() {
         for input in Input::ALL {
-            let mut machine = Machine::new();
+            let mut machine = Machine::inbound();
             let accepted = machine.handle(input).contains(&Some(Action::Accept));
             assert_eq!(accepted, input == Input::AgentReady, "{input:?}");
         }
+    }
+
+    #[test]
+    fn nobody_is_dialled_before_the_agent_is_ready() {
+        for input in Input::ALL {
+            let mut machine = Machine::outbound();
+            let dialled = machine.handle(input).contains(&Some(Action::Dial));
+            assert_eq!(dialled, input == Input::AgentReady, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_bye_on_a_call_we_placed_is_the_callees() {
+        let mut machine = Machine::outbound();
+        for input in [Input::AgentReady, Input::CalleeRings, Input::CalleeAnswered] {
+            machine.handle(input);
+        }
+        let actions = machine.handle(Input::Bye);
+        assert_eq!(actions, [Some(Action::End(EndReason::CalleeHungUp)), None]);
     }
 }

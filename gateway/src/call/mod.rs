@@ -3,9 +3,11 @@
 //! Everything here is pure: fed with facts and `now`, drained of decisions and actions.
 
 pub mod admission;
+pub mod dial;
 pub mod end;
 pub mod machine;
 pub mod number;
 pub mod pace;
+pub mod queue;
 
 pub use end::{EndReason, Party};

@@ -4,17 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
 use config::model::{AgentEnding, Clip};
-use media::ports::PortPair;
-use media::sdp::{Negotiation, Plan};
-use media::{Far, SessionKey};
+use media::Far;
+use sip::Request;
 use sip::endpoint::{Content, DialogId, Reply, ServerTx};
-use sip::{Flow, Request};
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
+use super::dial::Outcome;
+use super::leg::{Leg, Media, Side};
 use super::record::Record;
-use super::{Shard, live_status};
+use super::request::{Kind, Pending};
+use super::transfer::Transfer;
+use super::{Alarm, Shard, live_status};
 use crate::agent::{AgentEvent, AgentHandle, End, LinkError, TickSeat};
 use crate::call::EndReason;
 use crate::call::admission::Admitted;
@@ -22,58 +25,91 @@ use crate::call::end::EndRow;
 use crate::call::machine::{Action, Input, Machine, State};
 use crate::observe::metric::EndLabels;
 
-/// Where the call's media is.
-pub(super) enum Media {
-    /// Ports are taken, the plan is not known yet (an INVITE without offer).
-    Waiting(PortPair, Far),
-    /// A worker has it.
-    Open,
-    /// Over, or never begun.
-    Gone,
-}
-
 /// The agent of a call.
 pub(super) enum Agent {
     /// Lives in the media worker; ready as soon as media is.
     Builtin,
     /// Lives elsewhere, behind a link.
     Linked(AgentHandle),
+    /// A SIP endpoint, on a leg of its own.
+    Sip,
     /// Over.
     Gone,
 }
 
-/// One inbound call with an agent.
+/// Whose call it is, and between whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parties {
+    pub(super) organisation: OrganisationId,
+    /// The carrier's trunk; `None` for a call to an agent's own SIP endpoint.
+    pub(super) trunk: Option<TrunkId>,
+    pub(super) agent: Option<AgentId>,
+    pub(super) version: Option<AgentVersionId>,
+    /// Who called: a number where it is one.
+    pub(super) caller: String,
+    /// Who was called: a number, or an agent's id.
+    pub(super) called: String,
+    /// The agent side's number, if there is one.
+    pub(super) number: Option<String>,
+}
+
+impl From<Admitted> for Parties {
+    fn from(admitted: Admitted) -> Self {
+        Parties {
+            organisation: admitted.organisation,
+            trunk: admitted.trunk,
+            agent: Some(admitted.agent),
+            version: Some(admitted.version),
+            caller: admitted.caller,
+            called: admitted.called,
+            number: admitted.number,
+        }
+    }
+}
+
+/// One call: a leg to the carrier, and an agent.
 pub(super) struct Call {
     pub(super) machine: Machine,
-    pub(super) flow: Flow,
-    pub(super) tx: ServerTx,
-    pub(super) dialog: Option<DialogId>,
-    pub(super) admitted: Admitted,
+    pub(super) parties: Parties,
     pub(super) record: Record,
-    pub(super) negotiation: Negotiation,
-    /// Our Contact in this dialog.
-    pub(super) contact: String,
-    /// Our SDP for the 200: the answer, or the offer when the INVITE had none.
-    pub(super) sdp: Vec<u8>,
-    /// Our offer is out; the next ACK must carry the answer.
-    pub(super) awaiting_answer: bool,
-    pub(super) media: Media,
+    /// The carrier's INVITE, when the call came in.
+    pub(super) tx: Option<ServerTx>,
+    pub(super) carrier: Option<Leg>,
+    pub(super) agent_leg: Option<Box<Leg>>,
+    pub(super) target: Option<Box<Leg>>,
+    /// What the carrier's leg will be connected to when its media opens.
+    pub(super) far: Option<Far>,
+    /// The leg that is being dialled.
+    pub(super) dial: Option<u64>,
+    pub(super) transfer: Option<Transfer>,
     pub(super) agent: Agent,
     /// Keeps the ticks of the media worker coming to the agent link.
     pub(super) seat: Option<TickSeat>,
     pub(super) wake: Arc<Notify>,
     pub(super) ending: AgentEnding,
+    /// Hops that a leg we make on behalf of this call may take (RFC 3261 §16.6).
+    pub(super) max_forwards: u8,
     pub(super) received_at: Instant,
     pub(super) accepted_at: Option<Instant>,
-    /// When the agent must be ready; once answered, when the call has lasted long enough.
+    /// When the agent must be ready; then, when it has rung for long enough; once answered, when
+    /// the call has lasted long enough.
     pub(super) limit: Option<Instant>,
-    pub(super) noise_cancellation: bool,
+    pub(super) max_duration: Duration,
 }
 
 impl Call {
-    /// The caller's end of media and signalling, for logs.
-    pub(super) fn source(&self) -> SocketAddr {
-        self.flow.remote
+    /// The carrier's end of signalling, for logs.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        self.carrier.as_ref().map(|leg| leg.flow.remote)
+    }
+
+    /// The place of a leg.
+    pub(super) fn put_leg(&mut self, side: Side, leg: Leg) {
+        match side {
+            Side::Carrier => self.carrier = Some(leg),
+            Side::Agent => self.agent_leg = Some(Box::new(leg)),
+            Side::Target => self.target = Some(Box::new(leg)),
+        }
     }
 }
 
@@ -92,11 +128,13 @@ impl Shard {
 
     fn act(&mut self, now: Instant, key: u64, action: Action) {
         match action {
+            Action::Dial => self.dial_callee(now, key),
+            Action::GiveUpDial => self.give_up_dial(now, key),
             Action::Accept => self.accept(now, key),
-            Action::OpenGate => self.open_gate(now, key),
+            Action::OpenGate => self.open_gates(now, key),
             Action::Refuse(reason) => self.refuse_call(now, key, reason),
             Action::PlayFarewell => self.play_farewell(now, key),
-            Action::SendBye(reason) => self.send_bye(now, key, reason.row()),
+            Action::SendBye(reason) => self.hang_up_leg(now, (key, Side::Carrier), reason),
             Action::End(reason) => self.end(now, key, reason),
         }
     }
@@ -104,32 +142,25 @@ impl Shard {
     /// 200 with our SDP. The media gate stays shut until the ACK.
     fn accept(&mut self, now: Instant, key: u64) {
         let Some(call) = self.calls.get_mut(&key) else { return };
+        let (Some(tx), Some(leg)) = (call.tx, call.carrier.as_mut()) else { return };
         let reply = Reply {
-            contact: Some(&call.contact),
+            contact: Some(&leg.contact),
             headers: &[
                 ("Allow", super::outside::ALLOW),
                 ("Server", &self.services.settings.sip.user_agent),
             ],
-            body: Some(("application/sdp", &call.sdp)),
+            body: Some(("application/sdp", &leg.sdp)),
             ..Reply::new(200)
         };
-        match self.endpoint.respond(now, call.tx, reply) {
+        match self.endpoint.respond(now, tx, reply) {
             Ok(dialog) => {
-                call.dialog = dialog;
-                call.accepted_at = Some(now);
-                let duration = self.services.settings.calls.max_duration_seconds;
-                let limit = now + Duration::from_secs(u64::from(duration));
-                if let Some(connecting) = call.limit.replace(limit) {
-                    self.limits.remove(&(connecting, key));
-                }
-                self.limits.insert((limit, key));
+                leg.dialog = dialog;
                 let set_up = now.saturating_duration_since(call.received_at);
                 self.services.metrics.set_up.observe(set_up.as_secs_f64());
-                call.record.answered();
-                self.services.journal.record(call.record.changed());
                 if let Some(dialog) = dialog {
-                    self.by_dialog.insert(dialog, key);
+                    self.by_dialog.insert(dialog, (key, Side::Carrier));
                 }
+                self.note_answered(now, key);
             }
             Err(why) => {
                 error!(call = key, %why, "the 200 could not be sent");
@@ -141,16 +172,28 @@ impl Shard {
         }
     }
 
-    fn open_gate(&mut self, now: Instant, key: u64) {
-        if let Err(why) = self.services.workers.gate(SessionKey(key), true) {
-            error!(call = key, %why, "the media gate was not opened");
-            self.handle_input(now, key, Input::HangUp(EndReason::MediaUnavailable));
+    /// The call is answered: its record says so, and its longest duration begins.
+    pub(super) fn note_answered(&mut self, now: Instant, key: u64) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        call.accepted_at = Some(now);
+        call.record.answered();
+        self.services.journal.record(call.record.changed());
+        let limit = now + call.max_duration;
+        self.set_limit(key, limit);
+    }
+
+    /// Sets the call's one time limit; it replaces the one before.
+    pub(super) fn set_limit(&mut self, key: u64, limit: Instant) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        if let Some(before) = call.limit.replace(limit) {
+            self.alarms.remove(&(before, Alarm::Call(key)));
         }
+        self.alarms.insert((limit, Alarm::Call(key)));
     }
 
     /// Final response to the INVITE, with the reason in words (RFC 3326).
     fn refuse_call(&mut self, now: Instant, key: u64, reason: EndReason) {
-        let Some(call) = self.calls.get(&key) else { return };
+        let Some(tx) = self.calls.get(&key).and_then(|call| call.tx) else { return };
         let row = reason.row();
         let q850 = reason_header(row);
         let retry = self.services.settings.calls.retry_after_seconds.to_string();
@@ -159,20 +202,34 @@ impl Shard {
             headers.push(("Retry-After", retry.as_str()));
         }
         let reply = Reply { headers: &headers, ..Reply::new(row.sip_status) };
-        if let Err(why) = self.endpoint.respond(now, call.tx, reply) {
+        if let Err(why) = self.endpoint.respond(now, tx, reply) {
             debug!(call = key, %why, "the INVITE had its answer already");
         }
     }
 
-    fn send_bye(&mut self, now: Instant, key: u64, row: EndRow) {
-        let Some(dialog) = self.calls.get(&key).and_then(|call| call.dialog) else { return };
+    /// BYE on one of the call's legs.
+    fn hang_up_leg(&mut self, now: Instant, (key, side): (u64, Side), reason: EndReason) {
+        let leg = self.calls.get(&key).and_then(|call| call.leg(side));
+        let Some((dialog, login)) = leg.and_then(|leg| Some((leg.dialog?, leg.login.clone()))) else {
+            return;
+        };
+        self.send_bye(now, (key, side), (dialog, login), reason.row());
+    }
+
+    pub(super) fn send_bye(
+        &mut self,
+        now: Instant,
+        (key, side): (u64, Side),
+        (dialog, login): (DialogId, Option<Arc<super::login::Login>>),
+        row: EndRow,
+    ) {
         let reason = reason_header(row);
         let agent = &self.services.settings.sip.user_agent;
         let content =
             Content { headers: &[("Reason", &reason), ("User-Agent", agent)], body: None };
         match self.endpoint.request(now, dialog, sip::Method::Bye, content) {
             Ok(tx) => {
-                self.byes.insert(tx, key);
+                self.requests.insert(tx, Pending::new(key, side, Kind::Bye, login));
             }
             Err(why) => {
                 debug!(call = key, %why, "BYE was not sent");
@@ -183,15 +240,17 @@ impl Shard {
 
     /// The only way out: everything the call holds is given back, and its record is closed.
     fn end(&mut self, now: Instant, key: u64, reason: EndReason) {
+        self.give_up_dial(now, key);
+        self.drop_leg(now, (key, Side::Agent), reason);
+        self.drop_leg(now, (key, Side::Target), reason);
         let Some(mut call) = self.calls.remove(&key) else { return };
-        self.by_tx.remove(&call.tx);
-        if let Some(dialog) = call.dialog {
-            self.by_dialog.remove(&dialog);
+        if let Some(tx) = call.tx {
+            self.by_tx.remove(&tx);
         }
         if let Some(limit) = call.limit {
-            self.limits.remove(&(limit, key));
+            self.alarms.remove(&(limit, Alarm::Call(key)));
         }
-        self.release(&call);
+        self.by_conversation.remove(&call.record.id());
         self.services.live.ended(&call.record);
         if let Agent::Linked(agent) = std::mem::replace(&mut call.agent, Agent::Gone) {
             agent.stop();
@@ -202,49 +261,92 @@ impl Shard {
         self.live_changed();
         let talked = call.accepted_at.map(|at| now.saturating_duration_since(at));
         info!(
-            call = key, conversation = %call.record.id(), organization = %call.admitted.organisation,
-            source = %call.source(), reason = row.code, party = %row.party,
+            call = key, conversation = %call.record.id(), organization = %call.parties.organisation,
+            source = ?call.source(), reason = row.code, party = %row.party,
             talked_ms = talked.map(|t| t.as_millis()), "call ended"
         );
-        self.close_media(key, &mut call, reason);
+        self.close_carrier(key, &mut call, reason);
+        self.release(now, &call);
     }
 
-    /// Closes the media session; its report completes the record, whichever thread it comes on.
-    fn close_media(&mut self, key: u64, call: &mut Call, reason: EndReason) {
+    /// Closes the carrier's leg; its media report completes the record, whichever thread it comes on.
+    fn close_carrier(&mut self, key: u64, call: &mut Call, reason: EndReason) {
         let journal = self.services.journal.clone();
-        let closing = call.record.closing(reason);
-        match std::mem::replace(&mut call.media, Media::Gone) {
-            Media::Open => {
-                let closing_without = closing.clone();
-                let fallback = journal.clone();
-                let delay = self.services.metrics.mouth_to_ear.clone();
-                let told = self.services.workers.close(SessionKey(key), move |report| {
-                    if let Some(seconds) = super::record::mouth_to_ear(&report) {
-                        delay.observe(seconds);
-                    }
-                    journal.record(closing.with_media(&report));
-                });
-                if told.is_err() {
-                    fallback.record(closing_without.without_media());
-                }
+        let leg = call.carrier.take();
+        if let Some(leg) = &leg {
+            self.retire_leg(leg);
+        }
+        let Some(closing) = call.record.closing(reason) else {
+            let _ = self.services.workers.close(Side::Carrier.session(key), |_| {});
+            return;
+        };
+        if leg.is_none_or(|leg| !matches!(leg.media, Media::Open)) {
+            return journal.record(closing.without_media());
+        }
+        let closing_without = closing.clone();
+        let fallback = journal.clone();
+        let delay = self.services.metrics.mouth_to_ear.clone();
+        let told = self.services.workers.close(Side::Carrier.session(key), move |report| {
+            if let Some(seconds) = super::record::mouth_to_ear(&report) {
+                delay.observe(seconds);
             }
-            Media::Waiting(..) | Media::Gone => {
-                journal.record(closing.without_media());
-            }
+            journal.record(closing.with_media(&report));
+        });
+        if told.is_err() {
+            fallback.record(closing_without.without_media());
         }
     }
 
-    fn release(&mut self, call: &Call) {
-        let load = call.admitted.trunk.and_then(|trunk| self.loads.get_mut(&trunk));
+    fn release(&mut self, now: Instant, call: &Call) {
+        let load = call.parties.trunk.and_then(|trunk| self.loads.get_mut(&trunk));
         if let Some(load) = load {
             load.live = load.live.saturating_sub(1);
         }
-        let source = call.flow.remote.ip().to_canonical();
-        if let Some(count) = self.peers.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&source);
+        if call.record.is_outbound() {
+            self.queue.finished(call.parties.organisation);
+            self.start_waiting(now);
+        }
+    }
+
+    /// A leg that was dialled is up: media, and what the call makes of it.
+    pub(super) fn leg_is_up(
+        &mut self,
+        now: Instant,
+        (key, side): (u64, Side),
+        ports: media::ports::PortPair,
+        plan: media::sdp::Plan,
+    ) {
+        match side {
+            Side::Carrier => {
+                self.open_media(now, (key, side), ports, plan);
+                self.note_answered(now, key);
+                self.handle_input(now, key, Input::CalleeAnswered);
             }
+            Side::Agent => {
+                self.open_media(now, (key, side), ports, plan);
+                self.handle_input(now, key, Input::AgentReady);
+            }
+            Side::Target => self.transfer_answered(now, key, (ports, plan)),
+        }
+    }
+
+    /// A leg that was dialled did not come about.
+    pub(super) fn leg_failed(&mut self, now: Instant, (key, side): (u64, Side), outcome: Outcome) {
+        match side {
+            Side::Carrier => {
+                if let Some(call) = self.calls.get_mut(&key) {
+                    call.record.refused_by(&outcome);
+                }
+                self.handle_input(now, key, Input::DialFailed(outcome.reason));
+            }
+            Side::Agent => {
+                let why = match outcome.reason {
+                    EndReason::NoAnswer if outcome.status.is_none() => EndReason::AgentTimedOut,
+                    _ => EndReason::AgentRefused,
+                };
+                self.handle_input(now, key, Input::AgentGone(why));
+            }
+            Side::Target => self.transfer_failed(now, key, outcome.status),
         }
     }
 
@@ -254,7 +356,9 @@ impl Shard {
             AgentEvent::Ready => self.handle_input(now, key, Input::AgentReady),
             AgentEvent::FirstAudio => self.agent_spoke(now, key),
             AgentEvent::Hangup => {
-                self.handle_input(now, key, Input::AgentGone(EndReason::AgentHungUp));
+                if !self.outlives_agent(key, EndReason::AgentHungUp) {
+                    self.handle_input(now, key, Input::AgentGone(EndReason::AgentHungUp));
+                }
             }
             AgentEvent::Warning(warning) => {
                 debug!(call = key, ?warning, "the agent sent something odd");
@@ -292,6 +396,9 @@ impl Shard {
             End::Lost(LinkError::Stalled | LinkError::Silent) => EndReason::AgentStalled,
             End::Lost(_) => EndReason::AgentLost,
         };
+        if self.outlives_agent(key, reason) {
+            return;
+        }
         let ending = self.calls.get(&key).map(|call| call.ending);
         let input = match (reason, ending) {
             (EndReason::AgentLost | EndReason::AgentStalled, Some(AgentEnding::Playback)) => {
@@ -306,7 +413,7 @@ impl Shard {
     fn play_farewell(&mut self, now: Instant, key: u64) {
         let clip = self.services.links.clip(Clip::Greeting);
         let far = Far::Playback { clip, repeat: false };
-        if self.services.workers.connect(SessionKey(key), far).is_err() {
+        if self.services.workers.connect(Side::Carrier.session(key), far).is_err() {
             self.handle_input(now, key, Input::FarewellOver);
         }
     }
@@ -322,12 +429,12 @@ impl Shard {
 
     /// The ACK came: the answer, if one was asked for, and the gate.
     pub(super) fn handle_ack(&mut self, now: Instant, dialog: DialogId, body: Option<&[u8]>) {
-        let Some(&key) = self.by_dialog.get(&dialog) else { return };
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        if std::mem::take(&mut call.awaiting_answer) {
-            let plan = body.map(|body| call.negotiation.accept(body));
+        let Some(&(key, side)) = self.by_dialog.get(&dialog) else { return };
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else { return };
+        if std::mem::take(&mut leg.awaiting_answer) {
+            let plan = body.map(|body| leg.negotiation.accept(body));
             match plan {
-                Some(Ok(plan)) => self.apply_plan(now, key, plan),
+                Some(Ok(plan)) => self.apply_plan(now, (key, side), plan),
                 Some(Err(why)) => {
                     info!(call = key, why = why.word(), "the answer in the ACK is unusable");
                     return self.handle_input(now, key, Input::BadAnswer);
@@ -335,60 +442,8 @@ impl Shard {
                 None => return self.handle_input(now, key, Input::BadAnswer),
             }
         }
-        self.handle_input(now, key, Input::Acked);
-    }
-
-    /// Opens media with its first plan, or changes the plan of open media.
-    pub(super) fn apply_plan(&mut self, now: Instant, key: u64, plan: Plan) {
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        match std::mem::replace(&mut call.media, Media::Gone) {
-            Media::Waiting(ports, far) => {
-                self.open_media(now, key, (ports, far), plan);
-            }
-            Media::Open => {
-                call.media = Media::Open;
-                if let Err(why) = self.services.workers.apply(SessionKey(key), plan) {
-                    error!(call = key, %why, "the new media plan was not taken");
-                    self.handle_input(now, key, Input::HangUp(EndReason::MediaUnavailable));
-                }
-            }
-            Media::Gone => {}
-        }
-    }
-
-    /// Hands ports and plan to a worker.
-    pub(super) fn open_media(
-        &mut self,
-        now: Instant,
-        key: u64,
-        (ports, far): (PortPair, Far),
-        plan: Plan,
-    ) {
-        let entropy = self.random.bytes();
-        let snapshot = self.services.snapshot.load();
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        let signalling = call.flow.remote.ip().to_canonical();
-        let mut options = media::LegOptions::new(signalling, entropy);
-        // Media may go at once to where signalling is, or to what the trunk lists; anywhere else it
-        // waits for the peer's own packets.
-        let trunk = call.admitted.trunk.and_then(|id| snapshot.trunk(id));
-        options.listed =
-            trunk.is_some_and(|trunk| trunk.allowed.is_some() && trunk.admits(plan.remote.ip()));
-        options.noise_cancellation = call.noise_cancellation;
-        options.jitter_min_ms = self.services.settings.media.jitter_min_ms;
-        options.jitter_max_ms = self.services.settings.media.jitter_max_ms;
-        options.media_timeout_ms =
-            self.services.settings.media.timeout_seconds.saturating_mul(1000);
-        let open = media::Open { ports, plan, far, options };
-        match self.services.workers.open(SessionKey(key), open) {
-            Ok(worker) => {
-                call.media = Media::Open;
-                call.seat = self.services.links.seat(worker, &call.wake);
-            }
-            Err(why) => {
-                error!(call = key, %why, "no media worker took the call");
-                self.handle_input(now, key, Input::HangUp(EndReason::MediaUnavailable));
-            }
+        if side == Side::Carrier {
+            self.handle_input(now, key, Input::Acked);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use config::model::{Builtin, MediaEncryption, Runtime};
+use config::model::MediaEncryption;
 use config::snapshot::{Snapshot, TrunkRoute};
 use media::codec::Codec;
 use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
@@ -14,21 +14,14 @@ use tracing::info;
 
 use super::Shard;
 use super::body::{self, Body};
-use super::call::{Agent, Call, Media};
-use super::links::Introduction;
+use super::call::{Agent, Call, Parties};
+use super::leg::{Flows, Leg, Media, Side};
 use super::record::Record;
 use super::refuse::refused_later;
 use crate::call::admission::{self, Admitted, Facts, Proof, Rule, Verdict};
-use crate::call::machine::{Input, Machine};
+use crate::call::machine::Machine;
 use crate::call::pace::Bucket;
 use crate::net::address;
-
-/// Frames that wait in the ring between agent and wire; the rest waits in the agent's play-out queue.
-const RING_FRAMES: usize = 16;
-
-/// What an agent link may take to say how its connecting ended, on top of the connect time-out. Only
-/// a link that hangs in its opening or is broken takes that long.
-const LINK_GRACE: Duration = Duration::from_secs(1);
 
 /// The parts of an INVITE that admission looks at, as text.
 struct Dialled<'a> {
@@ -118,8 +111,8 @@ impl Shard {
                 self.refuse_with(arrival, refused_later(&admitted, rule), &fields);
             }
             Ok(prepared) => {
-                let call = self.new_call(arrival, admitted, prepared);
-                self.start(arrival, call);
+                let call = self.new_call(arrival, admitted.clone(), prepared);
+                self.start(arrival, call, &admitted);
             }
         }
     }
@@ -211,7 +204,7 @@ impl Shard {
     }
 
     /// The port pool of the caller's IP version.
-    fn pool_for(&self, flow: &Flow) -> Option<media::ports::PortPool> {
+    pub(super) fn pool_for(&self, flow: &Flow) -> Option<media::ports::PortPool> {
         let v6 = flow.remote.ip().to_canonical().is_ipv6();
         self.services.ports.iter().find(|pool| pool.bind().is_ipv6() == v6).cloned()
     }
@@ -228,40 +221,64 @@ impl Shard {
         let trunk = admitted.trunk.and_then(|id| snapshot.trunk(id));
         let agent_name = snapshot.agent(admitted.agent).map(|agent| agent.name.to_string());
         let record = Record::open(&admitted, agent_name, super::call::sip_call_id(request));
-        let call = Call {
-            machine: Machine::new(),
-            contact: contact(&flow, request),
+        let secure = matches!(request.uri(), Uri::Sip(sip) if sip.secure);
+        let carrier = Leg {
+            contact: contact(&flow, secure),
             flow,
-            tx,
+            hold: None,
             dialog: None,
-            record,
             awaiting_answer: prepared.plan.is_none(),
             negotiation: prepared.negotiation,
             sdp: prepared.sdp,
-            media: Media::Waiting(prepared.ports, media::Far::Echo),
+            media: Media::Waiting(prepared.ports),
+            trunk: admitted.trunk,
+            login: trunk.and_then(super::outbound::login),
+            noise_cancellation: trunk.is_some_and(|trunk| trunk.noise_cancellation),
+            codec: None,
+            flows: Flows::BOTH,
+            silent: false,
+        };
+        let max_duration = self.max_duration(None);
+        let call = Call {
+            machine: Machine::inbound(),
+            parties: Parties::from(admitted),
+            record,
+            tx: Some(tx),
+            carrier: Some(carrier),
+            agent_leg: None,
+            target: None,
+            far: None,
+            dial: None,
+            transfer: None,
             agent: Agent::Gone,
             seat: None,
             wake: Arc::default(),
             ending: self.services.settings.calls.agent_ending,
+            max_forwards: request.max_forwards().unwrap_or(DEFAULT_HOPS).saturating_sub(1),
             received_at: now,
             accepted_at: None,
             limit: None,
-            noise_cancellation: trunk.is_some_and(|trunk| trunk.noise_cancellation),
-            admitted,
+            max_duration,
         };
         (key, call, prepared.plan)
     }
 
     /// 180, record, media, agent.
-    fn start(&mut self, arrival: &Arrival<'_>, (key, mut call, plan): (u64, Call, Option<Plan>)) {
-        let Arrival { now, snapshot, .. } = *arrival;
-        let ringing = Reply { contact: Some(&call.contact), ..Reply::new(180) };
-        match self.endpoint.respond(now, call.tx, ringing) {
+    fn start(
+        &mut self,
+        arrival: &Arrival<'_>,
+        (key, mut call, plan): (u64, Call, Option<Plan>),
+        admitted: &Admitted,
+    ) {
+        let Arrival { now, snapshot, tx, flow, .. } = *arrival;
+        let Some(leg) = call.carrier.as_mut() else { return };
+        let ringing = Reply { contact: Some(&leg.contact), ..Reply::new(180) };
+        match self.endpoint.respond(now, tx, ringing) {
             Ok(dialog) => {
-                call.dialog = dialog;
+                leg.dialog = dialog;
                 if let Some(dialog) = dialog {
-                    self.by_dialog.insert(dialog, key);
-                    let trunk = call.admitted.trunk.and_then(|id| snapshot.trunk(id));
+                    self.by_dialog.insert(dialog, (key, Side::Carrier));
+                    let trunk = leg.trunk.and_then(|id| snapshot.trunk(id));
                     self.endpoint.also_from(dialog, &networks(trunk));
                 }
             }
@@ -269,82 +286,41 @@ impl Shard {
                 // No place for its dialog: said at once, or the caller would wait for ever.
                 info!(call = key, %why, "the call could not be made to ring");
                 let (full, fields) = (Rule::GatewayFull, self.retry_after());
-                return self.refuse_with(arrival, refused_later(&call.admitted, full), &fields);
+                return self.refuse_with(arrival, refused_later(admitted, full), &fields);
             }
         }
         let delay = crate::clock::now().saturating_duration_since(call.received_at);
         self.services.metrics.post_dial_delay.observe(delay.as_secs_f64());
         info!(
-            call = key, conversation = %call.record.id(), organization = %call.admitted.organisation,
-            source = %call.source(), transport = call.flow.transport.uri_token(), "call admitted"
+            call = key, conversation = %call.record.id(), organization = %call.parties.organisation,
+            source = %flow.remote, transport = flow.transport.uri_token(), "call admitted"
         );
         self.services.journal.record(call.record.opened());
         self.services.live.started(&call.record);
-        if let Some(trunk) = call.admitted.trunk {
+        if let Some(trunk) = call.parties.trunk {
             self.loads.entry(trunk).or_default().live += 1;
         }
-        *self.peers.entry(call.flow.remote.ip().to_canonical()).or_insert(0) += 1;
-        self.by_tx.insert(call.tx, key);
-        let runtime =
-            snapshot.version(call.admitted.version).map(|version| version.runtime.clone());
+        self.meet(&flow);
+        self.by_tx.insert(tx, key);
+        self.by_conversation.insert(call.record.id(), key);
+        let version = call.parties.version.and_then(|version| snapshot.version(version));
+        let runtime = version.map(|version| version.runtime.clone()).unwrap_or_default();
         self.calls.insert(key, call);
         self.live_changed();
-        self.attach(now, key, runtime.unwrap_or_default(), plan);
-    }
-
-    /// Puts the agent at the far end and opens media when the plan is known.
-    fn attach(&mut self, now: Instant, key: u64, runtime: Runtime, plan: Option<Plan>) {
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        let Media::Waiting(ports, _) = std::mem::replace(&mut call.media, Media::Gone) else {
-            return;
-        };
-        let (far, link) = match runtime {
-            Runtime::Builtin(Builtin::Echo) | Runtime::Sip(_) => (media::Far::Echo, None),
-            Runtime::Builtin(Builtin::Playback { clip, repeat }) => {
-                let clip = self.services.links.clip(clip);
-                (media::Far::Playback { clip, repeat }, None)
-            }
-            Runtime::Websocket(link) => {
-                let (worker, port) = media::agent_port(RING_FRAMES);
-                (media::Far::Agent(worker), Some((link, port)))
-            }
-        };
-        match plan {
-            Some(plan) => self.open_media(now, key, (ports, far), plan),
-            None => call.media = Media::Waiting(ports, far),
+        let port = self.prepare_far(key, &runtime);
+        if let Some(plan) = plan {
+            self.apply_plan(now, (key, Side::Carrier), plan);
         }
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        match link {
-            None => {
-                call.agent = Agent::Builtin;
-                self.handle_input(now, key, Input::AgentReady);
-            }
-            Some((link, port)) => {
-                let who = Introduction {
-                    call: key,
-                    organisation: call.admitted.organisation,
-                    conversation: call.record.id(),
-                    from_number: call.admitted.caller.clone(),
-                    to_number: call.admitted.called.clone(),
-                    entropy: self.random.bytes(),
-                };
-                let audio = (port, Arc::clone(&call.wake));
-                call.ending = link.on_failure.unwrap_or(call.ending);
-                let timeout_ms = self.services.settings.calls.agent_connect_timeout_ms;
-                let timeout_ms = link.connect_timeout_ms.unwrap_or(timeout_ms);
-                let limit = now + Duration::from_millis(u64::from(timeout_ms)) + LINK_GRACE;
-                call.limit = Some(limit);
-                self.limits.insert((limit, key));
-                call.agent = Agent::Linked(self.services.links.start(&link, who, audio));
-            }
-        }
+        self.reach_agent(now, key, (runtime, port));
     }
 }
 
+/// Hops of a request that does not say how many it may take (RFC 3261 §16.6).
+const DEFAULT_HOPS: u8 = 70;
+
 /// Our Contact: where the peer reaches this listener (RFC 3261 §8.1.1.8).
-fn contact(flow: &Flow, request: &Request) -> String {
+pub(super) fn contact(flow: &Flow, secure: bool) -> String {
     let (host, port) = (address::host(flow.local.ip()), flow.local.port());
-    let secure = matches!(request.uri(), Uri::Sip(sip) if sip.secure);
     match flow.transport {
         sip::Transport::Udp => format!("<sip:{host}:{port}>"),
         sip::Transport::Tcp => format!("<sip:{host}:{port};transport=tcp>"),
@@ -354,7 +330,7 @@ fn contact(flow: &Flow, request: &Request) -> String {
 }
 
 /// Where the carrier's other machines may be: they share its dialogs.
-fn networks(trunk: Option<&TrunkRoute>) -> Vec<Prefix> {
+pub(super) fn networks(trunk: Option<&TrunkRoute>) -> Vec<Prefix> {
     let listed = trunk.and_then(|trunk| trunk.allowed.as_deref()).unwrap_or_default();
     listed.iter().map(|net| Prefix { address: net.addr(), bits: net.prefix_len() }).collect()
 }
@@ -366,7 +342,31 @@ fn capabilities(trunk: Option<&TrunkRoute>) -> Capabilities {
         Some(MediaEncryption::Require) => Encryption::Require,
         Some(MediaEncryption::Allow) | None => Encryption::Allow,
     };
-    Capabilities { codecs: vec![Codec::Pcmu, Codec::Pcma], dtmf: true, encryption }
+    Capabilities { codecs: codecs(None), dtmf: true, encryption }
+}
+
+/// Codecs to offer, best first: the trunk's own list, or ours.
+pub(super) fn codecs(own: Option<&[config::model::Codec]>) -> Vec<Codec> {
+    let own = own.filter(|list| !list.is_empty());
+    let Some(own) = own else { return vec![Codec::Pcmu, Codec::Pcma] };
+    let codec = |codec: &config::model::Codec| match codec {
+        config::model::Codec::Pcmu => Codec::Pcmu,
+        config::model::Codec::Pcma => Codec::Pcma,
+    };
+    own.iter().map(codec).collect()
+}
+
+/// Text as the user part of a URI: what may not stand there is escaped (RFC 3261 §19.1.2, §25.1).
+pub(super) fn as_user(text: &str) -> String {
+    let mut user = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,".contains(&byte) {
+            user.push(char::from(byte));
+        } else {
+            user.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if user.is_empty() { "anonymous".to_owned() } else { user }
 }
 
 /// How the request's Authorization stands against the trunk's credentials.

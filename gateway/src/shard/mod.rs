@@ -4,6 +4,7 @@
 //!  sockets ──► Inbound ─┐                              ┌─► Outbound ──► sockets
 //!  media   ──► Event ───┤                              ├─► Workers (open, apply, gate, close)
 //!  agents  ──► Event ───┼─► Shard: Endpoint + calls ───┼─► agent links (start, stop)
+//!  DNS, TCP ─► Reached ─┤
 //!  API     ──► Command ─┤                              └─► Journal (records, decisions)
 //!  clock   ──► timeout ─┘
 //! ```
@@ -13,13 +14,21 @@
 
 mod body;
 mod call;
+mod dial;
 mod dialog;
+mod far;
 mod invite;
+mod leg;
 pub mod links;
+mod live;
+mod login;
+mod outbound;
 mod outside;
 mod record;
 mod refuse;
+mod request;
 mod sdp;
+mod transfer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -28,7 +37,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use config::ids::TrunkId;
+use config::calls::{DialRequest, TransferRequest};
+use config::ids::{ConversationId, TrunkId};
 use config::journal::Journal;
 use config::settings::{Digest, Settings, Strangers};
 use config::snapshot::SnapshotHandle;
@@ -41,16 +51,21 @@ use tracing::{debug, error, info, warn};
 
 use crate::agent::AgentEvent;
 use crate::call::machine::{Input, State};
+use crate::call::queue::{DialQueue, QueueLimits};
 use crate::call::{EndReason, pace::Bucket};
 use crate::clock;
+use crate::net::reach::{Reach, Reached};
 use crate::net::{Inbound, Outbound, SendError};
 use crate::observe::health::{Health, Phase};
 use crate::observe::metric::{LimitLabels, MessageLabels, Metrics};
 
 use call::Call;
+use dial::Dial;
+use leg::Side;
 use links::Links;
+use request::Pending;
 
-pub use record::LiveTable;
+pub use live::LiveTable;
 
 /// Realm of digest challenges (RFC 7616 §3.3): the same for every trunk, so that it tells nothing.
 pub const REALM: &str = "trunkline";
@@ -74,6 +89,8 @@ pub struct Services {
     pub ports: Vec<PortPool>,
     /// Where messages are sent.
     pub outbound: Outbound,
+    /// Looks hosts up and opens connections.
+    pub reach: Reach,
     /// What agent links need.
     pub links: Links,
     /// Phase of the program.
@@ -94,6 +111,20 @@ pub enum Command {
         /// Told when no call is left.
         done: oneshot::Sender<()>,
     },
+    /// Place a call when its turn comes.
+    Dial(Box<DialRequest>),
+    /// End a call, or withdraw one that has not been answered.
+    HangUp {
+        /// Its conversation.
+        id: ConversationId,
+    },
+    /// Hand a call to another number.
+    Transfer {
+        /// Its conversation.
+        id: ConversationId,
+        /// Where to, and as whom.
+        request: TransferRequest,
+    },
     /// Hang everything up now.
     HangUpAll {
         /// The reason that the records will name.
@@ -109,8 +140,21 @@ pub struct Inputs {
     pub media: mpsc::Receiver<media::Event>,
     /// Events of agent links, by call.
     pub agents: mpsc::Receiver<(u64, AgentEvent)>,
+    /// Hosts that were looked up and connections that were opened.
+    pub reached: mpsc::Receiver<Reached>,
     /// Commands.
     pub commands: mpsc::Receiver<Command>,
+}
+
+/// What a time limit is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// An agent that connects, a call that rings or lasts.
+    Call(u64),
+    /// A leg that is being dialled.
+    Dial(u64),
+    /// A REFER whose outcome is awaited.
+    Transfer(u64),
 }
 
 /// Live calls and call rate of one trunk.
@@ -134,11 +178,22 @@ pub struct Shard {
     nonces: sip::digest::Nonces,
     calls: HashMap<u64, Call>,
     by_tx: HashMap<ServerTx, u64>,
-    by_dialog: HashMap<DialogId, u64>,
-    /// BYEs of ours that await their answer; only counted, the call is over.
-    byes: HashMap<ClientTx, u64>,
-    /// Deadlines of connecting agents and of answered calls, earliest first.
-    limits: BTreeSet<(Instant, u64)>,
+    by_dialog: HashMap<DialogId, (u64, Side)>,
+    by_conversation: HashMap<ConversationId, u64>,
+    /// Legs being dialled, and the INVITEs of theirs that are out.
+    dials: HashMap<u64, Dial>,
+    dial_by_tx: HashMap<ClientTx, u64>,
+    next_dial: u64,
+    /// Requests of ours in dialogs that await their answer.
+    requests: HashMap<ClientTx, Pending>,
+    /// Calls that wait for their turn to be placed.
+    queue: DialQueue,
+    /// Trunks whose carrier has refused the secure offer, and until when that is remembered.
+    plain_trunks: HashMap<TrunkId, Instant>,
+    /// The realm each trunk's carrier is known by: nobody else's credentials answer it.
+    realms: HashMap<TrunkId, Box<[u8]>>,
+    /// Time limits, earliest first.
+    alarms: BTreeSet<(Instant, Alarm)>,
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
     peers: HashMap<IpAddr, u32>,
@@ -165,6 +220,12 @@ impl Shard {
         let nonces =
             sip::digest::Nonces::new(random.bytes(), REALM).expect("the realm is a plain word");
         let nonces = nonces.offering(hashes(settings.sip.digest));
+        let queue = DialQueue::new(QueueLimits {
+            per_organisation: settings.calls.outbound_concurrency as usize,
+            total: settings.calls.outbound_concurrency_total as usize,
+            waiting: settings.calls.outbound_queue as usize,
+            patience: Duration::from_secs(u64::from(settings.calls.outbound_queue_seconds)),
+        });
         Shard {
             endpoint,
             nonces,
@@ -172,8 +233,15 @@ impl Shard {
             calls: HashMap::new(),
             by_tx: HashMap::new(),
             by_dialog: HashMap::new(),
-            byes: HashMap::new(),
-            limits: BTreeSet::new(),
+            by_conversation: HashMap::new(),
+            dials: HashMap::new(),
+            dial_by_tx: HashMap::new(),
+            next_dial: 1,
+            requests: HashMap::new(),
+            queue,
+            plain_trunks: HashMap::new(),
+            realms: HashMap::new(),
+            alarms: BTreeSet::new(),
             loads: HashMap::new(),
             peers: HashMap::new(),
             strangers: None,
@@ -198,12 +266,16 @@ impl Shard {
                     None => return,
                 },
                 Some(event) = inputs.media.recv() => {
-                    let (now, key) = (clock::now(), event.key().0);
+                    let (now, (key, _)) = (clock::now(), Side::of(event.key()));
                     self.guarded(now, Some(key), |shard| shard.handle_media(now, event));
                 }
                 Some((key, event)) = inputs.agents.recv() => {
                     let now = clock::now();
                     self.guarded(now, Some(key), |shard| shard.handle_link(now, key, event));
+                }
+                Some(reached) = inputs.reached.recv() => {
+                    let now = clock::now();
+                    self.guarded(now, None, |shard| shard.handle_reached(now, reached));
                 }
                 Some(inbound) = inputs.inbound.recv() => {
                     let now = clock::now();
@@ -260,7 +332,10 @@ impl Shard {
     fn next_deadline(&mut self) -> Instant {
         let far = clock::now() + Duration::from_secs(3600);
         let mut next = self.endpoint.poll_timeout().unwrap_or(far);
-        if let Some(&(limit, _)) = self.limits.first() {
+        if let Some(&(limit, _)) = self.alarms.first() {
+            next = next.min(limit);
+        }
+        if let Some(limit) = self.queue.poll_timeout() {
             next = next.min(limit);
         }
         match &self.drain {
@@ -330,7 +405,11 @@ impl Shard {
             Event::Cancelled { tx, .. } => self.by_tx.get(tx).copied(),
             Event::InDialog { dialog, .. }
             | Event::Acked { dialog, .. }
-            | Event::AckMissing { dialog } => self.by_dialog.get(dialog).copied(),
+            | Event::AckMissing { dialog } => self.by_dialog.get(dialog).map(|(key, _)| *key),
+            Event::Response { tx, .. } | Event::Failed { tx, .. } => {
+                let dial = self.dial_by_tx.get(tx).and_then(|id| self.dials.get(id));
+                dial.map(Dial::call).or_else(|| Some(self.requests.get(tx)?.call))
+            }
             _ => None,
         }
     }
@@ -351,21 +430,16 @@ impl Shard {
             }
             Event::Acked { dialog, body } => self.handle_ack(now, dialog, body.as_deref()),
             Event::AckMissing { dialog } => {
-                if let Some(&key) = self.by_dialog.get(&dialog) {
+                if let Some(&(key, _)) = self.by_dialog.get(&dialog) {
                     self.handle_ack_missing(now, key);
                 }
             }
             Event::Response { tx, response, dialog } => {
-                if response.status() >= 200 && self.byes.remove(&tx).is_some() {
-                    // A challenged BYE leaves its dialog to us; we have no credentials to try with.
-                    if let Some(dialog) = dialog {
-                        self.endpoint.forget(dialog);
-                    }
-                }
+                self.handle_response(now, tx, &response, dialog);
             }
             Event::Failed { tx, why } => {
-                if let Some(key) = self.byes.remove(&tx) {
-                    debug!(call = key, ?why, "BYE was not answered");
+                if !self.handle_dial_failed(now, tx, why) {
+                    self.handle_request_failed(now, tx, why);
                 }
             }
             Event::Malformed { flow, why } => {
@@ -374,26 +448,49 @@ impl Shard {
         }
     }
 
+    /// A response is for a leg being dialled, for a request in a dialog, or for nobody: then a 2xx to
+    /// an INVITE is one more fork of a call that has been answered (RFC 3261 §13.2.2.4).
+    fn handle_response(
+        &mut self,
+        now: Instant,
+        tx: ClientTx,
+        response: &sip::Response,
+        dialog: Option<DialogId>,
+    ) {
+        if self.dial_by_tx.contains_key(&tx) {
+            self.handle_dial_response(now, tx, response, dialog);
+        } else if self.requests.contains_key(&tx) {
+            self.handle_request_response(now, tx, response, dialog);
+        } else if (200..300).contains(&response.status()) {
+            let fork = dialog.filter(|dialog| !self.by_dialog.contains_key(dialog));
+            self.acknowledge_orphan(now, fork);
+        }
+    }
+
     fn handle_media(&mut self, now: Instant, event: media::Event) {
+        let (key, side) = Side::of(event.key());
         match event {
-            media::Event::FirstPacket { key } => {
-                debug!(call = key.0, "first media packet");
-                self.handle_input(now, key.0, Input::Heard);
+            media::Event::FirstPacket { .. } => {
+                debug!(call = key, ?side, "first media packet");
+                if side == Side::Carrier {
+                    self.handle_input(now, key, Input::Heard);
+                }
             }
-            media::Event::MediaTimeout { key } => {
-                self.handle_input(now, key.0, Input::MediaTimedOut);
+            media::Event::MediaTimeout { .. } => self.handle_silence(now, key, side),
+            media::Event::Latched { address, .. } => {
+                debug!(call = key, ?side, %address, "media latched");
             }
-            media::Event::Latched { key, address } => {
-                debug!(call = key.0, %address, "media latched")
+            media::Event::PlaybackEnded { .. } => self.handle_playback_ended(now, key),
+            media::Event::Digit { digit, duration_ms, .. } => {
+                self.carry_digit(now, (key, side), (digit, duration_ms));
             }
-            media::Event::PlaybackEnded { key } => self.handle_playback_ended(now, key.0),
-            media::Event::Fault { key } => {
+            media::Event::Fault { .. } => {
                 self.services.metrics.bugs.inc();
-                self.handle_input(now, key.0, Input::HangUp(EndReason::GatewayBug));
+                self.handle_input(now, key, Input::HangUp(EndReason::GatewayBug));
             }
-            media::Event::Intrusion { key } => {
+            media::Event::Intrusion { .. } => {
                 self.shed("media_intrusion");
-                warn!(call = key.0, "packets from a stranger at the call's media port");
+                warn!(call = key, ?side, "packets from a stranger at the call's media port");
             }
         }
     }
@@ -401,16 +498,19 @@ impl Shard {
     fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
         self.drain_events(now);
-        while let Some(&(limit, key)) = self.limits.first() {
+        while let Some(&(limit, alarm)) = self.alarms.first() {
             if limit > now {
                 break;
             }
-            self.limits.remove(&(limit, key));
-            let input = match self.calls.get(&key).map(|call| call.machine.state()) {
-                Some(State::Connecting) => Input::AgentGone(EndReason::AgentTimedOut),
-                _ => Input::DurationReached,
-            };
-            self.handle_input(now, key, input);
+            self.alarms.remove(&(limit, alarm));
+            match alarm {
+                Alarm::Call(key) => self.handle_limit(now, key),
+                Alarm::Dial(id) => self.handle_dial_alarm(now, id),
+                Alarm::Transfer(key) => self.handle_transfer_alarm(now, key),
+            }
+        }
+        if self.queue.poll_timeout().is_some_and(|limit| limit <= now) {
+            self.start_waiting(now);
         }
         let overdue = match &mut self.drain {
             Some(drain) if !drain.hung_up && drain.until <= now => {
@@ -434,7 +534,14 @@ impl Shard {
                 self.services.health.enter(Phase::Draining);
                 let until = now + limit;
                 self.drain = Some(Drain { until, hung_up: false, done: Some(done) });
+                self.start_waiting(now);
             }
+            Command::Dial(request) => {
+                self.services.live.arrived();
+                self.take_on(now, *request);
+            }
+            Command::HangUp { id } => self.hang_up(now, id),
+            Command::Transfer { id, request } => self.transfer(now, id, request),
             Command::HangUpAll { reason } => self.hang_up_all(now, reason),
         }
     }
@@ -448,7 +555,8 @@ impl Shard {
 
     /// Says that the drain is over once no call and no BYE of ours is open.
     fn finish_drain(&mut self) {
-        if !self.calls.is_empty() || !self.byes.is_empty() {
+        let bye = |pending: &Pending| pending.kind == request::Kind::Bye;
+        if !self.calls.is_empty() || self.requests.values().any(bye) {
             return;
         }
         if let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take()) {
@@ -502,7 +610,8 @@ fn node_number(name: &str) -> u16 {
 /// What a call looks like to the API.
 fn live_status(state: State) -> config::model::ConversationStatus {
     match state {
-        State::Connecting => config::model::ConversationStatus::Ringing,
+        State::Preparing | State::Dialling => config::model::ConversationStatus::Triggered,
+        State::Ringing | State::Connecting => config::model::ConversationStatus::Ringing,
         State::Accepted | State::Active | State::Farewell => {
             config::model::ConversationStatus::InProgress
         }

@@ -1,24 +1,23 @@
-//! What calls leave behind: conversation records, decision records, and the table of live calls.
+//! What calls leave behind: conversation records and decision records.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use config::calls::{LiveCall, LiveCalls};
+use config::calls::{LiveCall, TransferRequest};
 use config::clock::Timestamp;
-use config::ids::{ConversationId, DecisionId, OrganisationId};
+use config::ids::{ConversationId, DecisionId};
 use config::journal::Entry;
 use config::model::{
     AgentName, Channel, Considered, Conversation, ConversationChange, ConversationClose,
-    ConversationStatus, Decision, Direction, EndReason as RecordedEnd,
+    ConversationStatus, Decision, Direction, EndReason as RecordedEnd, Transfer, TransferMode,
+    TransferStatus,
 };
 use config::snapshot::Snapshot;
 use media::report::LegReport;
 use serde_json::{Value, json};
 use sip::{Flow, Request};
 
+use super::dial::Outcome;
 use crate::call::EndReason;
 use crate::call::admission::{Admitted, Refusal};
 use crate::clock;
@@ -26,10 +25,14 @@ use crate::clock;
 /// Longest piece of a stranger's text that is kept, in characters.
 const MAX_TEXT: usize = 512;
 
-/// The record of one call, from admission to end.
+/// The record of one call, from admission or order to end.
 #[derive(Clone)]
 pub(super) struct Record {
     conversation: Box<Conversation>,
+    /// How the carrier refused the call, if it did.
+    refusal: Option<Outcome>,
+    /// It has been closed, though the call goes on: it was handed to another number.
+    closed: bool,
 }
 
 fn now() -> Timestamp {
@@ -49,11 +52,54 @@ impl Record {
         conversation.trunk_id = admitted.trunk;
         conversation.trunk_call_id = Some(sip_call_id);
         conversation.agent = agent.map(|name| AgentName { id: admitted.agent, name });
-        Record { conversation: Box::new(conversation) }
+        Record { conversation: Box::new(conversation), refusal: None, closed: false }
+    }
+
+    /// The record of a call that was ordered through the API; the store has it already.
+    pub(super) fn of(conversation: &Conversation) -> Self {
+        Record { conversation: Box::new(conversation.clone()), refusal: None, closed: false }
     }
 
     pub(super) fn id(&self) -> ConversationId {
         self.conversation.id
+    }
+
+    pub(super) fn is_outbound(&self) -> bool {
+        self.conversation.direction == Direction::Outbound
+    }
+
+    /// The Call-ID of the INVITE that went to the carrier.
+    pub(super) fn sent_as(&mut self, sip_call_id: String) {
+        self.conversation.trunk_call_id = Some(sip_call_id);
+    }
+
+    /// The callee is being alerted.
+    pub(super) fn rings(&mut self) {
+        self.conversation.status = ConversationStatus::Ringing;
+    }
+
+    /// The carrier's own words for why there is no call.
+    pub(super) fn refused_by(&mut self, outcome: &Outcome) {
+        self.refusal = Some(outcome.clone());
+    }
+
+    pub(super) fn transfer_begun(&mut self, request: &TransferRequest, mode: TransferMode) {
+        self.conversation.transfer = Some(Transfer {
+            status: TransferStatus::Pending,
+            transfer_number: request.transfer_number.clone(),
+            displayed_number: request.displayed_number,
+            mode,
+            sip_code: None,
+            at: now(),
+        });
+    }
+
+    pub(super) fn transfer_over(&mut self, status: TransferStatus, sip_code: Option<u16>) {
+        if let Some(transfer) = &mut self.conversation.transfer {
+            transfer.status = status;
+            transfer.sip_code = sip_code;
+            transfer.at = now();
+        }
     }
 
     pub(super) fn opened(&self) -> Entry {
@@ -65,42 +111,59 @@ impl Record {
         self.conversation.answered_at = Some(now());
     }
 
+    pub(super) fn answered_at(&self) -> Option<Timestamp> {
+        self.conversation.answered_at
+    }
+
     pub(super) fn changed(&self) -> Entry {
         Entry::ConversationChanged(ConversationChange {
             id: self.conversation.id,
             status: self.conversation.status,
             answered_at: self.conversation.answered_at,
-            trunk_call_id: None,
-            transfer: None,
+            trunk_call_id: self.conversation.trunk_call_id.clone(),
+            transfer: self.conversation.transfer.clone(),
             at: now(),
         })
     }
 
-    /// Freezes how the call ended; the media report completes it.
-    pub(super) fn closing(&self, reason: EndReason) -> Closing {
+    /// Freezes how the call ended; the media report completes it. `None` when that was done before.
+    pub(super) fn closing(&mut self, reason: EndReason) -> Option<Closing> {
+        if std::mem::replace(&mut self.closed, true) {
+            return None;
+        }
         let at = now();
         let answered = self.conversation.answered_at;
         let duration_s = answered.map(|answered| (at.micros() - answered.micros()) / 1_000_000);
         let row = reason.row();
-        let sip_code = answered.is_none().then_some(row.sip_status);
-        Closing(Box::new(ConversationClose {
+        let refusal = self.refusal.take();
+        let own_status = answered.is_none() && !self.is_outbound();
+        let sip_code = match &refusal {
+            Some(refusal) => refusal.status,
+            None => own_status.then_some(row.sip_status),
+        };
+        let (sip_reason, text) = match refusal {
+            Some(refusal) if refusal.status.is_some() => (Some(refusal.text), None),
+            Some(refusal) => (None, Some(refusal.text)),
+            None => (None, None),
+        };
+        let words = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Some(Closing(Box::new(ConversationClose {
             id: self.conversation.id,
             status: status(reason, answered.is_some()),
             end_reason: RecordedEnd {
-                code: Cow::Borrowed(row.code),
-                party: Cow::Borrowed(row.party.as_str()),
                 sip_code,
-                sip_reason: None,
-                text: None,
+                sip_reason: words(sip_reason),
+                text: words(text),
+                ..RecordedEnd::new(row.code, row.party.as_str())
             },
             duration_s,
             quality: None,
-            transfer: None,
+            transfer: self.conversation.transfer.clone(),
             closed_at: at,
-        }))
+        })))
     }
 
-    fn shown(&self) -> LiveCall {
+    pub(super) fn shown(&self) -> LiveCall {
         let conversation = &self.conversation;
         LiveCall {
             conversation_id: conversation.id,
@@ -121,8 +184,15 @@ impl Record {
 /// Conversation status of an ending (the table of the conversation statuses).
 fn status(reason: EndReason, answered: bool) -> ConversationStatus {
     match reason {
-        EndReason::CallerCancelled | EndReason::InviteExpired => ConversationStatus::Cancelled,
+        EndReason::CallerCancelled | EndReason::InviteExpired | EndReason::CallCancelled => {
+            ConversationStatus::Cancelled
+        }
+        EndReason::CalleeBusy | EndReason::CalleeDeclined | EndReason::NoAnswer => {
+            ConversationStatus::Unanswered
+        }
+        EndReason::Transferred => ConversationStatus::Transferred,
         EndReason::CallerHungUp
+        | EndReason::CalleeHungUp
         | EndReason::AgentHungUp
         | EndReason::AgentFinished
         | EndReason::DurationReached
@@ -275,58 +345,4 @@ pub(super) fn decision(
         sip_status: refusal.status,
         sip_call_id: attempt.sip_call_id,
     }))
-}
-
-/// Calls that are up, for the API: written by the shard, read by anybody.
-#[derive(Debug, Default)]
-pub struct LiveTable {
-    calls: Mutex<HashMap<ConversationId, LiveCall>>,
-    draining: AtomicBool,
-}
-
-impl LiveTable {
-    fn calls(&self) -> MutexGuard<'_, HashMap<ConversationId, LiveCall>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn started(&self, record: &Record) {
-        self.calls().insert(record.id(), record.shown());
-    }
-
-    pub(super) fn changed(&self, record: &Record, status: ConversationStatus) {
-        if let Some(call) = self.calls().get_mut(&record.id()) {
-            call.status = status;
-            call.answered_at = record.conversation.answered_at;
-        }
-    }
-
-    pub(super) fn ended(&self, record: &Record) {
-        self.calls().remove(&record.id());
-    }
-
-    /// Notes that no new calls are taken.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-}
-
-impl LiveCalls for LiveTable {
-    fn live(&self) -> usize {
-        self.calls().len()
-    }
-
-    fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn list(&self, organisation: OrganisationId) -> Vec<LiveCall> {
-        let mut calls: Vec<LiveCall> = self
-            .calls()
-            .values()
-            .filter(|call| call.organization_id == organisation)
-            .cloned()
-            .collect();
-        calls.sort_by_key(|call| call.started_at);
-        calls
-    }
 }
