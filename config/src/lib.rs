@@ -16,6 +16,7 @@ pub mod api;
 pub mod calls;
 pub mod clock;
 pub mod credential;
+pub mod dial;
 pub mod ids;
 pub mod journal;
 pub mod limits;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
 use crate::model::{MediaEncryption, OutboundConfig, Runtime};
 use crate::secret::Secret;
@@ -31,6 +32,8 @@ pub struct NumberRoute {
     pub outbound_version: Option<AgentVersionId>,
     /// Whether other agents may show it as their number.
     pub outbound_shareable: bool,
+    /// When it was registered; unique among numbers.
+    pub created_at: Timestamp,
 }
 
 /// Digest credentials, unsealed.
@@ -142,9 +145,16 @@ pub struct OrganisationRoute {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     organisations: Arc<HashMap<OrganisationId, OrganisationRoute>>,
-    numbers: Arc<HashMap<Box<str>, Arc<NumberRoute>>>,
+    numbers: Arc<NumberTable>,
     trunks: Arc<TrunkTable>,
     agents: Arc<AgentTable>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct NumberTable {
+    by_number: HashMap<Box<str>, Arc<NumberRoute>>,
+    /// Oldest first.
+    by_organisation: HashMap<OrganisationId, Vec<Arc<NumberRoute>>>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +170,7 @@ struct TrunkTable {
 struct AgentTable {
     agents: HashMap<AgentId, AgentRoute>,
     versions: HashMap<AgentVersionId, Arc<VersionRoute>>,
+    numbered: HashMap<(AgentId, u32), AgentVersionId>,
 }
 
 /// What makes the next snapshot from the present one: rows by key, `None` for those that are gone.
@@ -178,6 +189,30 @@ fn set<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: Optio
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
     };
+}
+
+impl NumberTable {
+    fn patch(&mut self, rows: Vec<(Box<str>, Option<NumberRoute>)>) {
+        let mut touched = HashSet::new();
+        for (number, row) in rows {
+            if let Some(old) = self.by_number.remove(&number)
+                && let Some(list) = self.by_organisation.get_mut(&old.organization_id)
+            {
+                list.retain(|one| one.number != number);
+            }
+            if let Some(row) = row.map(Arc::new) {
+                touched.insert(row.organization_id);
+                let list = self.by_organisation.entry(row.organization_id).or_default();
+                list.push(Arc::clone(&row));
+                self.by_number.insert(number, row);
+            }
+        }
+        for organisation in touched {
+            if let Some(list) = self.by_organisation.get_mut(&organisation) {
+                list.sort_by_key(|row| row.created_at);
+            }
+        }
+    }
 }
 
 impl TrunkTable {
@@ -203,6 +238,7 @@ impl AgentTable {
     fn patch(&mut self, agents: Vec<(AgentId, Option<AgentRoute>)>, versions: Vec<VersionRoute>) {
         let touched: HashSet<AgentId> = agents.iter().map(|(id, _)| *id).collect();
         self.versions.retain(|_, version| !touched.contains(&version.agent_id));
+        self.numbered.retain(|(agent, _), _| !touched.contains(agent));
         for (id, agent) in agents {
             set(&mut self.agents, id, agent);
         }
@@ -215,6 +251,7 @@ impl AgentTable {
                 *highest = version.version;
                 agent.latest_published = Some(version.id);
             }
+            self.numbered.insert((version.agent_id, version.version), version.id);
             self.versions.insert(version.id, Arc::new(version));
         }
     }
@@ -231,10 +268,7 @@ impl Snapshot {
             }
         }
         if !patch.numbers.is_empty() {
-            let numbers = Arc::make_mut(&mut next.numbers);
-            for (number, row) in patch.numbers {
-                set(numbers, number, row.map(Arc::new));
-            }
+            Arc::make_mut(&mut next.numbers).patch(patch.numbers);
         }
         if !patch.trunks.is_empty() {
             let mut by_id = self.trunks.by_id.clone();
@@ -252,7 +286,13 @@ impl Snapshot {
     /// The route of a number in E.164 form.
     #[must_use]
     pub fn number(&self, e164: &str) -> Option<&NumberRoute> {
-        self.numbers.get(e164).map(Arc::as_ref)
+        self.numbers.by_number.get(e164).map(Arc::as_ref)
+    }
+
+    /// The numbers of an organisation, oldest first.
+    pub fn numbers_of(&self, organisation: OrganisationId) -> impl Iterator<Item = &NumberRoute> {
+        let list = self.numbers.by_organisation.get(&organisation);
+        list.into_iter().flatten().map(Arc::as_ref)
     }
 
     /// A trunk.
@@ -306,6 +346,12 @@ impl Snapshot {
         self.agents.versions.get(&id).map(Arc::as_ref)
     }
 
+    /// The published version of an agent that has this number.
+    #[must_use]
+    pub fn version_numbered(&self, agent: AgentId, number: u32) -> Option<&VersionRoute> {
+        self.version(*self.agents.numbered.get(&(agent, number))?)
+    }
+
     /// An organisation.
     #[must_use]
     pub fn organisation(&self, id: OrganisationId) -> Option<&OrganisationRoute> {
@@ -315,7 +361,7 @@ impl Snapshot {
     /// How many numbers and trunks it holds, for the metrics.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        (self.numbers.len(), self.trunks.by_id.len())
+        (self.numbers.by_number.len(), self.trunks.by_id.len())
     }
 }
 

@@ -19,15 +19,26 @@ use crate::model::Runtime;
 /// The schema, as `GET /core/agent-config-schema` returns it.
 pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 
-/// Checks the known parts of a config, whose place is `loc`.
-pub(crate) fn check(config: &Value) -> Result<(), ApiError> {
+/// Checks the known parts of a config, which is the body's field `name`.
+pub(crate) fn check(name: &str, config: &Value) -> Result<(), ApiError> {
     let found = Schema { document: &SCHEMA, root: &SCHEMA, enums: true }
-        .violations(config, &[json!("body"), json!("config")]);
+        .violations(config, &[json!("body"), json!(name)]);
     if found.is_empty() { Ok(()) } else { Err(ApiError::Violations(found)) }
 }
 
 /// Checks what the settings of this node forbid of an agent's address.
-pub(crate) fn check_address(config: &Value, rules: AddressRules) -> Result<(), ApiError> {
+pub(crate) fn check_address(
+    name: &str,
+    config: &Value,
+    rules: AddressRules,
+) -> Result<(), ApiError> {
+    let refuse = |field: &str, message: &str| {
+        let loc = ["body", name, "runtime", field].map(Value::from);
+        ApiError::Violations(vec![Violation::new(&loc, "value_error", message)])
+    };
+    let inside =
+        |host: &str| host.parse().is_ok_and(is_private) || host.eq_ignore_ascii_case("localhost");
+    const INSIDE: &str = "must not be a private or loopback address on this node";
     if let Some(url) = config.pointer("/runtime/url").and_then(Value::as_str) {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         if scheme.eq_ignore_ascii_case("ws") && !rules.allow_plain_ws {
@@ -39,21 +50,16 @@ pub(crate) fn check_address(config: &Value, rules: AddressRules) -> Result<(), A
             Some(six) => six.split(']').next().unwrap_or_default(),
             None => authority.split(':').next().unwrap_or_default(),
         };
-        check_host("url", host, rules)?;
+        if inside(host) && !rules.allow_private_addresses {
+            return Err(refuse("url", INSIDE));
+        }
     }
     match Runtime::read(config) {
-        Some(Runtime::Sip(agent)) => check_host("uri", agent.host().0, rules),
+        Some(Runtime::Sip(agent)) if inside(agent.host().0) && !rules.allow_private_addresses => {
+            Err(refuse("uri", INSIDE))
+        }
         _ => Ok(()),
     }
-}
-
-fn check_host(field: &str, host: &str, rules: AddressRules) -> Result<(), ApiError> {
-    let inside = host.parse().is_ok_and(is_private) || host.eq_ignore_ascii_case("localhost");
-    if inside && !rules.allow_private_addresses {
-        let why = "must not be a private or loopback address on this node";
-        return Err(refuse(field, why));
-    }
-    Ok(())
 }
 
 /// What the settings say about the addresses of agents.
@@ -61,11 +67,6 @@ fn check_host(field: &str, host: &str, rules: AddressRules) -> Result<(), ApiErr
 pub(crate) struct AddressRules {
     pub(crate) allow_plain_ws: bool,
     pub(crate) allow_private_addresses: bool,
-}
-
-fn refuse(field: &str, message: &str) -> ApiError {
-    let loc = ["body", "config", "runtime", field].map(Value::from);
-    ApiError::Violations(vec![Violation::new(&loc, "value_error", message)])
 }
 
 /// Addresses that are not on the public Internet (RFC 6890 and the like). Names are checked when
@@ -375,13 +376,16 @@ mod tests {
 
     #[test]
     fn unknown_parts_pass_and_known_parts_are_checked() {
-        assert!(check(&json!({})).is_ok());
+        assert!(check("config", &json!({})).is_ok());
         assert!(
-            check(&json!({"instructions": "x", "llm": {"model": "y"}, "runtime": null})).is_ok()
+            check("config", &json!({"instructions": "x", "llm": {"model": "y"}, "runtime": null}))
+                .is_ok()
         );
-        assert!(check(&json!({"runtime": {"type": "builtin", "builtin": "echo"}})).is_ok());
+        assert!(
+            check("config", &json!({"runtime": {"type": "builtin", "builtin": "echo"}})).is_ok()
+        );
         let websocket = json!({"type": "websocket", "url": "wss://h/", "parameters": {"a": "b"}});
-        assert!(check(&json!({ "runtime": websocket })).is_ok());
+        assert!(check("config", &json!({ "runtime": websocket })).is_ok());
         for (bad, place) in [
             (json!([]), r#"["body","config"]"#),
             (json!({"instructions": 3}), r#"["body","config","instructions"]"#),
@@ -401,7 +405,9 @@ mod tests {
                 r#"["body","config","tools",0,"actions",0,"type"]"#,
             ),
         ] {
-            let Err(ApiError::Violations(found)) = check(&bad) else { panic!("{bad} passes") };
+            let Err(ApiError::Violations(found)) = check("config", &bad) else {
+                panic!("{bad} passes")
+            };
             let places: Vec<_> = found.iter().map(|v| json!(v.loc).to_string()).collect();
             assert_eq!(places, [place], "{bad}");
         }
@@ -421,17 +427,17 @@ mod tests {
             "wss://100.64.0.1/",
         ] {
             let config = json!({"runtime": {"type": "websocket", "url": url}});
-            let error = check_address(&config, LOCKED).expect_err(url);
+            let error = check_address("config", &config, LOCKED).expect_err(url);
             assert_eq!(error.into_response().status(), 422);
-            assert!(check_address(&config, open).is_ok());
+            assert!(check_address("config", &config, open).is_ok());
         }
         for uri in ["sip:a@127.0.0.1", "sips:[::1]:5061", "sip:localhost", "sip:10.0.0.1;x"] {
             let config = json!({"runtime": {"type": "sip", "uri": uri}});
-            assert!(check_address(&config, LOCKED).is_err(), "{uri}");
-            assert!(check_address(&config, open).is_ok(), "{uri}");
+            assert!(check_address("config", &config, LOCKED).is_err(), "{uri}");
+            assert!(check_address("config", &config, open).is_ok(), "{uri}");
         }
         let fine = json!({"runtime": {"type": "websocket", "url": "wss://agent.example.com/"}});
-        assert!(check_address(&fine, LOCKED).is_ok());
-        assert!(check_address(&json!({}), LOCKED).is_ok());
+        assert!(check_address("config", &fine, LOCKED).is_ok());
+        assert!(check_address("config", &json!({}), LOCKED).is_ok());
     }
 }

@@ -95,14 +95,14 @@ pub(crate) struct OneConversation {
 
 /// Which fields of a conversation a reply has.
 #[derive(Debug)]
-struct View {
+pub(super) struct View {
     sensitive: bool,
     fields: Option<Vec<String>>,
 }
 
 impl View {
     /// What the key may see and the query asks for; a field that no conversation has is 422.
-    fn new(caller: &Caller, fields: Option<&str>) -> Result<Self, ApiError> {
+    pub(super) fn new(caller: &Caller, fields: Option<&str>) -> Result<Self, ApiError> {
         let sensitive = caller.holds(Scope::ConversationsReadSensitive);
         let Some(list) = fields else { return Ok(Self { sensitive, fields: None }) };
         let wanted: Vec<&str> =
@@ -120,7 +120,7 @@ impl View {
         Ok(Self { sensitive, fields: Some(fields) })
     }
 
-    fn show(&self, conversation: &Conversation) -> Result<Map<String, Value>, ApiError> {
+    pub(super) fn show(&self, conversation: &Conversation) -> Result<Map<String, Value>, ApiError> {
         let value = serde_json::to_value(conversation);
         let Ok(Value::Object(mut entries)) = value else {
             return Err(ApiError::Bug("a conversation is no object".to_owned()));

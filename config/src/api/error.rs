@@ -89,6 +89,8 @@ pub(crate) enum ApiError {
     Unprocessable(String),
     /// 503: something we depend on cannot answer now.
     Unavailable,
+    /// 503: there is no room for it at this moment.
+    Busy(&'static str),
     /// 500: our fault; the text goes to the log only.
     Bug(String),
 }
@@ -109,7 +111,7 @@ impl ApiError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Violations(_) | Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Bug(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -121,7 +123,7 @@ impl ApiError {
             | Self::NotFound(text)
             | Self::Conflict(text)
             | Self::Unprocessable(text) => text.clone(),
-            Self::Unauthenticated(text) => (*text).to_owned(),
+            Self::Unauthenticated(text) | Self::Busy(text) => (*text).to_owned(),
             Self::MethodNotAllowed => "Method not allowed".to_owned(),
             Self::TooLarge(limit) => format!("Body is larger than {limit} bytes"),
             Self::Violations(_) => "Request does not fit its schema".to_owned(),
@@ -137,7 +139,7 @@ impl IntoResponse for ApiError {
             tracing::error!(why, "api request failed");
         }
         let (status, detail) = (self.status(), self.sentence());
-        let retry_later = matches!(self, Self::Unavailable);
+        let retry_later = matches!(self, Self::Unavailable | Self::Busy(_));
         let mut response = match self {
             Self::Violations(all) => {
                 let detail = ValidationDetail::Violations(all);

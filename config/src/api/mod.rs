@@ -16,6 +16,7 @@
 
 mod agent_config;
 mod agents;
+mod calls;
 mod conversations;
 mod decisions;
 mod document;
@@ -154,6 +155,7 @@ const NUMBERS_READ: &[Scope] = &[PhoneNumbersRead, PhoneNumbersManage];
 const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
+const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
 const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
 const KEYS_MANAGE: &[Scope] = &[OrganizationsManage];
 
@@ -187,6 +189,9 @@ fn table() -> Table {
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::publish_agent_version))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::hang_up_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::transfer_conversation))
         .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))

@@ -147,6 +147,6 @@ pub(crate) async fn publish_agent_version(
 
 fn check_config(api: &Api, config: Option<&Value>) -> Result<(), ApiError> {
     let Some(config) = config else { return Ok(()) };
-    agent_config::check(config)?;
-    agent_config::check_address(config, api.address_rules())
+    agent_config::check("config", config)?;
+    agent_config::check_address("config", config, api.address_rules())
 }

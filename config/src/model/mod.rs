@@ -9,6 +9,7 @@ mod agent;
 mod conversation;
 mod decision;
 mod listing;
+mod new_conversation;
 mod number;
 mod organisation;
 mod runtime;
@@ -29,6 +30,7 @@ pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,
     VersionFilter,
 };
+pub use new_conversation::{NewConversation, NewTransfer};
 pub use number::{
     E164, NewPhoneNumber, NotE164, NumberChange, PhoneNumber, SlotAgent, SlotVersion,
 };

@@ -102,6 +102,13 @@ impl SipAgent {
         Parts::of(&self.uri).is_ok_and(|parts| parts.secure)
     }
 
+    /// Whether it has a user but no password, and so no credentials.
+    #[must_use]
+    pub fn lacks_password(&self) -> bool {
+        let password = self.auth_password.as_ref().map_or("", |password| password.expose());
+        self.auth_username.is_some() && password.is_empty()
+    }
+
     /// Checks what types cannot.
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         check_length(URI, &self.uri, limits::RUNTIME_URL_CHARACTERS)?;

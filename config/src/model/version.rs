@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -53,7 +54,7 @@ pub struct AgentVersion {
     pub updated_at: Timestamp,
 }
 
-/// How a path names a version: by number, or `latest`.
+/// How a path or body names a version: by number, or `latest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionRef {
     /// The one with this number.
@@ -83,6 +84,45 @@ impl fmt::Display for VersionRef {
         }
     }
 }
+
+impl<'de> Deserialize<'de> for VersionRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl Visitor<'_> for Reader {
+            type Value = VersionRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 1, or \"latest\"")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<VersionRef, E> {
+                let fits = u32::try_from(number).ok().filter(|number| *number > 0);
+                let wrong = || E::invalid_value(Unexpected::Unsigned(number), &self);
+                fits.map(VersionRef::Number).ok_or_else(wrong)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VersionRef, E> {
+                let wrong = || E::custom("must be a number from 1, or \"latest\"");
+                (text == "latest").then_some(VersionRef::Latest).ok_or_else(wrong)
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl utoipa::PartialSchema for VersionRef {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+        let latest = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["latest"]));
+        let either = OneOfBuilder::new().item(number).item(latest);
+        either.description(Some("A version's number, or `latest`.")).into()
+    }
+}
+
+impl ToSchema for VersionRef {}
 
 /// A version to be made: from a config, or as a copy. Exactly one of the two.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, ToSchema)]

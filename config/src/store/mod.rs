@@ -229,7 +229,8 @@ impl Store {
         self.0.db.close().await;
     }
 
-    fn now(&self) -> Timestamp {
+    /// What time it is, by the clock that rows are stamped with.
+    pub(crate) fn now(&self) -> Timestamp {
         self.0.options.clock.now()
     }
 

@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::rows::{json, json_opt, parsed, parsed_opt, raw, small};
+use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, time};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
 use super::{Store, StoreError};
@@ -186,6 +186,7 @@ fn number_route(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
         inbound_version: parsed_opt(row, "inbound_agent_version_id")?,
         outbound_version: parsed_opt(row, "outbound_agent_version_id")?,
         outbound_shareable: raw(row, "outbound_shareable")?,
+        created_at: time(row, "created_at")?,
     })
 }
 

@@ -92,6 +92,28 @@ impl Store {
         self.ensure_draft(scope, agent).await
     }
 
+    /// The version with this id, of any of the organisation's agents.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown version.
+    pub async fn version_with_id(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: AgentVersionId,
+    ) -> Result<AgentVersion, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        let row = sqlx::query(
+            "SELECT v.* FROM agent_versions v JOIN agents a ON a.id = v.agent_id
+             WHERE v.id = ? AND a.organization_id = ?",
+        )
+        .bind(id.to_string())
+        .bind(scope.organisation().to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let row = row.as_ref().map(from_row).transpose()?;
+        row.map(|row| row.version).ok_or_else(|| StoreError::not_found("Version"))
+    }
+
     /// The versions of an agent, newest first.
     ///
     /// # Errors

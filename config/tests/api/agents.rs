@@ -1,6 +1,7 @@
 //! `/core/agents`, their versions, publishing, and SIP endpoints.
 
 use config::api::ApiOptions;
+use config::model::Runtime;
 use serde_json::{Value, json};
 
 use crate::server::{Server, id};
@@ -134,12 +135,65 @@ async fn a_version_is_made_from_exactly_one_thing() {
 }
 
 #[tokio::test]
+async fn a_sip_agents_password_goes_in_and_never_out() {
+    let server = Server::start().await;
+    let agent = server.agent("a").await;
+    let path = format!("/core/agents/{agent}/versions");
+    let config = |uri: &str, user: &str, password: Value| {
+        json!({ "config": { "runtime": { "type": "sip", "uri": uri, "auth_username": user,
+            "auth_password": password, "headers": { "X-Call": "{conversation_id}" } } } })
+    };
+    let with = config("sip:{called_number}@h.example.com", "u", json!("canary"));
+    let made = server.post(&path, with).await;
+    assert!(!made.text.contains("canary"));
+    assert_eq!(made.is(200)["config"]["runtime"]["auth_password"], Value::Null);
+    let draft = format!("{path}/2");
+    let kept = config("sip:{called_number}@h.example.com", "u", Value::Null);
+    server.put(&draft, kept).await.is(200);
+    let password = async || {
+        server.post(&format!("{draft}/publish"), Value::Null).await.is(200);
+        let version = server.get(&draft).await.is(200)["id"].as_str().unwrap().parse().unwrap();
+        let snapshot = server.store.snapshot().load();
+        let runtime = snapshot.version(version).unwrap().runtime.clone();
+        let Runtime::Sip(agent) = runtime else { panic!("{runtime:?}") };
+        agent.auth_password.map(|password| password.expose().clone())
+    };
+    // Another place or another user does not get it.
+    for (uri, user) in [("sip:evil.example.com", "u"), ("sip:{called_number}@h.example.com", "v")] {
+        let reply = server.put(&draft, config(uri, user, Value::Null)).await;
+        assert_eq!(reply.places(), ["body.config.runtime.auth_password"]);
+    }
+    assert_eq!(password().await.as_deref(), Some("canary"));
+}
+
+#[tokio::test]
 async fn a_config_is_checked_where_it_is_known() {
     let server = Server::start().await;
     let agent = server.agent("a").await;
     let path = format!("/core/agents/{agent}/versions");
     for (config, place) in [
-        (json!({ "runtime": { "type": "sip", "uri": "sip:a@b" } }), "type"),
+        (json!({ "runtime": { "type": "sip" } }), "uri"),
+        (json!({ "runtime": { "type": "sip", "uri": "tel:+15550100" } }), "uri"),
+        (json!({ "runtime": { "type": "sip", "uri": "sip:a@h\r\nVia: x" } }), "uri"),
+        (json!({ "runtime": { "type": "sip", "uri": "sip:a@{caller_number}" } }), "uri"),
+        (json!({ "runtime": { "type": "sip", "uri": "sip:a@10.0.0.1" } }), "uri"),
+        (json!({ "runtime": { "type": "sip", "uri": "sips:h", "transport": "UDP" } }), "transport"),
+        (
+            json!({ "runtime": { "type": "sip", "uri": "sip:h", "media_encryption": "x" } }),
+            "media_encryption",
+        ),
+        (
+            json!({ "runtime": { "type": "sip", "uri": "sip:h", "headers": { "Via": "x" } } }),
+            "headers",
+        ),
+        (
+            json!({ "runtime": { "type": "sip", "uri": "sip:h", "headers": { "X-A": "\r\nB: c" } } }),
+            "headers",
+        ),
+        (
+            json!({ "runtime": { "type": "sip", "uri": "sip:h", "auth_username": "u" } }),
+            "auth_password",
+        ),
         (json!({ "runtime": { "type": "openai_realtime" } }), "type"),
         (json!({ "runtime": { "type": "websocket" } }), "url"),
         (json!({ "runtime": { "type": "websocket", "url": "ws://agent.example.com/" } }), "url"),

@@ -36,7 +36,7 @@ fn hostile_values() -> Vec<Value> {
 }
 
 /// Bodies that are right, by operation; each field is then spoilt in turn.
-fn good_body(operation: &str, trunk: &str) -> Value {
+fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
     let inbound = json!({ "enable_noise_cancellation": true, "media_encryption": "ALLOW",
         "allowed_addresses": ["192.0.2.1"], "auth_username": null, "auth_password": null,
         "max_concurrent_calls": 1, "calls_per_second": 1 });
@@ -62,6 +62,15 @@ fn good_body(operation: &str, trunk: &str) -> Value {
             "instruction_builder_inputs": { "a": 1 } }),
         "publish_agent_version" => json!({ "phone_numbers": ["+15550000001"],
             "unassign_phone_numbers": ["+15550000001"], "direction": "both" }),
+        "create_conversation" => json!({ "channel": "telephone", "user_id": "+4930123456",
+            "id": "67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "conversation_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "agent_id": agent,
+            "version": 1, "agent_version_id": null, "agent_config": null,
+            "agent_number": "+15550000001", "initial_context": "c", "custom_metadata": { "a": 1 },
+            "to_address": null, "from_address": null, "subject": null }),
+        "transfer_conversation" => {
+            json!({ "transfer_number": "+4930123456", "displayed_number": "agent_number" })
+        }
         "create_organization_pat" => {
             json!({ "name": "a", "expires_at": null, "grants": ["viewer"] })
         }
@@ -116,15 +125,17 @@ async fn no_field_of_a_body_makes_us_fail() {
     let trunk = server.trunk("t").await;
     server.number("+15550000001", &trunk).await;
     let agent = server.agent("a").await;
+    let conversation = server.conversation(server.organisation, |_| ()).await.id.to_string();
     let mut sent = 0;
     for (method, path, operation) in with_body() {
         let id = if path.contains("trunks") { &trunk } else { &agent };
         let url = path
             .replace("{id}", id)
             .replace("{version}", "1")
+            .replace("{conversation_id}", &conversation)
             .replace("{phone_number}", "+15550000001");
         let name = operation["operationId"].as_str().unwrap();
-        for body in spoilt(&good_body(name, &trunk)) {
+        for body in spoilt(&good_body(name, &trunk, &agent)) {
             let reply = server.call(method.clone(), &url, &server.key, &body).await;
             let promised = operation["responses"].get(reply.status.as_str()).is_some();
             let fine = promised && !reply.status.is_server_error();

@@ -8,6 +8,7 @@
 )]
 
 mod agents;
+mod calls;
 mod conform;
 mod contract;
 mod conversations;

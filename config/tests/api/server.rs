@@ -1,15 +1,17 @@
 //! A server under test, and what one can ask of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use config::api::{self, Api, ApiOptions};
-use config::calls::NoCalls;
+use config::calls::{
+    DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, TransferRefused, TransferRequest,
+};
 use config::clock::{Clock, Timestamp};
 use config::credential::{Operator, ScopedTo};
-use config::ids::OrganisationId;
+use config::ids::{ConversationId, OrganisationId};
 use config::journal::{Entry, Journal};
 use config::model::{Conversation, Decision, Direction, NewApiKey};
 use config::seal::Sealer;
@@ -55,10 +57,78 @@ impl Reply {
     }
 }
 
+/// A gateway that notes what it is asked and does as it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Switchboard {
+    /// Calls it was asked to place.
+    pub(crate) dialled: Mutex<Vec<DialRequest>>,
+    /// Calls that are up, and it was asked to end.
+    pub(crate) hung_up: Mutex<Vec<ConversationId>>,
+    /// Calls it was asked to hand on.
+    pub(crate) transferred: Mutex<Vec<(ConversationId, TransferRequest)>>,
+    /// Calls that are up.
+    pub(crate) up: Mutex<Vec<(OrganisationId, ConversationId)>>,
+    /// What it says to the next calls.
+    pub(crate) refusal: Mutex<Option<DialRefused>>,
+    /// What it says to the next transfers of calls that are up.
+    pub(crate) transfer_refusal: Mutex<Option<TransferRefused>>,
+    /// Whether it takes no new calls.
+    pub(crate) draining: Mutex<bool>,
+}
+
+impl LiveCalls for Switchboard {
+    fn live(&self) -> usize {
+        self.up.lock().unwrap().len()
+    }
+
+    fn draining(&self) -> bool {
+        *self.draining.lock().unwrap()
+    }
+
+    fn list(&self, _organisation: OrganisationId) -> Vec<LiveCall> {
+        Vec::new()
+    }
+
+    fn dial(&self, request: DialRequest) -> Result<(), DialRefused> {
+        if let Some(refusal) = *self.refusal.lock().unwrap() {
+            return Err(refusal);
+        }
+        self.up.lock().unwrap().push((request.organisation, request.conversation.id));
+        self.dialled.lock().unwrap().push(request);
+        Ok(())
+    }
+
+    fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {
+        if !self.up.lock().unwrap().contains(&(organisation, id)) {
+            return Err(NoSuchCall);
+        }
+        self.hung_up.lock().unwrap().push(id);
+        Ok(())
+    }
+
+    fn transfer(
+        &self,
+        organisation: OrganisationId,
+        id: ConversationId,
+        request: TransferRequest,
+    ) -> Result<(), TransferRefused> {
+        if !self.up.lock().unwrap().contains(&(organisation, id)) {
+            return Err(TransferRefused::NoSuchCall);
+        }
+        if let Some(refusal) = *self.transfer_refusal.lock().unwrap() {
+            return Err(refusal);
+        }
+        self.transferred.lock().unwrap().push((id, request));
+        Ok(())
+    }
+}
+
 /// The API over a store of its own, with one organisation.
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) store: Store,
+    /// The gateway behind it.
+    pub(crate) calls: Arc<Switchboard>,
     pub(crate) organisation: OrganisationId,
     /// The key of the organisation; it is the operator's too.
     pub(crate) key: String,
@@ -78,9 +148,10 @@ impl Server {
         store.max_phone_numbers = 20;
         let store = Store::open(url, store).await.unwrap();
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
-        let calls = Arc::new(NoCalls);
-        let router = api::router(Api { store: store.clone(), calls, options });
-        Self { router, store, organisation: organisation.id, key: key.expose().clone() }
+        let calls = Arc::new(Switchboard::default());
+        let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
+        let router = api::router(Api { store: store.clone(), calls: gateway, options });
+        Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

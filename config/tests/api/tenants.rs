@@ -54,6 +54,12 @@ impl Things {
             (Method::PUT, format!("/core/agents/{agent}/versions/1"), json!({ "config": {} })),
             (Method::POST, format!("/core/agents/{agent}/versions/1/publish"), none.clone()),
             (Method::GET, format!("/core/conversations/{conversation}"), none.clone()),
+            (Method::POST, format!("/core/conversations/{conversation}/hangup"), none.clone()),
+            (
+                Method::POST,
+                format!("/core/conversations/{conversation}/transfer"),
+                json!({ "transfer_number": "+15550000009" }),
+            ),
             (Method::DELETE, format!("/admin/organization-pats/{key}"), none),
         ]
     }
@@ -119,6 +125,45 @@ async fn an_id_of_another_organisation_in_a_body_is_unknown_too() {
         assert_eq!(theirs, never["detail"].as_str().unwrap().replace("+15559999999", "N"));
     }
     assert_eq!(server.get("/core/phone-numbers").await.is(200), before);
+}
+
+#[tokio::test]
+async fn nothing_of_another_organisation_can_be_dialled_with() {
+    let server = Server::start().await;
+    let things = Things::of(&server, "+15550000001").await;
+    let version = server.get(&format!("/core/agents/{}/versions/1", things.agent)).await.is(200);
+    let (other, foreign) = server.stranger().await;
+    let unknown = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let ask = async |mut body: Value| {
+        body["channel"] = json!("telephone");
+        body["user_id"] = json!("+4930123456");
+        server.call(Method::POST, "/core/conversations", &foreign, &body).await
+    };
+    let dial = async |field: &str, theirs: &str, never: &str| {
+        let (theirs, never) =
+            (ask(json!({ field: theirs })).await, ask(json!({ field: never })).await);
+        assert_eq!(theirs.text, never.text, "{field}");
+        theirs.status.as_u16()
+    };
+    assert_eq!(dial("agent_id", &things.agent, unknown).await, 404);
+    assert_eq!(dial("agent_version_id", &id(&version), unknown).await, 404);
+    assert_eq!(dial("agent_number", things.number, "+15559999999").await, 400);
+    let numbered = json!({ "agent_id": things.agent, "version": 1 });
+    assert_eq!(ask(numbered).await.is(404)["detail"], "Agent not found");
+    assert!(server.calls.dialled.lock().unwrap().is_empty());
+
+    // An id that is taken there is refused, and says no more.
+    let trunk = json!({ "name": "t", "outbound_config": { "address": "h.example.com",
+        "auth_username": "u", "auth_password": "p" } });
+    let trunk = server.call(Method::POST, "/core/trunks", &foreign, &trunk).await.is(200);
+    let number = json!({ "phone_number": "+15550000002", "trunk_id": id(&trunk) });
+    server.call(Method::POST, "/core/phone-numbers", &foreign, &number).await.is(200);
+    let inline = json!({ "id": things.conversation, "agent_number": "+15550000002",
+        "agent_config": {} });
+    assert_eq!(ask(inline).await.is(409)["detail"], "id is already taken");
+    assert!(server.calls.dialled.lock().unwrap().is_empty());
+    let list = server.call(Method::GET, "/core/conversations", &foreign, &Value::Null).await;
+    assert_eq!(list.is(200), json!([]), "{other}");
 }
 
 #[tokio::test]

@@ -1,0 +1,440 @@
+//! Which number a call out goes out from, and which agent talks: decided once, when it is asked for.
+//!
+//! | said | number |
+//! |---|---|
+//! | a number | exactly that one, if it is the organisation's |
+//! | an agent or a version | the oldest whose outbound slot holds the version |
+//! | the same, and no slot holds it | any with a way out: an empty outbound slot first, then the oldest |
+//!
+//! Pure: everything is read from one [`Snapshot`], so that number, trunk and agent are of one moment.
+//! A number has a way out when its trunk has an outbound configuration. One that was meant (by its name
+//! or its slot) and has none is refused, not silently replaced: callees would see another number.
+
+use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
+use crate::model::{E164, Runtime};
+use crate::snapshot::{AgentRoute, NumberRoute, Snapshot, VersionRoute};
+
+/// Who is to talk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speaker {
+    /// Whoever the number's outbound slot holds.
+    Slot,
+    /// The latest published version of an agent.
+    Agent(AgentId),
+    /// The published version of an agent that has this number.
+    Numbered(AgentId, u32),
+    /// This published version.
+    Version(AgentVersionId),
+    /// An agent that exists for this call only.
+    Inline(Box<Runtime>),
+}
+
+/// What is known of a call that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who is to talk.
+    pub speaker: Speaker,
+    /// Which number it is to go out from.
+    pub number: Option<E164>,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The number it goes out from.
+    pub number: E164,
+    /// Its trunk, which has an outbound configuration.
+    pub trunk: TrunkId,
+    /// Who talks; `None` for an agent that exists for this call only.
+    pub agent: Option<AgentId>,
+    /// Which version; `None` like the agent.
+    pub version: Option<AgentVersionId>,
+    /// Where it runs.
+    pub runtime: Runtime,
+}
+
+/// Why there is nothing to dial with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The organisation has no such agent.
+    #[error("Agent not found")]
+    UnknownAgent,
+    /// There is no such published version; there may be a draft.
+    #[error("Version is not published")]
+    UnknownVersion,
+    /// No version of the agent is published.
+    #[error("Agent has no published version")]
+    NothingPublished,
+    /// The agent is switched off.
+    #[error("Agent is not active")]
+    Inactive,
+    /// The number belongs to somebody else, or to nobody.
+    #[error("agent_number is not a number of this organization")]
+    ForeignNumber,
+    /// Nobody was named, and the number's outbound slot is empty.
+    #[error("agent_number has no agent in its outbound slot")]
+    EmptySlot,
+    /// The number that was meant has no way out.
+    #[error("The number's trunk has no outbound_config")]
+    NoWayOut,
+    /// None of the organisation's numbers has a way out.
+    #[error("No phone number with an outbound_config on its trunk")]
+    NoNumber,
+}
+
+/// Decides with what a call goes out.
+///
+/// # Errors
+/// When it cannot: see [`Refused`]. What belongs to another organisation is as unknown as what never
+/// was.
+pub fn choose(
+    snapshot: &Snapshot,
+    organisation: OrganisationId,
+    wanted: &Wanted,
+) -> Result<Choice, Refused> {
+    let chooser = Chooser { snapshot, organisation };
+    let named = chooser.named(&wanted.speaker)?;
+    let route = match (&wanted.number, named) {
+        (Some(number), _) => chooser.own(number)?,
+        (None, Some(version)) => chooser.number_for(version)?,
+        (None, None) => chooser.any_number()?,
+    };
+    let (version, runtime) = match (&wanted.speaker, named) {
+        (Speaker::Inline(runtime), _) => (None, runtime.as_ref()),
+        (_, Some(version)) => (Some(version), &version.runtime),
+        (_, None) => {
+            let slot = route.outbound_version.ok_or(Refused::EmptySlot)?;
+            let version = chooser.version(slot)?;
+            (Some(version), &version.runtime)
+        }
+    };
+    Ok(Choice {
+        number: route.number.parse().map_err(|_| Refused::NoNumber)?,
+        trunk: route.trunk_id,
+        agent: version.map(|version| version.agent_id),
+        version: version.map(|version| version.id),
+        runtime: runtime.clone(),
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Chooser<'a> {
+    snapshot: &'a Snapshot,
+    organisation: OrganisationId,
+}
+
+impl<'a> Chooser<'a> {
+    /// The version that was named, if one was.
+    fn named(self, speaker: &Speaker) -> Result<Option<&'a VersionRoute>, Refused> {
+        let version = match *speaker {
+            Speaker::Slot | Speaker::Inline(_) => return Ok(None),
+            Speaker::Version(version) => self.version(version)?,
+            Speaker::Agent(agent) => {
+                let latest = self.agent(agent)?.latest_published;
+                self.version(latest.ok_or(Refused::NothingPublished)?)?
+            }
+            Speaker::Numbered(agent, number) => {
+                self.agent(agent)?;
+                let version = self.snapshot.version_numbered(agent, number);
+                self.version(version.ok_or(Refused::UnknownVersion)?.id)?
+            }
+        };
+        Ok(Some(version))
+    }
+
+    fn agent(self, id: AgentId) -> Result<&'a AgentRoute, Refused> {
+        let agent = self.snapshot.agent(id);
+        agent.filter(|one| one.organization_id == self.organisation).ok_or(Refused::UnknownAgent)
+    }
+
+    /// A published version of an active agent.
+    fn version(self, id: AgentVersionId) -> Result<&'a VersionRoute, Refused> {
+        let version = self.snapshot.version(id).ok_or(Refused::UnknownVersion)?;
+        let agent = self.agent(version.agent_id).map_err(|_| Refused::UnknownVersion)?;
+        if agent.active { Ok(version) } else { Err(Refused::Inactive) }
+    }
+
+    fn has_way_out(self, route: &NumberRoute) -> bool {
+        self.snapshot.trunk(route.trunk_id).is_some_and(|trunk| trunk.has_outbound())
+    }
+
+    /// The number that was named.
+    fn own(self, number: &E164) -> Result<&'a NumberRoute, Refused> {
+        let route = self.snapshot.number(number.as_str());
+        let route = route.filter(|route| route.organization_id == self.organisation);
+        let route = route.ok_or(Refused::ForeignNumber)?;
+        if self.has_way_out(route) { Ok(route) } else { Err(Refused::NoWayOut) }
+    }
+
+    /// The number whose outbound slot holds the version, or any.
+    fn number_for(self, version: &VersionRoute) -> Result<&'a NumberRoute, Refused> {
+        let holds = |route: &&NumberRoute| route.outbound_version == Some(version.id);
+        let mut holding = self.snapshot.numbers_of(self.organisation).filter(holds).peekable();
+        if holding.peek().is_none() {
+            return self.any_number();
+        }
+        holding.find(|route| self.has_way_out(route)).ok_or(Refused::NoWayOut)
+    }
+
+    fn any_number(self) -> Result<&'a NumberRoute, Refused> {
+        let all = self.snapshot.numbers_of(self.organisation);
+        let out = all.filter(|route| self.has_way_out(route));
+        // Of equals the first, which is the oldest, is taken.
+        out.min_by_key(|route| route.outbound_version.is_some()).ok_or(Refused::NoNumber)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::model::MediaEncryption;
+    use crate::secret::Secret;
+    use crate::snapshot::{OutboundRoute, Patch, TrunkRoute};
+
+    /// One organisation with an agent of three published versions; numbers come on top.
+    struct House {
+        patch: Patch,
+        organisation: OrganisationId,
+        agent: AgentId,
+        versions: Vec<AgentVersionId>,
+        dialling: TrunkId,
+        inbound_only: TrunkId,
+    }
+
+    fn trunk(organisation: OrganisationId, dials: bool) -> TrunkRoute {
+        let outbound = dials.then(|| OutboundRoute {
+            config: serde_json::from_value(serde_json::json!({
+                "address": "carrier.example.com", "auth_username": "u" }))
+            .unwrap(),
+            password: Secret::from("p"),
+        });
+        TrunkRoute {
+            id: TrunkId::random(),
+            organization_id: organisation,
+            name: "t".into(),
+            slug: TrunkId::random().to_string().into(),
+            managed: false,
+            noise_cancellation: false,
+            encryption: MediaEncryption::Disable,
+            allowed: None,
+            digest: None,
+            max_concurrent_calls: None,
+            calls_per_second: None,
+            outbound,
+        }
+    }
+
+    impl House {
+        fn new() -> Self {
+            let organisation = OrganisationId::random();
+            let mut patch = Patch::default();
+            let [dialling, inbound_only] = [true, false].map(|dials| {
+                let trunk = trunk(organisation, dials);
+                let id = trunk.id;
+                patch.trunks.push((id, Some(trunk)));
+                id
+            });
+            let mut house = Self {
+                patch,
+                organisation,
+                agent: AgentId::random(),
+                versions: Vec::new(),
+                dialling,
+                inbound_only,
+            };
+            house.versions = house.agent(house.agent, organisation, true, &[1, 2, 3]);
+            house
+        }
+
+        fn agent(
+            &mut self,
+            id: AgentId,
+            organization_id: OrganisationId,
+            active: bool,
+            published: &[u32],
+        ) -> Vec<AgentVersionId> {
+            let agent = AgentRoute {
+                id,
+                organization_id,
+                name: "a".into(),
+                active,
+                deployed_as_sip: false,
+                latest_published: None,
+            };
+            self.patch.agents.push((id, Some(agent)));
+            let versions = published.iter().map(|version| VersionRoute {
+                id: AgentVersionId::random(),
+                agent_id: id,
+                version: *version,
+                runtime: Runtime::default(),
+                published: true,
+            });
+            let versions: Vec<_> = versions.collect();
+            let ids = versions.iter().map(|version| version.id).collect();
+            self.patch.versions.extend(versions);
+            ids
+        }
+
+        /// A number with its place in time.
+        fn number(&mut self, number: &str, age: i64, trunk: TrunkId, slot: Option<usize>) {
+            let route = NumberRoute {
+                number: number.into(),
+                organization_id: self.organisation,
+                trunk_id: trunk,
+                inbound_version: None,
+                outbound_version: slot.and_then(|slot| self.versions.get(slot).copied()),
+                outbound_shareable: false,
+                created_at: Timestamp::from_micros(-age),
+            };
+            self.patch.numbers.push((number.into(), Some(route)));
+        }
+
+        fn choose(self, speaker: Speaker, number: Option<&str>) -> Result<Choice, Refused> {
+            let snapshot = Snapshot::default().patched(self.patch);
+            let number = number.map(|number| number.parse().unwrap());
+            choose(&snapshot, self.organisation, &Wanted { speaker, number })
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_named_is_taken_and_its_slot_talks() {
+        let mut house = House::new();
+        let (agent, version) = (house.agent, house.versions[1]);
+        house.number("+15550001", 9, house.dialling, Some(0));
+        house.number("+15550002", 1, house.dialling, Some(1));
+        let choice = house.choose(Speaker::Slot, Some("+15550002")).unwrap();
+        assert_eq!(choice.number.as_str(), "+15550002");
+        assert_eq!((choice.agent, choice.version), (Some(agent), Some(version)));
+    }
+
+    #[test]
+    fn a_number_that_is_named_is_taken_whoever_talks() {
+        let mut house = House::new();
+        house.number("+15550001", 9, house.dialling, Some(0));
+        let version = house.versions[2];
+        let choice = house.choose(Speaker::Version(version), Some("+15550001")).unwrap();
+        assert_eq!(choice.version, Some(version));
+
+        let mut house = House::new();
+        house.number("+15550001", 9, house.dialling, None);
+        let inline = Speaker::Inline(Box::default());
+        let choice = house.choose(inline, Some("+15550001")).unwrap();
+        assert_eq!((choice.agent, choice.version), (None, None));
+        assert_eq!(choice.runtime, Runtime::default());
+    }
+
+    #[test]
+    fn an_agent_is_its_latest_published_version_unless_one_is_named() {
+        for (wanted, index) in [(None, 2), (Some(2), 1)] {
+            let mut house = House::new();
+            house.number("+15550001", 1, house.dialling, Some(0));
+            house.number("+15550002", 1, house.dialling, Some(1));
+            house.number("+15550003", 1, house.dialling, Some(2));
+            let (agent, version) = (house.agent, house.versions[index]);
+            let speaker = match wanted {
+                Some(number) => Speaker::Numbered(agent, number),
+                None => Speaker::Agent(agent),
+            };
+            let choice = house.choose(speaker, None).unwrap();
+            assert_eq!(choice.version, Some(version));
+            assert_eq!(choice.number.as_str(), ["+15550001", "+15550002", "+15550003"][index]);
+        }
+    }
+
+    #[test]
+    fn of_several_numbers_the_oldest_with_a_way_out_is_taken() {
+        let mut house = House::new();
+        house.number("+15550001", 1, house.dialling, Some(0));
+        house.number("+15550002", 5, house.dialling, Some(0));
+        house.number("+15550003", 9, house.inbound_only, Some(0));
+        let version = house.versions[0];
+        let choice = house.choose(Speaker::Version(version), None).unwrap();
+        assert_eq!(choice.number.as_str(), "+15550002");
+    }
+
+    #[test]
+    fn without_a_slot_any_number_will_do_and_an_empty_slot_goes_first() {
+        let mut house = House::new();
+        house.number("+15550001", 9, house.dialling, Some(0));
+        house.number("+15550002", 8, house.inbound_only, None);
+        house.number("+15550003", 2, house.dialling, None);
+        house.number("+15550004", 5, house.dialling, None);
+        let agent = house.agent;
+        let choice = house.choose(Speaker::Agent(agent), None).unwrap();
+        assert_eq!(choice.number.as_str(), "+15550004");
+
+        let mut house = House::new();
+        house.number("+15550001", 9, house.dialling, Some(0));
+        house.number("+15550002", 8, house.dialling, Some(1));
+        let agent = house.agent;
+        let choice = house.choose(Speaker::Agent(agent), None).unwrap();
+        assert_eq!(choice.number.as_str(), "+15550001");
+    }
+
+    #[test]
+    fn a_number_that_is_meant_and_has_no_way_out_is_not_replaced() {
+        for (speaker, number) in [(true, None), (false, Some("+15550001"))] {
+            let mut house = House::new();
+            house.number("+15550001", 9, house.inbound_only, Some(2));
+            house.number("+15550002", 8, house.dialling, None);
+            let speaker = if speaker { Speaker::Agent(house.agent) } else { Speaker::Slot };
+            assert_eq!(house.choose(speaker, number), Err(Refused::NoWayOut));
+        }
+        let house = House::new();
+        let agent = house.agent;
+        assert_eq!(house.choose(Speaker::Agent(agent), None), Err(Refused::NoNumber));
+    }
+
+    #[test]
+    fn what_cannot_talk_is_told_apart() {
+        let refused = |prepare: fn(&mut House) -> Speaker, number| {
+            let mut house = House::new();
+            house.number("+15550001", 9, house.dialling, None);
+            let speaker = prepare(&mut house);
+            house.choose(speaker, number).unwrap_err()
+        };
+        assert_eq!(refused(|_| Speaker::Slot, Some("+15550001")), Refused::EmptySlot);
+        assert_eq!(refused(|_| Speaker::Slot, Some("+15559999")), Refused::ForeignNumber);
+        let unknown = |_: &mut House| Speaker::Agent(AgentId::random());
+        assert_eq!(refused(unknown, None), Refused::UnknownAgent);
+        let unknown = |_: &mut House| Speaker::Version(AgentVersionId::random());
+        assert_eq!(refused(unknown, None), Refused::UnknownVersion);
+        let draft = |house: &mut House| Speaker::Numbered(house.agent, 4);
+        assert_eq!(refused(draft, None), Refused::UnknownVersion);
+        let fresh = |house: &mut House| {
+            let agent = AgentId::random();
+            house.agent(agent, house.organisation, true, &[]);
+            Speaker::Agent(agent)
+        };
+        assert_eq!(refused(fresh, None), Refused::NothingPublished);
+        let off = |house: &mut House| {
+            let agent = AgentId::random();
+            house.agent(agent, house.organisation, false, &[1]);
+            Speaker::Agent(agent)
+        };
+        assert_eq!(refused(off, Some("+15550001")), Refused::Inactive);
+    }
+
+    #[test]
+    fn what_belongs_to_another_organisation_is_unknown() {
+        let foreign = |house: &mut House| {
+            let agent = AgentId::random();
+            let versions = house.agent(agent, OrganisationId::random(), true, &[1]);
+            (agent, versions[0])
+        };
+        let mut house = House::new();
+        let (agent, _) = foreign(&mut house);
+        assert_eq!(house.choose(Speaker::Agent(agent), None), Err(Refused::UnknownAgent));
+        let mut house = House::new();
+        let (agent, _) = foreign(&mut house);
+        assert_eq!(house.choose(Speaker::Numbered(agent, 1), None), Err(Refused::UnknownAgent));
+        let mut house = House::new();
+        let (_, version) = foreign(&mut house);
+        assert_eq!(house.choose(Speaker::Version(version), None), Err(Refused::UnknownVersion));
+        let mut house = House::new();
+        house.number("+15550001", 9, house.dialling, Some(0));
+        house.organisation = OrganisationId::random();
+        assert_eq!(house.choose(Speaker::Slot, Some("+15550001")), Err(Refused::ForeignNumber));
+    }
+}
