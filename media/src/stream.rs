@@ -12,7 +12,7 @@
 
 mod mapping;
 
-use crate::frame::FRAME_SAMPLES;
+use crate::frame::{FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ};
 use crate::packet::rtp::Header;
 
 use mapping::{Mapping, Place};
@@ -168,7 +168,7 @@ impl Stream {
     /// Lets 20 ms pass in which nothing of our own is sent. Relayed packets move the timestamp
     /// themselves, at the pace of their sender.
     pub(crate) fn pass(&mut self) {
-        let frame = FRAME_SAMPLES as u32;
+        let frame = FRAME_MS * SAMPLE_RATE_HZ / 1_000;
         self.timestamp = self.timestamp.wrapping_add(frame.saturating_sub(self.lead));
         self.lead = self.lead.saturating_sub(frame);
     }

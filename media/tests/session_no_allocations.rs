@@ -1,5 +1,6 @@
 //! The whole way of a packet through a session allocates nothing: receive, unprotect, latch, buffer,
 //! decode, clean, hand to the far side, take from it, encode, protect, send, and RTCP now and then.
+//! Nor does the way from one leg to another.
 
 mod counting;
 
@@ -108,6 +109,68 @@ fn run(ticks: u16, secure: bool, noise_cancellation: bool) -> (u64, Sink) {
         while agent.pull().is_some() {}
     }
     (allocations() - before, sink)
+}
+
+/// As many ticks of a bridged call, a packet each way in each of them; returns the allocations after
+/// the first second and what left on both legs.
+fn run_bridged(ticks: u16, (a, b): (&Plan, &Plan), noise_cancellation: bool) -> (u64, Sink) {
+    let options = LegOptions { noise_cancellation, ..LegOptions::new(PEER_IP, [7; 32]) };
+    let anchor = WallAnchor::now();
+    let [local, remote] = keys();
+    let leg = |plan: &Plan| {
+        let mut session = Session::new(SessionKey(1), plan, Far::Nobody, &options, anchor);
+        session.gate(anchor.at, true);
+        let crypto = SrtpPair::new(Suite::AesCm128HmacSha1_80, &remote, &local);
+        (session, crypto, plan.srtp.is_some(), plan.payload_type)
+    };
+    let (mut a, mut b) = (leg(a), leg(b));
+    a.0.bridge(&mut b.0);
+    let (mut sink, mut now, mut before) = (Sink::default(), anchor.at, 0);
+    for tick in 0..ticks {
+        if tick == 50 {
+            before = allocations();
+        }
+        for _ in 0..2 {
+            let (session, crypto, secure, codec) = &mut a;
+            let payload_type = if tick % 10 == 9 { 101 } else { *codec };
+            let timestamp = u32::from(tick) * 160;
+            let header = Header { payload_type, marker: false, sequence: tick, timestamp, ssrc: 9 };
+            let mut buffer = [0x90; DATAGRAM_BYTES];
+            rtp::write_header(&mut buffer, header).expect("the buffer is long enough");
+            let mut len = rtp::HEADER_BYTES + FRAME_SAMPLES;
+            if *secure {
+                len = crypto.protect(&mut buffer, len).expect("the packet is well-formed");
+            }
+            let (channel, waited) = (Channel::Rtp, Duration::ZERO);
+            let datagram = Datagram { channel, from: PEER, waited, buffer: &mut buffer, len };
+            if let Some(crossing) = session.handle_datagram(now, datagram, &mut sink) {
+                b.0.cross(&crossing, &mut buffer, &mut sink);
+            }
+            std::mem::swap(&mut a, &mut b);
+        }
+        now += Duration::from_millis(20);
+        for (session, ..) in [&mut a, &mut b] {
+            session.handle_tick(now, u64::from(tick % 100 == 99), &mut sink);
+        }
+    }
+    (allocations() - before, sink)
+}
+
+#[test]
+fn a_bridged_call_allocates_nothing() {
+    let alaw = Plan { codec: Codec::Pcma, payload_type: 8, ..plan(false) };
+    for legs in [(&plan(false), &alaw), (&plan(true), &alaw), (&plan(true), &plan(true))] {
+        let (allocated, sink) = run_bridged(500, legs, false);
+        assert_eq!(allocated, 0);
+        assert_eq!(sink.rtp, 1_000);
+        assert!(sink.rtcp >= 2);
+    }
+}
+
+#[test]
+fn a_cleaned_bridged_call_allocates_nothing() {
+    let (allocated, sink) = run_bridged(60, (&plan(true), &plan(false)), true);
+    assert_eq!((allocated, sink.rtp), (0, 120));
 }
 
 #[test]

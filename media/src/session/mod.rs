@@ -208,9 +208,16 @@ impl Session {
         self.replace_far(far.into());
     }
 
-    /// Puts the leg of another session at the far end, from the next packet on. What it is told of
-    /// that one must be told again when it changes.
-    pub(crate) fn bridge(&mut self, other: OtherLeg) {
+    /// Makes two sessions each other's far side, from the next packet on: what one hears is for the
+    /// other to [`Session::cross`]. To be repeated when one of them has a new plan.
+    pub fn bridge(&mut self, other: &mut Self) {
+        let (one, two) = (self.as_other_leg(), other.as_other_leg());
+        self.face(two);
+        other.face(one);
+    }
+
+    /// One half of [`Session::bridge`], for sessions that cannot be borrowed together.
+    pub(crate) fn face(&mut self, other: OtherLeg) {
         match &mut self.far {
             FarSide::Leg(known) => *known = other,
             _ => self.replace_far(FarSide::Leg(other)),

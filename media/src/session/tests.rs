@@ -633,7 +633,7 @@ fn a_short_stall_whose_ticks_are_made_up_for_loses_nothing_either_way() {
             assert_eq!(header.timestamp, last.timestamp.wrapping_add(160 * u32::from(n)));
             assert!(!header.marker && payload[0] == 1);
         }
-        assert_eq!(heard(&mut agent), vec![VOICE; ticks as usize]);
+        assert_eq!(heard(&mut agent), vec![VOICE; usize::try_from(ticks).unwrap()]);
         let after = world.session.report().playout;
         assert_eq!(after.played - before.played, ticks);
         assert_eq!((after.starved, after.slipped, after.late), (before.starved, 0, 0));

@@ -47,7 +47,7 @@ impl Worker {
     }
 
     fn tell_other(&mut self, key: SlabKey, other: OtherLeg) {
-        self.guarded(key, |session| session.bridge(other));
+        self.guarded(key, |session| session.face(other));
     }
 
     /// Ends the bridge that `key` is part of, if any: its partner hears silence from now on.

@@ -3,6 +3,8 @@
 //! Nothing here waits for longer than it has to: whoever waits does so on a socket or a channel, up to
 //! a generous deadline.
 
+mod bridged;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -32,9 +32,7 @@ impl Bridge {
 
     /// What the worker does after a bridge was made and after a plan was applied.
     fn introduce(&mut self) {
-        let (a, b) = (self.a.session.as_other_leg(), self.b.session.as_other_leg());
-        self.a.session.bridge(b);
-        self.b.session.bridge(a);
+        self.a.session.bridge(&mut self.b.session);
     }
 
     /// A packet comes to `a`, and what `b` sends because of it.
@@ -372,9 +370,10 @@ fn noise_cancellation_cleans_what_crosses_packet_by_packet() {
     for (samples, packets) in [(160, 60), (240, 6)] {
         for n in 0..packets {
             // Hiss: codes spread by a small generator.
-            let hiss = |at: usize| ((at + n * 977).wrapping_mul(2_654_435_761) >> 28) as u8;
+            let hash = |at: usize| (at + n * 977).wrapping_mul(2_654_435_761) >> 28;
+            let hiss = |at: usize| u8::try_from(hash(at) & 15).unwrap();
             let codes: Vec<_> =
-                (0..samples).map(|at| 0xa0 | (hiss(at) & 15) | (hiss(at) & 1) << 7).collect();
+                (0..samples).map(|at| 0xa0 | hiss(at) | (hiss(at) & 1) << 7).collect();
             let packet = bridge.a.packet(0, &codes);
             bridge.a.timestamp += u32::try_from(samples).unwrap();
             let sent = bridge.carry(&packet);
