@@ -156,44 +156,31 @@ impl Gateway {
         let media = start_media(&settings, &metrics)?;
         let (stop, stopping) = watch::channel(false);
         let journal_done = tokio::spawn(writer.run(store.clone()));
-        let most_waiting = settings.calls.outbound_queue as usize;
-        let (command_in, commands) = mpsc::channel(COMMAND_DEPTH + most_waiting);
-        let live = Arc::new(LiveTable::new(
-            store.snapshot(),
-            journal.clone(),
-            command_in.clone(),
-            most_waiting,
-        ));
-        let (inbound_in, inbound) = mpsc::channel(net::INBOUND_DEPTH);
+        let waiting = settings.calls.outbound_queue as usize;
+        let (command_in, commands) = mpsc::channel(COMMAND_DEPTH + waiting);
+        let live = LiveTable::new(store.snapshot(), journal.clone(), (command_in.clone(), waiting));
+        let live = Arc::new(live);
         let (link_in, links) = mpsc::channel(EVENT_DEPTH);
-        let advertise: Arc<[Advertise]> = settings.sip.advertise.clone().into();
-        let outbound = Outbound::advertised(sockets.udp.clone(), &advertise);
-        let most = settings.sip.max_connections as usize;
-        let streams =
-            Streams::new(inbound_in.clone(), outbound.clone(), most, Arc::clone(&advertise));
-        let (reached_in, reached) = mpsc::channel(EVENT_DEPTH);
-        let reach = make_reach(&settings, (&streams, &outbound), &listening, reached_in)?;
+        let network = Network::open(&settings, &sockets, &listening)?;
         let services = Services {
             snapshot: store.snapshot(),
             journal: journal.clone(),
             metrics: metrics.clone(),
             workers: Arc::clone(&media.workers),
             ports: media.ports.clone(),
-            outbound,
-            reach,
+            outbound: network.outbound,
+            reach: network.reach,
             links: make_links(&settings, &media.workers, link_in)?,
             health: health.clone(),
             live: Arc::clone(&live),
             seed: random::seed()?,
             settings: Arc::clone(&settings),
         };
+        let (inbound, reached) = (network.inbound, network.reached);
         let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
-        let api = Api {
-            store: store.clone(),
-            options: api::ApiOptions::from(&*settings),
-            calls: Arc::clone(&live) as Arc<dyn config::calls::LiveCalls>,
-        };
+        let options = api::ApiOptions::from(&*settings);
+        let api = Api { store: store.clone(), options, calls: Arc::clone(&live) as _ };
         let extra =
             workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
         let observed = health::router(health.clone(), registry, extra);
@@ -202,8 +189,8 @@ impl Gateway {
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
-            (inbound_in, streams, identity.clone()),
-            (&metrics, &advertise),
+            (network.inbound_in, network.streams, identity.clone()),
+            (&metrics, &network.advertise),
             &mut tasks,
         );
         health.enter(Phase::Ready);
@@ -440,34 +427,56 @@ fn make_links(
     Ok(Links::new(dialer, link, token, (fans, events)))
 }
 
-/// What calls out need: name servers, connections, and whom to believe over TLS.
-fn make_reach(
-    settings: &Settings,
-    (streams, outbound): (&Streams, &Outbound),
-    listening: &Listening,
-    events: mpsc::Sender<Reached>,
-) -> io::Result<Reach> {
-    let udp = &listening.udp;
+/// Everything between sockets and shard.
+struct Network {
+    advertise: Arc<[Advertise]>,
+    outbound: Outbound,
+    streams: Streams,
+    inbound_in: mpsc::Sender<Inbound>,
+    inbound: mpsc::Receiver<Inbound>,
+    reach: Reach,
+    reached: mpsc::Receiver<Reached>,
+}
+
+impl Network {
+    fn open(settings: &Settings, sockets: &Sockets, listening: &Listening) -> io::Result<Self> {
+        let (inbound_in, inbound) = mpsc::channel(net::INBOUND_DEPTH);
+        let (reached_in, reached) = mpsc::channel(EVENT_DEPTH);
+        let advertise: Arc<[Advertise]> = settings.sip.advertise.clone().into();
+        let outbound = Outbound::advertised(sockets.udp.clone(), &advertise);
+        let most = settings.sip.max_connections as usize;
+        let streams =
+            Streams::new(inbound_in.clone(), outbound.clone(), most, Arc::clone(&advertise));
+        let means = Means {
+            resolver: make_resolver(settings, &listening.udp)?,
+            streams: streams.clone(),
+            outbound: outbound.clone(),
+            listeners: Listeners { tcp: listening.tcp.clone(), tls: listening.tls.clone() },
+            trust: make_trust(settings)?,
+            limits: reach::Limits::default(),
+        };
+        let reach = Reach::new(means, reached_in);
+        Ok(Network { advertise, outbound, streams, inbound_in, inbound, reach, reached })
+    }
+}
+
+/// Finds carriers in the IP versions that we listen on.
+fn make_resolver(settings: &Settings, udp: &[SocketAddr]) -> io::Result<Resolver> {
     let families = |six: bool| udp.is_empty() || udp.iter().any(|bound| bound.is_ipv6() == six);
     let policy = Policy { ipv4: families(false), ipv6: families(true), allow_private: true };
-    let nameservers = settings.sip.nameservers.clone();
     let seed = random::seed()?;
     let options = |nameservers| resolve::Options { nameservers, policy, seed };
-    let resolver = Resolver::new(options(nameservers)).or_else(|error| {
+    Resolver::new(options(settings.sip.nameservers.clone())).or_else(|error| {
         warn!(%error, "no name servers in the system's configuration: asking this host's own");
         Resolver::new(options(vec![SocketAddr::from(([127, 0, 0, 1], 53))]))
-    })?;
-    let extra = settings.sip.extra_roots.as_deref();
-    let pem = extra.map(|path| std::fs::read(path).map_err(|error| named(path, error))).transpose()?;
-    let means = Means {
-        resolver,
-        streams: streams.clone(),
-        outbound: outbound.clone(),
-        listeners: Listeners { tcp: listening.tcp.clone(), tls: listening.tls.clone() },
-        trust: Trust::with_extra_roots(pem.as_deref())?,
-        limits: reach::Limits::default(),
-    };
-    Ok(Reach::new(means, events))
+    })
+}
+
+/// Whom to believe over TLS: the public issuers, and those of the settings.
+fn make_trust(settings: &Settings) -> io::Result<Trust> {
+    let Some(path) = &settings.sip.extra_roots else { return Trust::with_extra_roots(None) };
+    let pem = std::fs::read(path).map_err(|error| named(path, error))?;
+    Trust::with_extra_roots(Some(&pem)).map_err(|error| named(path, error))
 }
 
 type SipSockets = (HashMap<SocketAddr, Arc<UdpSocket>>, Vec<TcpListener>, Vec<TcpListener>);

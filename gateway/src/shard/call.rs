@@ -12,12 +12,13 @@ use sip::endpoint::{Content, DialogId, Reply, ServerTx};
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
-use super::dial::Outcome;
+use super::inputs::Alarm;
 use super::leg::{Leg, Media, Side};
 use super::record::Record;
 use super::request::{Kind, Pending};
 use super::transfer::Transfer;
-use super::{Alarm, Shard, live_status};
+use super::wanted::Outcome;
+use super::{Shard, live_status};
 use crate::agent::{AgentEvent, AgentHandle, End, LinkError, TickSeat};
 use crate::call::EndReason;
 use crate::call::admission::Admitted;
@@ -210,7 +211,8 @@ impl Shard {
     /// BYE on one of the call's legs.
     fn hang_up_leg(&mut self, now: Instant, (key, side): (u64, Side), reason: EndReason) {
         let leg = self.calls.get(&key).and_then(|call| call.leg(side));
-        let Some((dialog, login)) = leg.and_then(|leg| Some((leg.dialog?, leg.login.clone()))) else {
+        let Some((dialog, login)) = leg.and_then(|leg| Some((leg.dialog?, leg.login.clone())))
+        else {
             return;
         };
         self.send_bye(now, (key, side), (dialog, login), reason.row());
@@ -430,7 +432,9 @@ impl Shard {
     /// The ACK came: the answer, if one was asked for, and the gate.
     pub(super) fn handle_ack(&mut self, now: Instant, dialog: DialogId, body: Option<&[u8]>) {
         let Some(&(key, side)) = self.by_dialog.get(&dialog) else { return };
-        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else { return };
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
+            return;
+        };
         if std::mem::take(&mut leg.awaiting_answer) {
             let plan = body.map(|body| leg.negotiation.accept(body));
             match plan {

@@ -1,12 +1,9 @@
 //! Dialling a leg: what the dial machine asks for, carried out.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::ids::TrunkId;
 use config::model::MediaEncryption;
-use media::codec::Codec;
 use media::ports::PortPair;
 use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
 use sip::endpoint::{ClientTx, Content, DialogId, Failure, Invite};
@@ -15,75 +12,19 @@ use tracing::{debug, info, warn};
 
 use super::Shard;
 use super::body::{self, Body};
+use super::inputs::Alarm;
 use super::leg::{Flows, Leg, Media, Side};
-use super::login::{Answers, Login};
+use super::login::Answers;
 use super::request::{Kind, Pending};
+use super::wanted::{Outcome, Wanted};
 use crate::call::EndReason;
 use crate::call::dial::{Action, Input, Machine, State};
 use crate::net::address;
 use crate::net::reach::{Connection, Reached};
-use crate::net::target::{Destination, Target};
+use crate::net::target::Target;
 
 /// How long a trunk whose carrier took only the plain offer is offered that first: an hour.
 const REMEMBER_PLAIN: Duration = Duration::from_secs(3_600);
-
-/// Whom to dial, and as whom.
-pub(super) struct Wanted {
-    pub(super) side: Side,
-    pub(super) destination: Destination,
-    pub(super) request_uri: String,
-    /// The value of From, without a tag.
-    pub(super) from: String,
-    /// The value of To.
-    pub(super) to: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) login: Option<Arc<Login>>,
-    pub(super) encryption: MediaEncryption,
-    /// Codecs to offer, best first.
-    pub(super) codecs: Vec<Codec>,
-    /// The trunk whose rules hold; `None` for an agent.
-    pub(super) trunk: Option<TrunkId>,
-    pub(super) noise_cancellation: bool,
-    /// How long it may take until the 2xx.
-    pub(super) patience: Duration,
-}
-
-/// What became of an attempt that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// The word for it.
-    pub(super) reason: EndReason,
-    /// The last final response, if there was one.
-    pub(super) status: Option<u16>,
-    /// Its reason phrase, or what went wrong below SIP.
-    pub(super) text: String,
-}
-
-impl Outcome {
-    fn new(reason: EndReason, text: impl Into<String>) -> Self {
-        Outcome { reason, status: None, text: text.into() }
-    }
-
-    /// What a final response means for the call.
-    fn of(response: &Response) -> Self {
-        let status = response.status();
-        let reason = match status {
-            401 | 407 => EndReason::CarrierUnauthorised,
-            486 | 600 => EndReason::CalleeBusy,
-            603 => EndReason::CalleeDeclined,
-            408 | 480 => EndReason::NoAnswer,
-            415 | 488 | 606 => EndReason::MediaRefused,
-            500 | 502..=504 => EndReason::CarrierUnreachable,
-            _ => EndReason::CarrierRefused,
-        };
-        let text = String::from_utf8_lossy(response.reason());
-        let text = text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
-        Outcome { reason, status: Some(status), text }
-    }
-}
-
-/// Longest reason phrase of a carrier that is kept, in characters.
-const MAX_TEXT: usize = 200;
 
 /// A leg being dialled.
 pub(super) struct Dial {
@@ -163,7 +104,7 @@ impl Shard {
             wanted,
         };
         debug!(call = key, side = ?dial.wanted.side, host = destination.host, "dialling");
-        self.alarms.insert((until, super::Alarm::Dial(id)));
+        self.alarms.insert((until, Alarm::Dial(id)));
         self.dials.insert(id, dial);
         self.services.reach.locate(ticket(id, 0), destination);
     }
@@ -220,7 +161,8 @@ impl Shard {
             }
             Reached::Connected { ticket, result: Ok(connection) } => {
                 let current = self.dials.get_mut(&(ticket >> 8));
-                if let Some(dial) = current.filter(|dial| u64::from(dial.attempt) == ticket & 0xff) {
+                if let Some(dial) = current.filter(|dial| u64::from(dial.attempt) == ticket & 0xff)
+                {
                     dial.connection = Some(connection);
                 }
                 (ticket, Input::Connected, String::new())
@@ -278,9 +220,8 @@ impl Shard {
         let Some(dial) = self.dials.get_mut(&id) else { return Ok(()) };
         // All attempts of a leg share their ports; another IP version needs others.
         let v6 = pool.bind().is_ipv6();
-        let fits = |ports: &PortPair| {
-            ports.rtp().local_addr().is_ok_and(|bound| bound.is_ipv6() == v6)
-        };
+        let fits =
+            |ports: &PortPair| ports.rtp().local_addr().is_ok_and(|bound| bound.is_ipv6() == v6);
         let ports = match dial.ports.take().filter(fits) {
             Some(ports) => ports,
             None => pool.allocate(now).map_err(|why| broken(why.to_string()))?,
@@ -306,8 +247,7 @@ impl Shard {
             body: Some(("application/sdp", &offer)),
             call_id: None,
         };
-        let tx =
-            self.endpoint.invite(now, invite).map_err(|why| broken(why.to_string()))?;
+        let tx = self.endpoint.invite(now, invite).map_err(|why| broken(why.to_string()))?;
         dial.offer = Some((negotiation, offer));
         self.invite_is_out(now, id, tx);
         Ok(())
@@ -332,7 +272,7 @@ impl Shard {
 
     fn invite_is_out(&mut self, now: Instant, id: u64, tx: ClientTx) {
         let wait = Duration::from_millis(u64::from(self.services.settings.sip.target_timeout_ms));
-        let call_id = self.endpoint.request_of(tx).map(|request| super::call::sip_call_id(request));
+        let call_id = self.endpoint.request_of(tx).map(super::call::sip_call_id);
         let Some(dial) = self.dials.get_mut(&id) else { return };
         if let Some(old) = dial.tx.replace(tx) {
             self.dial_by_tx.remove(&old);
@@ -471,7 +411,7 @@ impl Shard {
         let Some(mut dial) = self.dials.remove(&id) else { return };
         self.drop_dial_traces(id, &dial);
         let (key, side) = (dial.call, dial.wanted.side);
-        let Some((leg, ports, plan)) = dial.into_leg() else { return };
+        let Some((leg, ports, plan)) = dial.take_leg() else { return };
         let Some(dialog) = leg.dialog else { return };
         if let Err(why) = self.endpoint.ack(now, dialog, None) {
             warn!(call = key, %why, "ACK was not sent");
@@ -526,8 +466,12 @@ impl Shard {
         let Some(dial) = self.dials.get(&id) else { return };
         let (key, side, outcome) = (dial.call, dial.wanted.side, dial.outcome.clone());
         info!(
-            call = key, ?side, reason = outcome.reason.code(), status = outcome.status,
-            why = outcome.text, "not reached"
+            call = key,
+            ?side,
+            reason = outcome.reason.code(),
+            status = outcome.status,
+            why = outcome.text,
+            "not reached"
         );
         if let Some(call) = self.calls.get_mut(&key) {
             call.dial = None;
@@ -565,9 +509,9 @@ impl Shard {
         let silent = dial.silent_at.filter(|_| waits).unwrap_or(dial.until);
         let next = dial.until.min(silent);
         if next != dial.alarm {
-            self.alarms.remove(&(dial.alarm, super::Alarm::Dial(id)));
+            self.alarms.remove(&(dial.alarm, Alarm::Dial(id)));
             dial.alarm = next;
-            self.alarms.insert((next, super::Alarm::Dial(id)));
+            self.alarms.insert((next, Alarm::Dial(id)));
         }
     }
 
@@ -578,7 +522,7 @@ impl Shard {
     }
 
     fn drop_dial_traces(&mut self, id: u64, dial: &Dial) {
-        self.alarms.remove(&(dial.alarm, super::Alarm::Dial(id)));
+        self.alarms.remove(&(dial.alarm, Alarm::Dial(id)));
         if let Some(tx) = dial.tx {
             self.dial_by_tx.remove(&tx);
         }
@@ -592,7 +536,7 @@ impl Dial {
     }
 
     /// What was dialled, as a leg of a call.
-    fn into_leg(&mut self) -> Option<(Leg, PortPair, Plan)> {
+    fn take_leg(&mut self) -> Option<(Leg, PortPair, Plan)> {
         let (negotiation, sdp) = self.offer.take()?;
         let plan = self.plan.take()?;
         let connection = self.connection.take()?;

@@ -98,7 +98,9 @@ impl Shard {
         request: &Request,
     ) {
         let random = &mut self.random;
-        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else { return };
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
+            return;
+        };
         let before = leg.flows;
         let mut fill = |bytes: &mut [u8]| random.fill(bytes);
         let (sdp, plan) = match body::read(request) {

@@ -10,10 +10,10 @@ use sip::Transport;
 
 use super::Shard;
 use super::call::Agent;
-use super::dial::Wanted;
 use super::leg::Side;
 use super::links::Introduction;
 use super::login::Login;
+use super::wanted::Wanted;
 use crate::call::EndReason;
 use crate::call::machine::Input;
 use crate::net::target::Destination;
@@ -143,9 +143,11 @@ impl Shard {
             to: format!("<{request_uri}>"),
             request_uri,
             headers,
-            login: agent.auth_username.clone().zip(agent.auth_password.clone()).map(
-                |(username, password)| Arc::new(Login { trunk: None, username, password }),
-            ),
+            login: agent
+                .auth_username
+                .clone()
+                .zip(agent.auth_password.clone())
+                .map(|(username, password)| Arc::new(Login { trunk: None, username, password })),
             encryption: agent.media_encryption,
             // The caller's codec first: the two legs then need no translation.
             codecs: vec![first, second],

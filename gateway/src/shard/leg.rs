@@ -111,7 +111,9 @@ impl Flows {
 impl Shard {
     /// Opens a leg's media with its first plan, or changes the plan of open media.
     pub(super) fn apply_plan(&mut self, now: Instant, (key, side): (u64, Side), plan: Plan) {
-        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else { return };
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
+            return;
+        };
         leg.codec = Some(plan.codec);
         leg.flows = Flows::of(&plan);
         match std::mem::replace(&mut leg.media, Media::Gone) {
@@ -182,7 +184,8 @@ impl Shard {
     pub(super) fn join(&mut self, now: Instant, key: u64) {
         let Some(call) = self.calls.get(&key) else { return };
         let Some(opposite) = call.opposite(Side::Carrier) else { return };
-        let is_open = |side: Side| call.leg(side).is_some_and(|leg| matches!(leg.media, Media::Open));
+        let is_open =
+            |side: Side| call.leg(side).is_some_and(|leg| matches!(leg.media, Media::Open));
         if !is_open(Side::Carrier) || !is_open(opposite) {
             return;
         }
@@ -268,7 +271,12 @@ impl Shard {
     }
 
     /// A key pressed on one leg that the other cannot hear as RFC 4733: sent as INFO.
-    pub(super) fn carry_digit(&mut self, now: Instant, (key, from): (u64, Side), digit: (char, u32)) {
+    pub(super) fn carry_digit(
+        &mut self,
+        now: Instant,
+        (key, from): (u64, Side),
+        digit: (char, u32),
+    ) {
         let Some(call) = self.calls.get(&key) else { return };
         let leg = call.opposite(from).and_then(|side| Some((side, call.leg(side)?)));
         let Some((side, Some(dialog))) = leg.map(|(side, leg)| (side, leg.dialog)) else { return };
@@ -312,7 +320,9 @@ impl Shard {
 
     /// Hangs up a leg and gives back what it holds. The other legs are not touched.
     pub(super) fn drop_leg(&mut self, now: Instant, (key, side): (u64, Side), reason: EndReason) {
-        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.take_leg(side)) else { return };
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.take_leg(side)) else {
+            return;
+        };
         if let Some(dialog) = leg.dialog {
             self.send_bye(now, (key, side), (dialog, leg.login.clone()), reason.row());
         }

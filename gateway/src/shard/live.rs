@@ -47,13 +47,12 @@ pub struct LiveTable {
 }
 
 impl LiveTable {
-    /// An empty table whose requests go to `commands`.
+    /// An empty table whose requests go to `commands`, and of whose calls so many may wait.
     #[must_use]
     pub fn new(
         snapshot: SnapshotHandle,
         journal: Journal,
-        commands: mpsc::Sender<Command>,
-        most_waiting: usize,
+        (commands, most_waiting): (mpsc::Sender<Command>, usize),
     ) -> Self {
         LiveTable {
             calls: Mutex::default(),

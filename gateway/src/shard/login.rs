@@ -40,11 +40,7 @@ struct Given {
 impl Answers {
     /// Takes the challenges of a 401 or 407. True when the request may be sent again: there is one we
     /// can answer and have not answered before, or its nonce was only too old.
-    pub(super) fn take(
-        &mut self,
-        response: &Response,
-        may_answer: impl Fn(&[u8]) -> bool,
-    ) -> bool {
+    pub(super) fn take(&mut self, response: &Response, may_answer: impl Fn(&[u8]) -> bool) -> bool {
         let (asks, header) = match response.status() {
             401 => (HeaderName::WwwAuthenticate, "Authorization"),
             407 => (HeaderName::ProxyAuthenticate, "Proxy-Authorization"),
@@ -60,7 +56,8 @@ impl Answers {
         let room = self.given.len() < MAX_REALMS;
         let known = self.given.iter_mut().find(|given| {
             given.header == header
-                && Challenge::parse(&given.challenge).is_some_and(|old| old.realm == challenge.realm)
+                && Challenge::parse(&given.challenge)
+                    .is_some_and(|old| old.realm == challenge.realm)
         });
         match known {
             Some(given) if challenge.stale && !given.renewed => {

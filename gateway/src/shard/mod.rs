@@ -17,6 +17,7 @@ mod call;
 mod dial;
 mod dialog;
 mod far;
+mod inputs;
 mod invite;
 mod leg;
 pub mod links;
@@ -29,42 +30,37 @@ mod refuse;
 mod request;
 mod sdp;
 mod transfer;
+mod wanted;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use config::calls::{DialRequest, TransferRequest};
 use config::ids::{ConversationId, TrunkId};
-use config::journal::Journal;
-use config::settings::{Digest, Settings, Strangers};
-use config::snapshot::SnapshotHandle;
-use media::ports::PortPool;
+use config::settings::{Digest, Strangers};
 use sip::digest::Hash;
 use sip::endpoint::{ClientTx, DialogId, Event, ServerTx, Trust};
 use sip::{Endpoint, Flow};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::agent::AgentEvent;
 use crate::call::machine::{Input, State};
 use crate::call::queue::{DialQueue, QueueLimits};
 use crate::call::{EndReason, pace::Bucket};
 use crate::clock;
-use crate::net::reach::{Reach, Reached};
-use crate::net::{Inbound, Outbound, SendError};
-use crate::observe::health::{Health, Phase};
-use crate::observe::metric::{LimitLabels, MessageLabels, Metrics};
+use crate::net::{Inbound, SendError};
+use crate::observe::health::Phase;
+use crate::observe::metric::{LimitLabels, MessageLabels};
 
 use call::Call;
 use dial::Dial;
+use inputs::Alarm;
 use leg::Side;
-use links::Links;
 use request::Pending;
 
+pub use inputs::{Command, Inputs, Services};
 pub use live::LiveTable;
 
 /// Realm of digest challenges (RFC 7616 §3.3): the same for every trunk, so that it tells nothing.
@@ -72,90 +68,6 @@ pub const REALM: &str = "trunkline";
 
 /// Messages handled before outputs are flushed and other inputs get their turn.
 const BATCH: usize = 64;
-
-/// What the shard is given once.
-pub struct Services {
-    /// Settings of the program.
-    pub settings: Arc<Settings>,
-    /// The immutable routing view, swapped whole.
-    pub snapshot: SnapshotHandle,
-    /// Where calls write.
-    pub journal: Journal,
-    /// Counters.
-    pub metrics: Metrics,
-    /// Media threads.
-    pub workers: Arc<media::Workers>,
-    /// Media ports, one pool per bound address.
-    pub ports: Vec<PortPool>,
-    /// Where messages are sent.
-    pub outbound: Outbound,
-    /// Looks hosts up and opens connections.
-    pub reach: Reach,
-    /// What agent links need.
-    pub links: Links,
-    /// Phase of the program.
-    pub health: Health,
-    /// Calls that are up, for the API.
-    pub live: Arc<LiveTable>,
-    /// Randomness for tags, nonces and media, in bytes.
-    pub seed: [u8; 32],
-}
-
-/// What others may ask of the shard.
-#[derive(Debug)]
-pub enum Command {
-    /// Take no new calls; answer when the last one is gone or, after `limit`, hung up.
-    Drain {
-        /// How long live calls may still run.
-        limit: Duration,
-        /// Told when no call is left.
-        done: oneshot::Sender<()>,
-    },
-    /// Place a call when its turn comes.
-    Dial(Box<DialRequest>),
-    /// End a call, or withdraw one that has not been answered.
-    HangUp {
-        /// Its conversation.
-        id: ConversationId,
-    },
-    /// Hand a call to another number.
-    Transfer {
-        /// Its conversation.
-        id: ConversationId,
-        /// Where to, and as whom.
-        request: TransferRequest,
-    },
-    /// Hang everything up now.
-    HangUpAll {
-        /// The reason that the records will name.
-        reason: EndReason,
-    },
-}
-
-/// Everything the shard listens to.
-pub struct Inputs {
-    /// Messages from sockets.
-    pub inbound: mpsc::Receiver<Inbound>,
-    /// Events of media workers.
-    pub media: mpsc::Receiver<media::Event>,
-    /// Events of agent links, by call.
-    pub agents: mpsc::Receiver<(u64, AgentEvent)>,
-    /// Hosts that were looked up and connections that were opened.
-    pub reached: mpsc::Receiver<Reached>,
-    /// Commands.
-    pub commands: mpsc::Receiver<Command>,
-}
-
-/// What a time limit is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Alarm {
-    /// An agent that connects, a call that rings or lasts.
-    Call(u64),
-    /// A leg that is being dialled.
-    Dial(u64),
-    /// A REFER whose outcome is awaited.
-    Transfer(u64),
-}
 
 /// Live calls and call rate of one trunk.
 #[derive(Default)]

@@ -12,10 +12,10 @@ use tracing::info;
 
 use super::Shard;
 use super::call::{Agent, Call, Parties};
-use super::dial::Wanted;
 use super::leg::Side;
 use super::login::Login;
 use super::record::Record;
+use super::wanted::Wanted;
 use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
 use crate::net::target::Destination;
@@ -82,8 +82,7 @@ impl Shard {
         }
         let Some(&key) = self.by_conversation.get(&id) else { return };
         let answered = self.calls.get(&key).is_some_and(|call| call.accepted_at.is_some());
-        let reason =
-            if answered { EndReason::OperatorHungUp } else { EndReason::CallCancelled };
+        let reason = if answered { EndReason::OperatorHungUp } else { EndReason::CallCancelled };
         self.handle_input(now, key, Input::HangUp(reason));
     }
 

@@ -17,7 +17,7 @@ use media::report::LegReport;
 use serde_json::{Value, json};
 use sip::{Flow, Request};
 
-use super::dial::Outcome;
+use super::wanted::Outcome;
 use crate::call::EndReason;
 use crate::call::admission::{Admitted, Refusal};
 use crate::clock;

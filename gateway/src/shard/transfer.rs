@@ -20,11 +20,12 @@ use sip::endpoint::{Content, ServerTx};
 use sip::{Method, Request};
 use tracing::{info, warn};
 
+use super::Shard;
 use super::call::Agent;
+use super::inputs::Alarm;
 use super::leg::Side;
 use super::outbound::Dialled;
 use super::request::{Kind, Pending};
-use super::{Alarm, Shard};
 use crate::call::EndReason;
 use crate::call::machine::{Input, State};
 
@@ -85,8 +86,7 @@ impl Shard {
         };
         let (shown, callee) = (shown.clone(), transfer.request.transfer_number.to_string());
         let by = parties.number.clone().unwrap_or_else(|| shown.clone());
-        let headers =
-            vec![("Referred-By".to_owned(), format!("<sip:{by}@{}>", self.our_host()))];
+        let headers = vec![("Referred-By".to_owned(), format!("<sip:{by}@{}>", self.our_host()))];
         let dialled = Dialled { side: Side::Target, callee: &callee, shown: &shown, headers };
         let Some(wanted) = self.wanted(trunk, dialled) else { return false };
         self.dial(now, key, wanted);
@@ -94,7 +94,12 @@ impl Shard {
     }
 
     /// The number answered: the caller talks to it from here on.
-    pub(super) fn transfer_answered(&mut self, now: Instant, key: u64, (ports, plan): (PortPair, Plan)) {
+    pub(super) fn transfer_answered(
+        &mut self,
+        now: Instant,
+        key: u64,
+        (ports, plan): (PortPair, Plan),
+    ) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         // The agent's leg is gone before the two are bridged, so that nobody listens in.
         if let Agent::Linked(agent) = std::mem::replace(&mut call.agent, Agent::Gone) {
@@ -156,12 +161,7 @@ impl Shard {
     }
 
     /// Asks the carrier to take the call to the number.
-    fn send_refer(
-        &mut self,
-        now: Instant,
-        key: u64,
-        trunk: &config::snapshot::TrunkRoute,
-    ) -> bool {
+    fn send_refer(&mut self, now: Instant, key: u64, trunk: &config::snapshot::TrunkRoute) -> bool {
         let Some(call) = self.calls.get(&key) else { return false };
         let Some((transfer, leg)) = call.transfer.as_ref().zip(call.carrier.as_ref()) else {
             return false;
@@ -203,7 +203,13 @@ impl Shard {
     }
 
     /// NOTIFY of our REFER (RFC 3515 §2.4.5): how far the carrier has come with the number.
-    pub(super) fn handle_notify(&mut self, now: Instant, key: u64, tx: ServerTx, request: &Request) {
+    pub(super) fn handle_notify(
+        &mut self,
+        now: Instant,
+        key: u64,
+        tx: ServerTx,
+        request: &Request,
+    ) {
         let refers = self
             .calls
             .get(&key)
