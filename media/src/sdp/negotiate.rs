@@ -21,6 +21,20 @@ use crate::codec::Codec;
 use crate::srtp::{MASTER_BYTES, MasterKey};
 
 /// What a leg's configuration says about SRTP.
+///
+/// What is taken of the peer's offers stands beside the table in `select`. What ours look like, and
+/// which answers to them are taken:
+///
+/// | | first offer | plain answer | encrypted answer |
+/// |---|---|---|---|
+/// | disable | `RTP/AVP` | taken | refused |
+/// | allow | `RTP/AVP` with keys (RFC 8643) | taken | taken |
+/// | require | `RTP/SAVP` with keys | refused | taken |
+///
+/// Whatever the rule, an answer does not take the keys away from a call that has them. Peers that
+/// know nothing of RFC 8643 leave the keys of `RTP/AVP` aside, so whoever would rather have SRTP
+/// offers under `Require` first, and with a [`Negotiation`] of its own under `Disable` once that
+/// was refused (488, 415, 606).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encryption {
     /// Plain RTP only; an offer that insists on SRTP is refused.
@@ -76,6 +90,8 @@ pub(crate) struct Settled {
     pub(crate) codec: Option<(Codec, u8)>,
     pub(crate) mux: bool,
     pub(crate) srtp: Option<SettledKeys>,
+    /// What we wanted when this was agreed on.
+    pub(crate) wish: Direction,
     /// The last real address of the peer, for the time it holds by `0.0.0.0`.
     remote: Option<IpAddr>,
     local_epoch: u32,
@@ -104,7 +120,7 @@ impl Negotiation {
     }
 
     /// What we want from now on: [`Direction::SendOnly`] or [`Direction::Inactive`] hold the
-    /// peer. Takes effect with the next offer or answer.
+    /// peer. Takes effect with the next offer or answer; [`Negotiation::withdraw`] takes it back.
     pub fn set_direction(&mut self, wish: Direction) {
         self.wish = wish;
     }
@@ -191,6 +207,7 @@ impl Negotiation {
         self.settled.dtmf = dtmf_receive_payload;
         self.settled.codec = Some((choice.codec, choice.payload_type));
         self.settled.mux = media.mux;
+        self.settled.wish = self.wish;
         let direction = self.wish.meet(media.direction);
         let (remote, remote_rtcp) = self.targets(&media);
         Plan {

@@ -21,6 +21,8 @@ pub(crate) struct OpenOffer {
     codecs: Vec<(Codec, u8)>,
     dtmf: Option<u8>,
     crypto: Vec<CryptoLine>,
+    /// Media was encrypted when it was made, and is to stay so.
+    secured: bool,
 }
 
 impl OpenOffer {
@@ -32,9 +34,9 @@ impl OpenOffer {
 impl Negotiation {
     /// An offer: for a call we place, for an INVITE that came without one, or to change a call.
     ///
-    /// The first offer of a leg is `RTP/AVP` without keys when encryption is disabled, `RTP/AVP`
-    /// with keys when it is allowed (RFC 8643), `RTP/SAVP` when it is required. Later offers keep
-    /// the transport and the keys that are in use.
+    /// What the first offer of a leg looks like depends on its [`Encryption`]. Later offers keep the
+    /// transport and the keys that are in use; codecs stand in the order of
+    /// [`super::Capabilities::codecs`], the one in use before the others.
     pub fn offer(&mut self, rng: &mut dyn FnMut(&mut [u8])) -> Vec<u8> {
         let first = self.settled.codec.is_none();
         if first {
@@ -49,6 +51,7 @@ impl Negotiation {
             codecs,
             dtmf: self.settled.dtmf,
             crypto,
+            secured: self.settled.srtp.is_some(),
         };
         let bytes = self.describe(&open.codecs, self.wish, Some(&open.crypto));
         self.open = Some(open);
@@ -90,9 +93,12 @@ impl Negotiation {
         Ok(plan)
     }
 
-    /// Our offer was refused (488, 491, no answer): the session stays as it was (RFC 3264 §8).
+    /// Our offer was refused (488, 491, no answer): the session stays as it was (RFC 3264 §8), and so
+    /// does the direction we want. Without an offer that waits for its answer it does nothing.
     pub fn withdraw(&mut self) {
-        self.open = None;
+        if self.open.take_if(|open| open.is_unanswered()).is_some() {
+            self.wish = self.settled.wish;
+        }
     }
 
     /// The shape of a leg's first offer.
@@ -143,7 +149,8 @@ impl Negotiation {
             let ours = ours.find(|ours| ours.tag == line.tag && ours.suite == line.suite)?;
             Some((line, ours.clone()))
         });
-        let must = Profile::of(&open.proto) == Some(Profile::Secure)
+        let must = open.secured
+            || Profile::of(&open.proto) == Some(Profile::Secure)
             || self.capabilities.encryption == Encryption::Require;
         match pair {
             Some(pair) => Ok(Some(pair)),

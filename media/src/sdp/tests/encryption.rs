@@ -124,44 +124,137 @@ fn later_offers_follow_the_same_table_and_a_refused_one_changes_nothing() {
     }
 }
 
+/// The answers to our offer with what disable, allow and require make of them.
+fn answers() -> Vec<(&'static str, String, [Outcome; 3])> {
+    let line = |proto: &str, crypto: &str| described(&format!("m=audio 4000 {proto} 0\n{crypto}"));
+    let refused_anyhow =
+        [Refused(EncryptionRefused), Refused(NoUsableCrypto), Refused(NoUsableCrypto)];
+    // A line we left out of our offer cannot be answered with: keys have no meaning there.
+    let plain_with = [Plain, Refused(NoUsableCrypto), Refused(NoUsableCrypto)];
+    let key = format!("a=crypto:1 {CRYPTO}");
+    let short = format!("a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:{KEY_A}");
+    vec![
+        ("AVP", line("RTP/AVP", ""), [Plain, Plain, Refused(EncryptionRequired)]),
+        ("AVP with crypto", line("RTP/AVP", &key), [Plain, Srtp, Srtp]),
+        ("SAVP", line("RTP/SAVP", &key), [Refused(EncryptionRefused), Srtp, Srtp]),
+        ("SAVP, short suite", line("RTP/SAVP", &short), [Refused(EncryptionRefused), Srtp, Srtp]),
+        ("SAVP without crypto", line("RTP/SAVP", ""), refused_anyhow),
+        (
+            "SAVP, then AVP",
+            line("RTP/SAVP", &format!("{key}\nm=audio 4002 RTP/AVP 0")),
+            [Refused(EncryptionRefused), Srtp, Srtp],
+        ),
+        (
+            "AVP, then SAVP",
+            line("RTP/AVP", &format!("m=audio 4002 RTP/SAVP 0\n{key}")),
+            [Plain, Plain, Refused(EncryptionRequired)],
+        ),
+        (
+            "AVP, unknown suite",
+            line("RTP/AVP", &format!("a=crypto:1 CRYPTO_X inline:{KEY_A}")),
+            plain_with,
+        ),
+        (
+            "SAVP, unknown suite",
+            line("RTP/SAVP", &format!("a=crypto:1 CRYPTO_X inline:{KEY_A}")),
+            refused_anyhow,
+        ),
+        ("SAVP, tag of nobody", line("RTP/SAVP", &format!("a=crypto:9 {CRYPTO}")), refused_anyhow),
+        (
+            "SAVP, suite of another tag",
+            line("RTP/SAVP", &format!("a=crypto:2 {CRYPTO}")),
+            refused_anyhow,
+        ),
+        (
+            "AVP with UNENCRYPTED_SRTP",
+            line("RTP/AVP", &format!("{key} UNENCRYPTED_SRTP")),
+            plain_with,
+        ),
+        (
+            "SAVP with UNENCRYPTED_SRTCP",
+            line("RTP/SAVP", &format!("{key} UNENCRYPTED_SRTCP")),
+            refused_anyhow,
+        ),
+        (
+            "SAVP with UNAUTHENTICATED_SRTP",
+            line("RTP/SAVP", &format!("{key} UNAUTHENTICATED_SRTP")),
+            refused_anyhow,
+        ),
+        (
+            "DTLS",
+            line("UDP/TLS/RTP/SAVPF", "a=setup:active"),
+            [
+                Refused(Incompatible::Transport),
+                Refused(Incompatible::Transport),
+                Refused(Incompatible::Transport),
+            ],
+        ),
+    ]
+}
+
+fn accepted(leg: &mut Negotiation, answer: &str) -> Outcome {
+    outcome(&leg.accept(answer.as_bytes()).map(|plan| (String::new(), plan)))
+}
+
 #[test]
 fn answers_to_our_offers_follow_the_rule_too() {
-    for (rule, reply, expected) in [
-        (Encryption::Disable, "m=audio 4000 RTP/AVP 0".to_owned(), Plain),
-        (Encryption::Disable, format!("m=audio 4000 RTP/AVP 0\na=crypto:1 {CRYPTO}"), Plain),
-        (
-            Encryption::Disable,
-            format!("m=audio 4000 RTP/SAVP 0\na=crypto:1 {CRYPTO}"),
-            Refused(EncryptionRefused),
-        ),
-        (Encryption::Allow, "m=audio 4000 RTP/AVP 0".to_owned(), Plain),
-        (Encryption::Allow, format!("m=audio 4000 RTP/AVP 0\na=crypto:1 {CRYPTO}"), Srtp),
-        (Encryption::Allow, format!("m=audio 4000 RTP/SAVP 0\na=crypto:1 {CRYPTO}"), Srtp),
-        (Encryption::Allow, "m=audio 4000 RTP/SAVP 0".to_owned(), Refused(NoUsableCrypto)),
-        (
-            Encryption::Allow,
-            format!("m=audio 4000 RTP/AVP 0\na=crypto:1 {CRYPTO} UNENCRYPTED_SRTP"),
-            Refused(NoUsableCrypto),
-        ),
-        (Encryption::Require, "m=audio 4000 RTP/AVP 0".to_owned(), Refused(EncryptionRequired)),
-        (Encryption::Require, "m=audio 4000 RTP/SAVP 0".to_owned(), Refused(NoUsableCrypto)),
-        (Encryption::Require, format!("m=audio 4000 RTP/SAVP 0\na=crypto:1 {CRYPTO}"), Srtp),
-        (
-            Encryption::Require,
-            format!("m=audio 4000 RTP/SAVP 0\na=crypto:9 {CRYPTO}"),
-            Refused(NoUsableCrypto),
-        ),
-        (
-            Encryption::Require,
-            format!("m=audio 4000 RTP/SAVP 0\na=crypto:1 {CRYPTO} UNAUTHENTICATED_SRTP"),
-            Refused(NoUsableCrypto),
-        ),
-    ] {
-        let mut leg = leg(rule);
-        leg.offer(&mut counting());
-        let result = leg.accept(described(&reply).as_bytes());
-        let result = result.map(|plan| (String::new(), plan));
-        assert_eq!(outcome(&result), expected, "{rule:?} {reply}");
+    for (name, answer, outcomes) in answers() {
+        for (rule, expected) in RULES.into_iter().zip(outcomes) {
+            let mut leg = leg(rule);
+            leg.offer(&mut counting());
+            assert_eq!(accepted(&mut leg, &answer), expected, "{name}, {rule:?}");
+        }
+    }
+}
+
+/// An answer may come early (183) and once more with the final response, and the two may differ by
+/// fork; neither gets past the rule because of the other.
+#[test]
+fn an_early_answer_opens_no_way_around_the_rule() {
+    for (early_name, early, early_outcomes) in answers() {
+        for (name, last, outcomes) in answers() {
+            for (at, rule) in RULES.into_iter().enumerate() {
+                let mut leg = leg(rule);
+                leg.offer(&mut counting());
+                assert_eq!(
+                    accepted(&mut leg, &early),
+                    early_outcomes[at],
+                    "{early_name}, {rule:?}"
+                );
+                let found = accepted(&mut leg, &last);
+                assert_eq!(found, outcomes[at], "{early_name}, then {name}, {rule:?}");
+            }
+        }
+    }
+}
+
+/// Our re-INVITE or UPDATE in a call that is encrypted.
+#[test]
+fn no_answer_takes_the_keys_away_from_a_call() {
+    let proper = described(&format!("m=audio 4000 RTP/SAVP 0\na=crypto:1 {CRYPTO}"));
+    for rule in [Encryption::Allow, Encryption::Require] {
+        for (name, answer, outcomes) in answers() {
+            let mut leg = leg(rule);
+            let mut rng = counting();
+            leg.offer(&mut rng);
+            let before = leg.accept(proper.as_bytes()).unwrap().srtp.unwrap();
+            leg.set_direction(crate::sdp::Direction::SendOnly);
+            leg.offer(&mut rng);
+            let again = leg.accept(answer.as_bytes());
+            // The short suite is not the one in use, and no other is offered any more.
+            let keeps = outcomes[2] == Srtp && name != "SAVP, short suite";
+            assert_eq!(again.is_ok(), keeps, "{name}, {rule:?}");
+            if let Ok(plan) = again {
+                assert!(plan.srtp.is_some_and(|keys| keys.local == before.local));
+                continue;
+            }
+            leg.withdraw();
+            let text = String::from_utf8(leg.offer(&mut rng)).unwrap();
+            assert!(text.contains("a=sendrecv"), "the hold was taken back: {text}");
+            let after = leg.accept(proper.as_bytes()).unwrap().srtp.unwrap();
+            assert_eq!(after.local_epoch, before.local_epoch, "{name}, {rule:?}");
+            assert_eq!(after.remote_epoch, before.remote_epoch, "{name}, {rule:?}");
+        }
     }
 }
 

@@ -313,3 +313,34 @@ fn our_later_offer_keeps_the_lines_of_the_call() {
     let plan = leg.accept(reply.as_bytes()).unwrap();
     assert!(plan.send && !plan.receive);
 }
+
+#[test]
+fn a_hold_that_is_refused_is_taken_back_and_one_that_is_answered_stays() {
+    let mut leg = leg(Encryption::Disable);
+    let offer = described("m=audio 4000 RTP/AVP 0");
+    answer(&mut leg, &offer).unwrap();
+    leg.set_direction(Direction::SendOnly);
+    let text = String::from_utf8(leg.offer(&mut counting())).unwrap();
+    assert_has(&text, "a=sendonly");
+    leg.withdraw();
+    assert_has(&answer(&mut leg, &offer).unwrap().0, "a=sendrecv");
+    leg.set_direction(Direction::SendOnly);
+    leg.offer(&mut counting());
+    let plan = leg.accept(described("m=audio 4000 RTP/AVP 0\na=recvonly").as_bytes()).unwrap();
+    assert!(plan.send && !plan.receive);
+    leg.withdraw();
+    assert_has(&answer(&mut leg, &offer).unwrap().0, "a=sendonly");
+}
+
+#[test]
+fn codecs_are_offered_in_our_order() {
+    for (codecs, media) in [
+        (vec![Codec::Pcma, Codec::Pcmu], "m=audio 20000 RTP/AVP 8 0 101"),
+        (vec![Codec::Pcmu, Codec::Pcma], "m=audio 20000 RTP/AVP 0 8 101"),
+        (vec![Codec::Pcma], "m=audio 20000 RTP/AVP 8 101"),
+    ] {
+        let mut leg = leg(Encryption::Disable);
+        leg.capabilities.codecs = codecs;
+        assert_has(&String::from_utf8(leg.offer(&mut counting())).unwrap(), media);
+    }
+}

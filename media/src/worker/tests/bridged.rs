@@ -44,6 +44,16 @@ impl Call {
         Self { workers, events, pool, a, b }
     }
 
+    /// Waits until the worker has obeyed all commands so far.
+    fn settle(&self) {
+        let (reply, reports) = sync_channel(1);
+        let obeyed = move |_| {
+            let _ = reply.send(());
+        };
+        self.workers.report(A, obeyed).unwrap();
+        reports.recv_timeout(PATIENCE).unwrap();
+    }
+
     /// Phone `a` says `code` until phone `b` hears something that is `wanted`.
     fn until_heard(&mut self, code: u8, wanted: impl Fn(&[u8]) -> bool) {
         self.b.socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -148,6 +158,7 @@ fn digits_are_told_where_they_cannot_be_relayed_and_dialled_on_demand() {
     let mut call = Call::new(78, |plan| Plan { dtmf_payload: Some(101), ..plan });
     let events = Plan { dtmf_receive_payload: Some(101), ..call.a.plan() };
     call.workers.apply(A, events).unwrap();
+    call.settle();
     // Towards `b` they are relayed.
     call.until_heard(0x91, says(0x91));
     let press = |phone: &mut Phone| {
@@ -160,16 +171,17 @@ fn digits_are_told_where_they_cannot_be_relayed_and_dialled_on_demand() {
         phone.socket.send_to(&packet, phone.gateway).unwrap();
     };
     press(&mut call.a);
-    assert_eq!(call.b.hear_header().payload_type, 101);
+    call.b.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    while call.b.hear_header().payload_type != 101 {}
     // Once `b` takes none they are told.
     call.workers.apply(B, call.b.plan()).unwrap();
+    call.settle();
     press(&mut call.a);
     let told = Event::Digit { key: A, digit: '4', duration_ms: 100 };
     while call.events.recv_timeout(PATIENCE).unwrap() != told {}
     // And what came by INFO is played.
     call.workers.apply(B, Plan { dtmf_payload: Some(101), ..call.b.plan() }).unwrap();
     call.workers.digit(B, '7', 60).unwrap();
-    call.b.socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let ends = (0..5).map(|_| call.b.hear_header()).filter(|header| header.payload_type == 101);
     assert_eq!(ends.count(), 5);
 }
