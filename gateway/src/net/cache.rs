@@ -154,6 +154,15 @@ impl Cache {
         }
     }
 
+    /// Whether a question for SRV records that a name server will not answer may be taken to have
+    /// none: nothing is known to the contrary.
+    pub(super) fn may_lack_services(&self, now: Instant, question: &Question) -> bool {
+        let known = self.look(now, question);
+        let seen =
+            matches!(known, Known::Fresh(Answer::Services(_)) | Known::Stale(Answer::Services(_)));
+        question.kind == Kind::Services && !seen
+    }
+
     /// Stores an entry; a full cache loses what would be forgotten first.
     fn put(&mut self, now: Instant, question: Question, entry: Entry) {
         if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&question) {

@@ -229,7 +229,7 @@ impl Reach {
         }
         let key = Key { target, profile };
         if let Some(open) = self.inner.join(ticket, &key) {
-            return self.inner.tell(ticket, Ok(open));
+            self.inner.tell(ticket, Ok(open));
         }
     }
 
@@ -407,3 +407,6 @@ fn notice_death(stream: &TcpStream) {
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::{Instant as Deadline, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::cache::{Answer, Cache, Kind, Known, Question};
 use super::target::{
@@ -70,6 +70,7 @@ pub struct Resolver {
 struct Inner {
     dns: TokioResolver,
     policy: Policy,
+    deadline: Duration,
     random: Mutex<Random>,
     state: Mutex<State>,
 }
@@ -84,14 +85,18 @@ struct State {
 type Asked = Shared<BoxFuture<'static, Option<Answer>>>;
 
 impl Resolver {
-    /// A resolver with an empty cache. Nothing is asked yet.
+    /// A resolver with an empty cache. Nothing is asked yet. The system's configuration is read here
+    /// and not again.
     ///
     /// # Errors
-    /// When the system's name servers are wanted and its configuration cannot be read.
+    /// When the resolver cannot be set up, which would be a fault of the build.
     pub fn new(options: Options) -> io::Result<Self> {
         let provider = TokioRuntimeProvider::default();
         let mut builder = if options.nameservers.is_empty() {
-            TokioResolver::builder(provider).map_err(io::Error::other)?
+            TokioResolver::builder(provider.clone()).unwrap_or_else(|error| {
+                warn!(%error, "the system names no name servers: only literal addresses work");
+                TokioResolver::builder_with_config(no_name_servers(), provider)
+            })
         } else {
             let servers = options.nameservers.iter().map(|&address| name_server(address));
             let config = ResolverConfig::from_name_servers(servers.collect());
@@ -101,6 +106,7 @@ impl Resolver {
         let inner = Inner {
             dns: builder.build().map_err(io::Error::other)?,
             policy: options.policy,
+            deadline: LOOKUP_DEADLINE,
             random: Mutex::new(Random::new(options.seed)),
             state: Mutex::default(),
         };
@@ -113,7 +119,7 @@ impl Resolver {
     /// # Errors
     /// See [`LocateError`].
     pub async fn locate(&self, destination: &Destination) -> Result<Vec<Target>, LocateError> {
-        let deadline = Deadline::from_std(clock::now() + LOOKUP_DEADLINE);
+        let deadline = Deadline::from_std(clock::now() + self.inner.deadline);
         let transport = destination.transport()?;
         let found = match destination.first_step()? {
             Step::Ready(address) => {
@@ -157,12 +163,12 @@ impl Resolver {
                     if found.is_empty() {
                         until = deadline.min(Deadline::from_std(clock::now() + GRACE));
                     }
-                    found.extend(
-                        addresses
-                            .into_iter()
-                            .filter(|one| !found.contains(one))
-                            .collect::<Vec<_>>(),
-                    );
+                    for address in addresses {
+                        // Two hosts may be one.
+                        if !found.contains(&address) {
+                            found.push(address);
+                        }
+                    }
                 }
                 Err(reason) => why = reason,
             }
@@ -286,12 +292,24 @@ async fn query(inner: Arc<Inner>, question: Question) -> Option<Answer> {
             state.cache.learn(now, question, answer.clone(), ttl);
             Some(answer)
         }
+        // Some name servers do not know SRV, and say so in one of many ways: then there are none,
+        // unless we have seen some.
+        Err(error) if is_refusal(&error) && state.cache.may_lack_services(now, &question) => {
+            debug!(name = question.name, %error, "no SRV records for want of a better answer");
+            state.cache.learn(now, question, Answer::Nothing, DEFAULT_NEGATIVE_TTL);
+            Some(Answer::Nothing)
+        }
         Err(error) => {
             debug!(name = question.name, kind = ?question.kind, %error, "DNS query failed");
             state.cache.fail(now, question);
             None
         }
     }
+}
+
+/// Whether a name server has answered, with a code that tells nothing.
+fn is_refusal(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::ResponseCode(_)))
 }
 
 impl Inner {
@@ -314,21 +332,16 @@ impl Inner {
                 Ok((answer, left(found.valid_until(), clock::now())))
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let seconds = none.negative_ttl.unwrap_or(DEFAULT_NEGATIVE_TTL_SECONDS);
-                Ok((Answer::Nothing, Duration::from_secs(seconds.into())))
-            }
-            // Some name servers do not know SRV and say so in one of many ways; then there are none.
-            Err(NetError::Dns(DnsError::ResponseCode(code))) if kind == RecordType::SRV => {
-                debug!(name = question.name, %code, "no SRV records for want of a better answer");
-                Ok((Answer::Nothing, Duration::from_secs(DEFAULT_NEGATIVE_TTL_SECONDS.into())))
+                let told = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
+                Ok((Answer::Nothing, told.unwrap_or(DEFAULT_NEGATIVE_TTL)))
             }
             Err(error) => Err(error),
         }
     }
 }
 
-/// How long "there is nothing" is believed when the answer does not say, in seconds.
-const DEFAULT_NEGATIVE_TTL_SECONDS: u32 = 5;
+/// How long "there is nothing" is believed when the answer does not say.
+const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
 fn left(until: Instant, now: Instant) -> Duration {
     until.saturating_duration_since(now)
@@ -350,6 +363,10 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
+fn no_name_servers() -> ResolverConfig {
+    ResolverConfig::from_name_servers(Vec::new())
+}
+
 fn name_server(address: SocketAddr) -> NameServerConfig {
     let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
     (udp.port, tcp.port) = (address.port(), address.port());
@@ -362,3 +379,6 @@ fn tune(options: &mut ResolverOpts) {
     // The cache is ours.
     options.cache_size = 0;
 }
+
+#[cfg(test)]
+mod tests;

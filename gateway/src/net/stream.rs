@@ -480,6 +480,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_connection_of_ours_stays_while_it_is_held_or_something_was_sent() {
+        let usage = Arc::new(Usage::default());
+        let side = Side::Opened(Arc::clone(&usage));
+        let mut patience = Patience::of(&side);
+        assert!(!patience.is_used(&side), "nobody needs it");
+        side.wrote();
+        assert!(patience.is_used(&side) && !patience.is_used(&side), "once for what was sent");
+        let hold = Hold::new(Some(&usage));
+        let other = hold.clone();
+        drop(hold);
+        assert!(patience.is_used(&side), "the other still holds it");
+        patience.after_read(true);
+        assert!(!patience.is_used(&side), "half a message is waited for no longer");
+        patience.after_read(false);
+        drop(other);
+        assert!(!patience.is_used(&side));
+        assert!(!Patience::of(&Side::Accepted).is_used(&Side::Accepted));
+    }
+
+    #[tokio::test]
     async fn both_families_share_a_port() {
         let Ok(six) = bind("[::]:0".parse().expect("an address")) else { return };
         let port = six.local_addr().expect("bound").port();

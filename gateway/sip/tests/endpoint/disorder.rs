@@ -90,7 +90,9 @@ fn application(solo: &mut Solo, known: &mut Known, dice: &mut Dice) -> Result<()
     let (server, client) = (dice.pick(&known.servers), dice.pick(&known.clients));
     let dialog = dice.pick(&known.dialogs);
     let endpoint = &mut solo.endpoint;
-    match (dice.below(9), server, client, dialog) {
+    let mut elsewhere = solo.flow;
+    elsewhere.connection += u64::from(elsewhere.connection > 0 && dice.below(2) == 0);
+    match (dice.below(12), server, client, dialog) {
         (0..=2, Some(tx), _, _) => {
             let contact = Some(OUR_CONTACT);
             let status = STATUSES[dice.below(STATUSES.len())];
@@ -111,6 +113,9 @@ fn application(solo: &mut Solo, known: &mut Known, dice: &mut Dice) -> Result<()
             let method = methods[dice.below(methods.len())];
             known.clients.push(endpoint.request(now, dialog, method, Content::default())?);
         }
+        (8, _, _, Some(dialog)) => endpoint.dismiss(now, dialog)?,
+        (9, _, _, Some(dialog)) => endpoint.move_dialog(dialog, elsewhere)?,
+        (10, _, Some(tx), _) => known.clients.push(endpoint.retry_on(now, tx, elsewhere, &[])?),
         _ => {
             let invite = sip::endpoint::Invite {
                 flow: solo.flow,
