@@ -1,32 +1,533 @@
-//! stub
+//! Calls out that wait for their turn: how many may go at once, and whose is next.
+//!
+//! ```text
+//!  push ──► lane of the organisation (first in, first out) ──► next: placed ──► finished
+//!              │ cancel, drain: withdrawn       │ patience over: expired
+//! ```
+//!
+//! An organisation has at most so many calls out at a time, and all together have at most so many. The
+//! places that are free are shared among those that wait in proportion to what each may have, nobody
+//! getting more than it can use: the whole parts first, and what is left by the largest fraction. Of
+//! equal fractions the one that has waited longest goes first, so that nobody waits for ever while
+//! others come and go.
+//!
+//! Pure: time is an argument, and the order of everything follows from what was put in.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
 use config::calls::DialRequest;
 use config::ids::{ConversationId, OrganisationId};
-/// stub
-#[derive(Default)]
-pub struct DialQueue { waiting: std::collections::VecDeque<DialRequest> }
-/// stub
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLimits { /// a
- pub per_organisation: usize, /// b
- pub total: usize, /// c
- pub waiting: usize, /// d
- pub patience: Duration }
+
+/// How many calls out there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// At the same time, of one organisation.
+    pub per_organisation: usize,
+    /// At the same time, of all organisations.
+    pub total: usize,
+    /// Waiting.
+    pub waiting: usize,
+    /// How long one may wait.
+    pub patience: Duration,
+}
+
+/// When a call came: the moment, and its place among those of the same moment.
+type Arrival = (Instant, u64);
+
+#[derive(Debug)]
+struct Waiting {
+    arrival: Arrival,
+    request: DialRequest,
+}
+
+/// The calls of one organisation.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    placed: usize,
+}
+
+/// The waiting calls of one node.
+#[derive(Debug)]
+pub struct DialQueue {
+    limits: QueueLimits,
+    lanes: BTreeMap<OrganisationId, Lane>,
+    /// Whose each waiting call is.
+    owners: HashMap<ConversationId, OrganisationId>,
+    /// Whose each waiting call is, in the order they came.
+    arrivals: BTreeMap<Arrival, OrganisationId>,
+    placed: usize,
+    next_number: u64,
+}
+
 impl DialQueue {
-    /// stub
-    pub fn new(_: QueueLimits) -> Self { Self::default() }
-    /// stub
-    pub fn push(&mut self, _now: Instant, r: DialRequest) -> Result<(), DialRequest> { self.waiting.push_back(r); Ok(()) }
-    /// stub
-    pub fn cancel(&mut self, id: ConversationId) -> Option<DialRequest> { let i = self.waiting.iter().position(|r| r.conversation.id == id)?; self.waiting.remove(i) }
-    /// stub
-    pub fn next(&mut self, _room: usize) -> Vec<DialRequest> { self.waiting.drain(..).collect() }
-    /// stub
-    pub fn expired(&mut self, _: Instant) -> Vec<DialRequest> { vec![] }
-    /// stub
-    pub fn drain(&mut self) -> Vec<DialRequest> { self.waiting.drain(..).collect() }
-    /// stub
-    pub fn finished(&mut self, _: OrganisationId) {}
-    /// stub
-    pub fn poll_timeout(&self) -> Option<Instant> { None }
+    /// An empty queue.
+    #[must_use]
+    pub fn new(limits: QueueLimits) -> Self {
+        DialQueue {
+            limits,
+            lanes: BTreeMap::new(),
+            owners: HashMap::new(),
+            arrivals: BTreeMap::new(),
+            placed: 0,
+            next_number: 0,
+        }
+    }
+
+    /// How many calls wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// How many calls are placed and not finished.
+    #[must_use]
+    pub fn placed(&self) -> usize {
+        self.placed
+    }
+
+    /// Lets a call wait. [`Self::next`] says when it goes, which may be at once.
+    ///
+    /// # Errors
+    /// The call itself, when there is no place to wait or it waits already.
+    pub fn push(&mut self, now: Instant, request: DialRequest) -> Result<(), Box<DialRequest>> {
+        let id = request.conversation.id;
+        if self.waiting() >= self.limits.waiting || self.owners.contains_key(&id) {
+            return Err(Box::new(request));
+        }
+        let organisation = request.organisation;
+        let arrival = (now, self.next_number);
+        self.next_number += 1;
+        self.owners.insert(id, organisation);
+        self.arrivals.insert(arrival, organisation);
+        let lane = self.lanes.entry(organisation).or_default();
+        lane.waiting.push_back(Waiting { arrival, request });
+        Ok(())
+    }
+
+    /// Withdraws a call that waits; `None` if it does not.
+    pub fn cancel(&mut self, id: ConversationId) -> Option<DialRequest> {
+        let organisation = *self.owners.get(&id)?;
+        self.remove(organisation, |one| one.request.conversation.id == id)
+    }
+
+    /// Withdraws all calls that wait, in the order they came: the node is stopping.
+    pub fn drain(&mut self) -> Vec<DialRequest> {
+        let mut all = Vec::with_capacity(self.waiting());
+        while let Some(first) = self.first() {
+            all.extend(self.remove_arrival(first));
+        }
+        all
+    }
+
+    /// The calls that go now, at most `room` of them. Each counts as placed until
+    /// [`Self::finished`].
+    pub fn next(&mut self, room: usize) -> Vec<DialRequest> {
+        let mut going = Vec::new();
+        for (organisation, count) in self.shares(room) {
+            for _ in 0..count {
+                let Some(request) = self.remove(organisation, |_| true) else { break };
+                self.lanes.entry(organisation).or_default().placed += 1;
+                self.placed += 1;
+                going.push(request);
+            }
+        }
+        going
+    }
+
+    /// The calls that have waited for too long, the longest wait first. They are out of the queue.
+    pub fn expired(&mut self, now: Instant) -> Vec<DialRequest> {
+        let mut expired = Vec::new();
+        while let Some(first) = self.first() {
+            let ((came, _), _) = first;
+            if came + self.limits.patience > now {
+                break;
+            }
+            expired.extend(self.remove_arrival(first));
+        }
+        expired
+    }
+
+    /// A placed call of this organisation is over; its place is free.
+    pub fn finished(&mut self, organisation: OrganisationId) {
+        let Some(lane) = self.lanes.get_mut(&organisation) else { return };
+        if lane.placed > 0 {
+            lane.placed -= 1;
+            self.placed -= 1;
+        }
+        self.forget_idle(organisation);
+    }
+
+    /// When the next call will have waited for too long.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.first().map(|((came, _), _)| came + self.limits.patience)
+    }
+
+    /// The call that has waited longest.
+    fn first(&self) -> Option<(Arrival, OrganisationId)> {
+        self.arrivals.first_key_value().map(|(arrival, whose)| (*arrival, *whose))
+    }
+
+    fn remove_arrival(
+        &mut self,
+        (arrival, whose): (Arrival, OrganisationId),
+    ) -> Option<DialRequest> {
+        self.remove(whose, |one| one.arrival == arrival)
+    }
+
+    /// Takes the first waiting call of a lane that is meant.
+    fn remove(
+        &mut self,
+        organisation: OrganisationId,
+        is_meant: impl FnMut(&Waiting) -> bool,
+    ) -> Option<DialRequest> {
+        let lane = self.lanes.get_mut(&organisation)?;
+        let position = lane.waiting.iter().position(is_meant)?;
+        let taken = lane.waiting.remove(position)?;
+        self.owners.remove(&taken.request.conversation.id);
+        self.arrivals.remove(&taken.arrival);
+        self.forget_idle(organisation);
+        Some(taken.request)
+    }
+
+    fn forget_idle(&mut self, organisation: OrganisationId) {
+        let idle = |lane: &Lane| lane.waiting.is_empty() && lane.placed == 0;
+        if self.lanes.get(&organisation).is_some_and(idle) {
+            self.lanes.remove(&organisation);
+        }
+    }
+
+    /// How many calls of whom may go now, who waits longest first.
+    fn shares(&self, room: usize) -> Vec<(OrganisationId, usize)> {
+        let free = self.limits.total.saturating_sub(self.placed).min(room);
+        let limit = self.limits.per_organisation;
+        let claims = self.lanes.iter().filter_map(|(organisation, lane)| {
+            let room = limit.saturating_sub(lane.placed).min(lane.waiting.len());
+            let first = lane.waiting.front().filter(|_| room > 0)?;
+            Some((first.arrival, *organisation, Claim { limit, room }))
+        });
+        let mut claims: Vec<(Arrival, OrganisationId, Claim)> = claims.collect();
+        claims.sort_by_key(|(arrival, ..)| *arrival);
+        let shares = share(free, claims.iter().map(|(.., claim)| *claim).collect());
+        claims.into_iter().zip(shares).map(|((_, whose, _), count)| (whose, count)).collect()
+    }
+}
+
+/// What one organisation could use of the free places.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// Most calls at a time: its weight.
+    limit: usize,
+    /// How many more can go.
+    room: usize,
+}
+
+/// Shares `free` places. Places that somebody has no room for are shared again among the rest.
+fn share(mut free: usize, mut claims: Vec<Claim>) -> Vec<usize> {
+    let mut shares = vec![0; claims.len()];
+    loop {
+        let claiming = claims.iter().filter(|claim| claim.room > 0);
+        let weight: usize = claiming.map(|claim| claim.limit).sum();
+        if free == 0 || weight == 0 {
+            return shares;
+        }
+        let mut left = free;
+        let mut fractions = Vec::new();
+        for (index, (claim, share)) in claims.iter_mut().zip(&mut shares).enumerate() {
+            if claim.room > 0 {
+                let part = free.saturating_mul(claim.limit);
+                let whole = (part / weight).min(claim.room);
+                claim.room -= whole;
+                *share += whole;
+                left -= whole;
+                fractions.push((Reverse(part % weight), index));
+            }
+        }
+        if left == free {
+            // Fewer places than claims: one each, the largest fraction first, of equals the first.
+            fractions.sort_unstable();
+            for (_, index) in fractions.into_iter().take(free) {
+                if let Some(share) = shares.get_mut(index) {
+                    *share += 1;
+                }
+            }
+            return shares;
+        }
+        free = left;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use config::clock::Timestamp;
+    use config::ids::TrunkId;
+    use config::model::{Conversation, Direction, Runtime};
+
+    use super::*;
+    use crate::clock;
+
+    const LIMITS: QueueLimits = QueueLimits {
+        per_organisation: 3,
+        total: 5,
+        waiting: 100,
+        patience: Duration::from_secs(60),
+    };
+
+    fn request(organisation: OrganisationId) -> DialRequest {
+        let at = Timestamp::from_micros(0);
+        let conversation = Conversation::begun(organisation, Direction::Outbound, at);
+        DialRequest {
+            conversation: Box::new(conversation),
+            organisation,
+            number: "+15550001".parse().expect("a number"),
+            callee: "+15550002".parse().expect("a number"),
+            trunk: TrunkId::random(),
+            agent: None,
+            version: None,
+            runtime: Runtime::default(),
+        }
+    }
+
+    fn id(request: &DialRequest) -> ConversationId {
+        request.conversation.id
+    }
+
+    /// Lets `count` calls of an organisation wait; their ids in order.
+    fn fill(queue: &mut DialQueue, whose: OrganisationId, count: usize) -> Vec<ConversationId> {
+        let now = clock::now();
+        let each = (0..count).map(|_| {
+            let request = request(whose);
+            let id = id(&request);
+            queue.push(now, request).expect("there is room");
+            id
+        });
+        each.collect()
+    }
+
+    /// How many of these calls are whose.
+    fn counts(requests: &[DialRequest], organisations: &[OrganisationId]) -> Vec<usize> {
+        let of = |whose| requests.iter().filter(|one| one.organisation == whose).count();
+        organisations.iter().map(|whose| of(*whose)).collect()
+    }
+
+    #[test]
+    fn calls_go_in_the_order_they_came_as_far_as_the_organisation_may() {
+        let mut queue = DialQueue::new(LIMITS);
+        let whose = OrganisationId::random();
+        let ids = fill(&mut queue, whose, 5);
+        let going: Vec<_> = queue.next(100).iter().map(id).collect();
+        assert_eq!(going, ids[..3]);
+        assert_eq!((queue.placed(), queue.waiting()), (3, 2));
+        assert!(queue.next(100).is_empty());
+        queue.finished(whose);
+        assert_eq!(queue.next(100).iter().map(id).collect::<Vec<_>>(), ids[3..4]);
+    }
+
+    #[test]
+    fn free_places_are_shared_in_fair_parts() {
+        let limits = QueueLimits { per_organisation: 10, total: 10, ..LIMITS };
+        let mut queue = DialQueue::new(limits);
+        let [many, some, few] = [(); 3].map(|()| OrganisationId::random());
+        fill(&mut queue, many, 50);
+        fill(&mut queue, some, 20);
+        fill(&mut queue, few, 1);
+        // 3⅓ each; what the last cannot use goes to the others, the odd one to who came first.
+        let going = queue.next(100);
+        assert_eq!(counts(&going, &[many, some, few]), [5, 4, 1]);
+    }
+
+    #[test]
+    fn places_go_by_what_each_may_have_and_never_beyond_its_room() {
+        let claims = |all: &[(usize, usize)]| {
+            all.iter().map(|(limit, room)| Claim { limit: *limit, room: *room }).collect()
+        };
+        assert_eq!(share(10, claims(&[(10, 9), (30, 30)])), [2, 8], "2½ and 7½: the first");
+        assert_eq!(share(7, claims(&[(10, 9), (20, 20)])), [2, 5], "2⅓ and 4⅔");
+        assert_eq!(share(50, claims(&[(10, 2), (10, 3)])), [2, 3]);
+        assert_eq!(share(1, claims(&[(10, 5), (10, 5), (10, 5)])), [1, 0, 0]);
+        assert_eq!(share(9, claims(&[(10, 1), (10, 0), (20, 9)])), [1, 0, 8]);
+        assert_eq!(share(0, claims(&[(10, 1)])), [0]);
+        assert!(share(3, Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn no_more_go_than_the_node_has_room_for() {
+        let mut queue = DialQueue::new(LIMITS);
+        fill(&mut queue, OrganisationId::random(), 3);
+        assert!(queue.next(0).is_empty());
+        assert_eq!(queue.next(1).len(), 1);
+        assert_eq!(queue.next(100).len(), 2);
+    }
+
+    #[test]
+    fn a_full_queue_and_a_second_call_with_the_same_id_are_refused() {
+        let mut queue = DialQueue::new(QueueLimits { waiting: 2, ..LIMITS });
+        let (now, whose) = (clock::now(), OrganisationId::random());
+        let first = request(whose);
+        queue.push(now, first.clone()).expect("there is room");
+        assert_eq!(queue.push(now, first.clone()), Err(Box::new(first)));
+        fill(&mut queue, whose, 1);
+        assert!(queue.push(now, request(whose)).is_err());
+        assert_eq!(queue.waiting(), 2);
+    }
+
+    #[test]
+    fn a_call_is_withdrawn_once_and_only_while_it_waits() {
+        let mut queue = DialQueue::new(QueueLimits { per_organisation: 1, ..LIMITS });
+        let ids = fill(&mut queue, OrganisationId::random(), 3);
+        assert_eq!(queue.next(100).len(), 1);
+        assert_eq!(queue.cancel(ids[0]), None, "it is placed");
+        assert_eq!(queue.cancel(ids[2]).as_ref().map(id), Some(ids[2]));
+        assert_eq!(queue.cancel(ids[2]), None);
+        assert_eq!(queue.drain().iter().map(id).collect::<Vec<_>>(), ids[1..2]);
+        assert_eq!((queue.waiting(), queue.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn a_call_that_waits_for_too_long_comes_back() {
+        let mut queue = DialQueue::new(LIMITS);
+        let (start, second) = (clock::now(), Duration::from_secs(1));
+        let (one, other) = (OrganisationId::random(), OrganisationId::random());
+        let (first, then) = (request(one), request(other));
+        queue.push(start, first.clone()).expect("there is room");
+        queue.push(start + second, then.clone()).expect("there is room");
+        assert_eq!(queue.poll_timeout(), Some(start + LIMITS.patience));
+        assert!(queue.expired(start + LIMITS.patience - second / 2).is_empty());
+        assert_eq!(queue.expired(start + LIMITS.patience), [first]);
+        assert_eq!(queue.poll_timeout(), Some(start + LIMITS.patience + second));
+        assert_eq!(queue.next(100), [then]);
+        assert_eq!(queue.poll_timeout(), None, "a call that is placed does not expire");
+    }
+
+    #[test]
+    fn an_organisation_that_never_called_has_nothing_to_finish() {
+        let mut queue = DialQueue::new(LIMITS);
+        queue.finished(OrganisationId::random());
+        let whose = OrganisationId::random();
+        fill(&mut queue, whose, 1);
+        queue.finished(whose);
+        assert_eq!((queue.placed(), queue.next(100).len()), (0, 1));
+        queue.finished(whose);
+        queue.finished(whose);
+        assert_eq!((queue.placed(), queue.lanes.len()), (0, 0), "nothing is kept of who is idle");
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_while_others_come_and_go() {
+        let mut queue = DialQueue::new(QueueLimits { total: 1, waiting: 10_000, ..LIMITS });
+        let greedy: Vec<_> = (0..10).map(|_| OrganisationId::random()).collect();
+        for whose in &greedy {
+            fill(&mut queue, *whose, 50);
+        }
+        let patient = fill(&mut queue, OrganisationId::random(), 1)[0];
+        let mut rounds = 0;
+        loop {
+            let going = queue.next(100);
+            let [only] = going.as_slice() else { panic!("one place, {} calls", going.len()) };
+            if id(only) == patient {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds <= 500, "all that came earlier have gone");
+            queue.finished(only.organisation);
+            let now = clock::now();
+            queue.push(now, request(only.organisation)).expect("there is room");
+        }
+    }
+
+    /// A plain generator: the test must be the same every time.
+    fn random(state: &mut u64, below: usize) -> usize {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        usize::try_from(*state % below as u64).expect("below")
+    }
+
+    /// What the queue should hold, kept the slow way.
+    #[derive(Default)]
+    struct Model {
+        waiting: Vec<(Instant, ConversationId, OrganisationId)>,
+        placed: Vec<OrganisationId>,
+    }
+
+    impl Model {
+        fn of(&self, whose: OrganisationId) -> usize {
+            self.placed.iter().filter(|one| **one == whose).count()
+        }
+
+        fn going(&mut self, limits: QueueLimits, going: &[DialRequest]) {
+            let mut gone = HashSet::new();
+            for request in going {
+                let first =
+                    self.waiting.iter().find(|(_, _, whose)| *whose == request.organisation);
+                assert_eq!(first.map(|(_, id, _)| *id), Some(id(request)), "first in, first out");
+                self.waiting.retain(|(_, waiting, _)| *waiting != id(request));
+                self.placed.push(request.organisation);
+                gone.insert(request.organisation);
+            }
+            for whose in gone {
+                assert!(self.of(whose) <= limits.per_organisation);
+            }
+            assert!(self.placed.len() <= limits.total);
+        }
+    }
+
+    /// Whether a waiting call could have gone, and did not.
+    fn leaves_places_idle(model: &Model, limits: QueueLimits) -> bool {
+        let could = |whose| model.of(whose) < limits.per_organisation;
+        model.placed.len() < limits.total && model.waiting.iter().any(|(.., whose)| could(*whose))
+    }
+
+    #[test]
+    fn whatever_happens_limits_and_order_hold_and_no_place_stays_idle() {
+        for seed in 1..200_u64 {
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mut dice = |below| random(&mut state, below);
+            let limits = QueueLimits {
+                per_organisation: 1 + dice(4),
+                total: 1 + dice(8),
+                waiting: 1 + dice(30),
+                patience: Duration::from_secs(20),
+            };
+            let organisations: Vec<_> = (0..=dice(5)).map(|_| OrganisationId::random()).collect();
+            let (mut queue, mut model) = (DialQueue::new(limits), Model::default());
+            let mut now = clock::now();
+            for _ in 0..200 {
+                match dice(6) {
+                    0..=2 => {
+                        let request = request(organisations[dice(organisations.len())]);
+                        let entry = (now, id(&request), request.organisation);
+                        let fits = model.waiting.len() < limits.waiting;
+                        assert_eq!(queue.push(now, request).is_ok(), fits);
+                        model.waiting.extend(fits.then_some(entry));
+                    }
+                    3 if !model.placed.is_empty() => {
+                        let whose = model.placed.swap_remove(dice(model.placed.len()));
+                        queue.finished(whose);
+                    }
+                    4 if !model.waiting.is_empty() => {
+                        let (_, id, _) = model.waiting.remove(dice(model.waiting.len()));
+                        assert!(queue.cancel(id).is_some());
+                    }
+                    _ => now += Duration::from_secs(1),
+                }
+                let expired: Vec<_> = queue.expired(now).iter().map(id).collect();
+                let late = |(came, ..): &&(Instant, _, _)| *came + limits.patience <= now;
+                let wanted: Vec<_> = model.waiting.iter().filter(late).map(|one| one.1).collect();
+                assert_eq!(expired, wanted);
+                model.waiting.retain(|one| !expired.contains(&one.1));
+                model.going(limits, &queue.next(usize::MAX));
+                assert!(!leaves_places_idle(&model, limits), "seed {seed}");
+                assert_eq!(queue.waiting(), model.waiting.len());
+                assert_eq!(queue.placed(), model.placed.len());
+                let next = model.waiting.first().map(|(came, ..)| *came + limits.patience);
+                assert_eq!(queue.poll_timeout(), next);
+            }
+        }
+    }
 }
