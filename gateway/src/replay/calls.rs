@@ -69,6 +69,8 @@ pub(super) struct Call {
     pub(super) far: SocketAddr,
     /// Whose place the gateway takes.
     pub(super) near: SocketAddr,
+    /// Number of the packet that its first message was complete with, from 1.
+    pub(super) packet: usize,
     /// UDP or TCP.
     pub(super) transport: Transport,
     /// What happened, in the order in which it began.
@@ -92,7 +94,7 @@ impl Call {
         match self.steps.first() {
             Some(Step::Asked(exchange)) => &exchange.request.method,
             Some(Step::Was { method, .. }) => method,
-            None => "",
+            None => "answers",
         }
     }
 
@@ -237,6 +239,7 @@ fn call(group: &[&Sighting], side: Option<Side>) -> Option<Call> {
         call_id: first.call_id.clone(),
         far,
         near,
+        packet: first.packet,
         transport,
         steps: Vec::new(),
         elsewhere: 0,

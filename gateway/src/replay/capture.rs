@@ -74,6 +74,13 @@ impl Sighting {
             || self.message.header(HeaderName::ProxyAuthorization).is_some()
     }
 
+    /// The reason phrase of a response.
+    pub(super) fn reason_phrase(&self) -> String {
+        let line = self.message.bytes().split(|&byte| matches!(byte, b'\r' | b'\n')).next();
+        let line = String::from_utf8_lossy(line.unwrap_or_default());
+        line.splitn(3, ' ').nth(2).unwrap_or_default().to_owned()
+    }
+
     /// The Request-URI as written; empty for a response.
     #[must_use]
     pub(super) fn request_uri(&self) -> &[u8] {

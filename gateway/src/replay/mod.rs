@@ -115,6 +115,8 @@ pub struct CallReport {
     pub far: SocketAddr,
     /// Whose place the gateway took.
     pub near: SocketAddr,
+    /// Number of the packet that it begins with, from 1.
+    pub packet: usize,
     /// `UDP` or `TCP`.
     pub transport: &'static str,
     /// The number that stood for what was dialled.
@@ -263,6 +265,7 @@ async fn play_one(
         method: call.method().to_owned(),
         far: call.far,
         near: call.near,
+        packet: call.packet,
         transport: if call.transport == sip::Transport::Udp { "UDP" } else { "TCP" },
         stand_in,
         rows: played.rows,

@@ -41,6 +41,8 @@ pub struct Row {
     pub capture: Vec<u16>,
     /// The statuses of this run.
     pub ours: Vec<u16>,
+    /// The reason phrase of this run's refusal; empty without one.
+    pub phrase: String,
     /// True when the request went out in this run.
     pub sent: bool,
     /// True when the capture has no such row: the replay cleans up, or the gateway hangs up.
@@ -204,9 +206,10 @@ impl Player<'_> {
 
     /// The row whose answers made the dialog that a request names, when the capture holds it.
     fn dialog_row(&self, to_tag: &str) -> Option<usize> {
-        self.call.steps.iter().position(
-            |step| matches!(step, Step::Asked(one) if one.tags.iter().any(|tag| tag == to_tag)),
-        )
+        self.call.steps.iter().position(|step| {
+            matches!(step, Step::Asked(one) if one.request.to_tag().is_none()
+                && one.tags.iter().any(|tag| tag == to_tag))
+        })
     }
 
     async fn ask(&mut self, at: usize, exchange: &Exchange) -> io::Result<()> {
@@ -241,6 +244,11 @@ impl Player<'_> {
         self.send(at, (method, &exchange.request.cseq), (branch, uri, bytes)).await?;
         if method == "BYE" {
             self.end_dialog(dialog.as_ref());
+        }
+        if exchange.request.message.top_via().is_none() {
+            // RFC 3261 §18.2.2: an answer goes where Via says.
+            self.note(at, "it has no Via that could be read, so nobody can answer it");
+            return Ok(());
         }
         let wanted = self.wanted(exchange);
         self.wait(at, wanted).await
@@ -432,16 +440,20 @@ impl Player<'_> {
 
     async fn answered(&mut self, message: &Sighting, status: u16) -> io::Result<()> {
         let branch = message.message.top_via().and_then(|via| via.branch()).unwrap_or_default();
-        let found = self.sent.iter().position(|sent| {
-            sent.branch.as_bytes() == branch
-                && (sent.method == message.method || message.method.is_empty())
-        });
+        let mine = |sent: &Sent| sent.branch.as_bytes() == branch;
+        // A CANCEL shares its INVITE's branch. What was captured with another method in its CSeq gets
+        // that one back.
+        let named = |sent: &Sent| mine(sent) && sent.method == message.method;
+        let found = self.sent.iter().position(named).or_else(|| self.sent.iter().position(mine));
         let Some(at) = found else { return Ok(()) };
         let Some(sent) = self.sent.get_mut(at) else { return Ok(()) };
         if let Some(row) = self.rows.get_mut(sent.row)
             && !row.ours.contains(&status)
         {
             row.ours.push(status);
+            if status >= 300 {
+                row.phrase = message.reason_phrase();
+            }
         }
         if let Some(tag) = message.to_tag().filter(|_| status > 100 && status < 300) {
             sent.dialog = Some(dialog(&message.message, tag));
@@ -476,6 +488,10 @@ impl Player<'_> {
             return self.stray(at, exchange).await;
         };
         let captured = invite.final_answer();
+        if self.rows.get(row).is_some_and(|row| row.covered_by.is_some()) {
+            self.note(at, "not sent: its INVITE was not sent either");
+            return Ok(());
+        }
         let Some(sent) = self.sent_for(row) else {
             self.note(at, "not sent: its INVITE was not sent either");
             return Ok(());

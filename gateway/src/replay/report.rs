@@ -43,6 +43,7 @@ impl Style {
         match verdict {
             Verdict::Same => ("=", self.good),
             Verdict::Differs => ("≠", self.other),
+            Verdict::Unanswered => ("?", self.other),
             Verdict::NotReplayable => ("·", self.dim),
         }
     }
@@ -83,10 +84,11 @@ pub fn sum(file: &FileReport) -> String {
     }
     let count = |verdict| file.calls.iter().filter(|call| call.verdict == verdict).count();
     format!(
-        "{} of {} the same, {} different, {} not replayable",
+        "{} of {} the same, {} different, {} unanswered in the capture, {} not replayable",
         count(Verdict::Same),
         file.calls.len(),
         count(Verdict::Differs),
+        count(Verdict::Unanswered),
         count(Verdict::NotReplayable)
     )
 }
@@ -95,7 +97,7 @@ fn one(text: &mut String, style: &Style, number: usize, call: &CallReport) {
     let (mark, colour) = style.of(call.verdict);
     let _ = writeln!(
         text,
-        "\n  {colour}{mark}{} {}{number}. {}{} {}{} → {} · {} · {}{}",
+        "\n  {colour}{mark}{} {}{number}. {}{} {}{} → {} · {} · from packet {} · {}{}",
         style.off,
         style.bold,
         call.method,
@@ -104,6 +106,7 @@ fn one(text: &mut String, style: &Style, number: usize, call: &CallReport) {
         call.far,
         call.near,
         call.transport,
+        call.packet,
         shown(&call.call_id),
         style.off
     );
@@ -194,6 +197,7 @@ fn call_as_json(call: &CallReport) -> Value {
         "method": call.method,
         "far": call.far.to_string(),
         "near": call.near.to_string(),
+        "packet": call.packet,
         "transport": call.transport,
         "stand_in": call.stand_in,
         "verdict": call.verdict.to_string(),

@@ -8,7 +8,7 @@
 //! | in the capture | here the number has |
 //! |---|---|
 //! | answered, or anything not listed | an agent that answers at once and echoes |
-//! | cancelled while it rang | an agent that never comes: the call rings |
+//! | rang and was cancelled, or rings until the capture ends | an agent that never comes: the call rings |
 //! | 404, 604 | is not registered |
 //! | 480 | no agent |
 //!
@@ -55,12 +55,13 @@ impl Treatment {
         let mut invites = call.exchanges().filter(|one| opens_a_call(one)).peekable();
         invites.peek()?;
         let finals: Vec<u16> = invites.filter_map(Exchange::final_answer).collect();
+        let rang = call.exchanges().any(|one| one.answers.iter().any(|s| (101..200).contains(s)));
         let cancelled = call.exchanges().any(|one| one.request.method == "CANCEL");
         Some(match finals.iter().rev().find(|status| !matches!(status, 401 | 407)) {
             Some(404 | 604) => Treatment::Unregistered,
             Some(480) if !cancelled => Treatment::WithoutAgent,
             Some(200..300) => Treatment::Answers,
-            _ if cancelled => Treatment::Rings,
+            _ if cancelled || (finals.is_empty() && rang) => Treatment::Rings,
             _ => Treatment::Answers,
         })
     }
@@ -93,7 +94,8 @@ impl Numbers {
                 let number = dialled.as_deref().and_then(number::normalise);
                 match number {
                     Some(number)
-                        if *numbers.treated.entry(number.clone()).or_insert(treatment) == treatment =>
+                        if *numbers.treated.entry(number.clone()).or_insert(treatment)
+                            == treatment =>
                     {
                         None
                     }

@@ -14,6 +14,8 @@ pub enum Verdict {
     Same,
     /// At least one got another.
     Differs,
+    /// The capture holds no final answer that could be compared.
+    Unanswered,
     /// Nothing of it could be asked.
     NotReplayable,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for Verdict {
         out.write_str(match self {
             Verdict::Same => "same",
             Verdict::Differs => "differs",
+            Verdict::Unanswered => "unanswered in the capture",
             Verdict::NotReplayable => "not replayable",
         })
     }
@@ -49,112 +52,126 @@ pub(super) struct Known {
 /// Judges a call.
 pub(super) fn judge(played: &Played, known: &Known) -> Judgement {
     let mut reasons: Vec<String> = Vec::new();
-    let mut sent = false;
+    let (mut same, mut other, mut open) = (0_u32, 0_u32, 0_u32);
     for (at, row) in played.rows.iter().enumerate() {
         // What is not in the capture cannot differ from it, and ACK has no answer.
         if !row.sent || row.own || row.method == "ACK" {
             continue;
         }
-        sent = true;
         let covered = played.rows.iter().rev().find(|other| other.covered_by == Some(at));
-        let reason = difference(row, covered, known);
-        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
+        let reason = match (row.captured_final(), row.our_final()) {
+            (Some(captured), Some(ours)) if captured == ours => {
+                same += 1;
+                continue;
+            }
+            (Some(captured), _) => {
+                other += 1;
+                difference(row, captured, covered, known)
+            }
+            (None, _) => {
+                open += 1;
+                uncompared(row, known)
+            }
+        };
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
     }
     if let Some(broken) = &played.broken {
         reasons.push(format!("the replay broke off: {broken}"));
+        other += 1;
     }
-    let only_ack = played.rows.iter().all(|row| !row.asked || row.method == "ACK");
-    if !sent && reasons.is_empty() {
-        let why = if only_ack && played.rows.iter().any(|row| row.asked) {
-            "the capture holds nothing of it that has an answer"
-        } else {
-            "the far side asks nothing in it that a gateway could be asked"
-        };
-        return Judgement { verdict: Verdict::NotReplayable, reasons: vec![why.to_owned()] };
+    let verdict = match (same, other, open) {
+        (0, 0, 0) => Verdict::NotReplayable,
+        (0, 0, _) => Verdict::Unanswered,
+        (_, 0, _) => Verdict::Same,
+        _ => Verdict::Differs,
+    };
+    if verdict == Verdict::NotReplayable {
+        reasons.push(nothing_asked(&played.rows).to_owned());
     }
-    let verdict = if reasons.is_empty() { Verdict::Same } else { Verdict::Differs };
     Judgement { verdict, reasons }
 }
 
-/// Why a row differs; `None` when it does not.
-fn difference(row: &Row, covered: Option<&Row>, known: &Known) -> Option<String> {
-    let ours = row.our_final();
-    let captured = row.captured_final();
-    if captured == ours && captured.is_some() {
-        return None;
+/// Why there was nothing to send.
+fn nothing_asked(rows: &[Row]) -> &'static str {
+    if rows.is_empty() {
+        "the capture holds answers alone, without what was asked"
+    } else if rows.iter().any(|row| row.asked) {
+        "the capture holds nothing of it that is answered"
+    } else {
+        "the far side asks nothing in it"
     }
-    let method = row.method.as_str();
-    let Some(ours) = ours else { return silence(row, known) };
-    let why = gateways_own_reason(method, ours, known);
-    let Some(captured) = captured else {
-        return Some(format!("the capture holds no final answer to {method}: {why}"));
-    };
-    if let (401 | 407, Some(covered)) = (captured, covered) {
-        let later = covered.captured_final();
-        let then = match later {
-            Some(later) if later == ours => format!(", and then gives the same {later}"),
-            Some(later) => format!(", and then gives {later}"),
-            None => String::new(),
-        };
-        return Some(format!("the capture's server wants credentials ({captured}){then}: {why}"));
-    }
-    if matches!(captured, 401 | 407) {
-        return Some(format!("the capture's server wants credentials ({captured}): {why}"));
-    }
-    Some(match capture_s_own_reason(method, captured) {
-        Some(theirs) if ours < 300 => format!("{theirs} ({captured}): {why}"),
-        _ => format!("the capture's answer to {method} is {captured}: {why}"),
-    })
 }
 
-fn silence(row: &Row, known: &Known) -> Option<String> {
-    let captured = row.captured_final();
-    let method = &row.method;
-    if captured.is_none() && row.ours.is_empty() && row.capture.is_empty() {
-        return Some(format!(
-            "nobody answers {method}: neither in the capture nor, within {} ms, the gateway",
-            known.patience_ms
-        ));
+/// Why a row differs from what was captured.
+fn difference(row: &Row, captured: u16, covered: Option<&Row>, known: &Known) -> String {
+    let method = row.method.as_str();
+    let why = our_reason(row, known);
+    if matches!(captured, 401 | 407) {
+        let wants = format!("the capture's server wants credentials ({captured})");
+        return match covered.and_then(Row::captured_final) {
+            Some(later) if Some(later) == row.our_final() => {
+                format!("{wants}, and then gives the same {later}: {why}")
+            }
+            Some(later) => format!("{wants}, and then gives {later}: {why}"),
+            None => format!("{wants}: {why}"),
+        };
     }
-    let captured = captured?;
-    let heard = match row.ours.last() {
-        Some(status) => format!("nothing but {status}"),
-        None => "no answer".to_owned(),
-    };
-    let because = match &known.decision {
-        Some((rule, explanation)) => format!(" ({rule}: {explanation})"),
+    match their_reason(method, captured) {
+        Some(theirs) if row.our_final().is_some_and(|ours| ours < 300) => {
+            format!("{theirs} ({captured}): {why}")
+        }
+        _ => format!("the capture's answer to {method} is {captured}: {why}"),
+    }
+}
+
+/// A row without a final answer in the capture.
+fn uncompared(row: &Row, known: &Known) -> String {
+    format!("the capture holds no final answer to {}: {}", row.method, our_reason(row, known))
+}
+
+/// What the gateway did, and why.
+fn our_reason(row: &Row, known: &Known) -> String {
+    let because = match known.decision.as_ref().filter(|_| row.method == "INVITE") {
+        Some((rule, explanation)) => format!(", {rule}: {explanation}"),
         None => String::new(),
     };
-    Some(format!(
-        "the capture's answer to {method} is {captured}; the gateway gives {heard} within {} ms{because}",
-        known.patience_ms
-    ))
+    match (row.our_final(), row.ours.last()) {
+        (Some(300..), _) if !because.is_empty() => {
+            format!("Trunkline answers {}{because}", row.ours.last().copied().unwrap_or_default())
+        }
+        (Some(ours), _) => answered(&row.method, ours, &row.phrase),
+        (None, None) if row.note.is_some() => row.note.clone().unwrap_or_default(),
+        (None, None) => {
+            format!("Trunkline says nothing within {} ms{because}", known.patience_ms)
+        }
+        (None, Some(last)) => {
+            format!("Trunkline says {last} and no more within {} ms{because}", known.patience_ms)
+        }
+    }
 }
 
-/// Why the gateway answers as it does.
-fn gateways_own_reason(method: &str, ours: u16, known: &Known) -> String {
-    let decision = known.decision.as_ref().filter(|_| method == "INVITE");
+/// Why the gateway answers as it does, where no decision record tells.
+fn answered(method: &str, ours: u16, phrase: &str) -> String {
     match (method, ours) {
-        (_, 300..) if decision.is_some() => {
-            let (rule, explanation) = decision.cloned().unwrap_or_default();
-            format!("Trunkline answers {ours}, {rule}: {explanation}")
-        }
         ("INVITE", 200..300) => format!("here the number's agent takes the call, {ours}"),
+        ("INVITE", 487) => "here the call is cancelled while it rings, 487".to_owned(),
         ("REGISTER", 405) => "Trunkline is no registrar, 405".to_owned(),
         ("PUBLISH" | "MESSAGE" | "SUBSCRIBE", 405 | 489) => {
             format!("Trunkline takes no {method}, {ours}")
         }
-        ("CANCEL", 481) => "there is no such INVITE waiting here, 481".to_owned(),
+        ("CANCEL", 481) => "no such INVITE waits here, 481".to_owned(),
         (_, 481) => format!("Trunkline knows no such dialog, {ours}"),
-        (_, 400) => format!("Trunkline finds the {method} malformed, {ours}"),
         (_, 405 | 501) => format!("Trunkline does not know {method}, {ours}"),
         ("OPTIONS", 200) => "Trunkline says that it is well, 200".to_owned(),
-        _ => format!("Trunkline answers {ours}"),
+        (_, 400) => format!("Trunkline finds it malformed, 400 {phrase}"),
+        _ => format!("Trunkline answers {ours} {phrase}").trim_end().to_owned(),
     }
 }
 
 /// What a refusal of the capture tells about its callee.
-fn capture_s_own_reason(method: &str, captured: u16) -> Option<&'static str> {
+fn their_reason(method: &str, captured: u16) -> Option<&'static str> {
     if method != "INVITE" {
         return None;
     }
