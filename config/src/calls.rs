@@ -114,27 +114,20 @@ pub trait LiveCalls: Send + Sync {
     fn list(&self, organisation: OrganisationId) -> Vec<LiveCall>;
 
     /// Takes on a call: it will be placed when its turn comes, and its record brought to an end
-    /// whatever happens to it. This default has nobody to place it.
+    /// whatever happens to it.
     ///
     /// # Errors
     /// When it was not taken on; nothing further will happen to it.
-    fn dial(&self, request: DialRequest) -> Result<(), DialRefused> {
-        drop(request);
-        Err(DialRefused::Draining)
-    }
+    fn dial(&self, request: DialRequest) -> Result<(), DialRefused>;
 
     /// Ends a call: one that waits or rings is cancelled, one that was answered is hung up. Asking
-    /// twice is asking once. This default has no calls.
+    /// twice is asking once.
     ///
     /// # Errors
     /// [`NoSuchCall`], also for one that has just ended.
-    fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {
-        let _ = (organisation, id);
-        Err(NoSuchCall)
-    }
+    fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall>;
 
-    /// Begins to hand a call on. The outcome appears in its record's `transfer`. This default has no
-    /// calls.
+    /// Begins to hand a call on. The outcome appears in its record's `transfer`.
     ///
     /// # Errors
     /// When nothing was begun; the call goes on as it was.
@@ -143,13 +136,10 @@ pub trait LiveCalls: Send + Sync {
         organisation: OrganisationId,
         id: ConversationId,
         request: TransferRequest,
-    ) -> Result<(), TransferRefused> {
-        let _ = (organisation, id, request);
-        Err(TransferRefused::NoSuchCall)
-    }
+    ) -> Result<(), TransferRefused>;
 }
 
-/// No calls at all: what a control plane without a gateway has.
+/// No calls at all, and nobody to place any: what a control plane without a gateway has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoCalls;
 
@@ -164,5 +154,22 @@ impl LiveCalls for NoCalls {
 
     fn list(&self, _organisation: OrganisationId) -> Vec<LiveCall> {
         Vec::new()
+    }
+
+    fn dial(&self, _request: DialRequest) -> Result<(), DialRefused> {
+        Err(DialRefused::Draining)
+    }
+
+    fn hang_up(&self, _whose: OrganisationId, _id: ConversationId) -> Result<(), NoSuchCall> {
+        Err(NoSuchCall)
+    }
+
+    fn transfer(
+        &self,
+        _whose: OrganisationId,
+        _id: ConversationId,
+        _request: TransferRequest,
+    ) -> Result<(), TransferRefused> {
+        Err(TransferRefused::NoSuchCall)
     }
 }

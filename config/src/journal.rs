@@ -133,6 +133,11 @@ impl Journal {
         self.0.queue().expect_end(id, self.0.capacity)
     }
 
+    /// Gives the place that [`Self::expect_end`] reserved back: the call was not taken on after all.
+    pub fn forget_end(&self, id: ConversationId) {
+        self.0.queue().open.remove(&id);
+    }
+
     /// Says that nothing more will come: the writer ends when all is written.
     pub fn finish(&self) {
         self.0.queue().finished = true;
@@ -507,6 +512,10 @@ mod tests {
         assert!(journal.expect_end(calls[0].id) && journal.expect_end(calls[1].id));
         assert!(journal.expect_end(calls[0].id), "once is enough");
         assert!(!journal.expect_end(calls[2].id));
+        journal.forget_end(calls[0].id);
+        assert!(journal.expect_end(calls[2].id), "the place of another");
+        journal.forget_end(calls[2].id);
+        assert!(journal.expect_end(calls[0].id));
         journal.record(decision("flood"));
         journal.record(changed(&calls[0]));
         for call in &calls {

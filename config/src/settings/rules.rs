@@ -35,6 +35,9 @@ fn sip(settings: &Settings, reader: &mut Reader) {
     if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
         reader.fault("sip.udp", "no listener at all: give udp, tcp or tls an address");
     }
+    if sip.nameservers.iter().any(|server| server.port() == 0 || server.ip().is_unspecified()) {
+        reader.fault("sip.nameservers", "an address and port such as \"192.0.2.53:53\"");
+    }
     match (&sip.certificate, &sip.private_key) {
         (Some(_), None) => reader.fault("sip.private_key", "needed with sip.certificate"),
         (None, Some(_)) => reader.fault("sip.certificate", "needed with sip.private_key"),
