@@ -111,8 +111,7 @@ impl Outbound {
     /// as `remote` sees it. `None` when no socket does.
     #[must_use]
     pub fn datagrams_to(&self, remote: SocketAddr) -> Option<Flow> {
-        let bound: Vec<SocketAddr> = self.udp.keys().copied().collect();
-        let from = address::sender(&bound, remote.ip())?;
+        let from = address::sender(&self.bound(), remote.ip())?;
         let local = self.udp.get(&from)?.seen_by(remote.ip());
         Some(Flow { transport: Transport::Udp, local, remote, connection: 0 })
     }
@@ -137,6 +136,11 @@ impl Outbound {
                 })
             }
         }
+    }
+
+    /// The addresses that datagram sockets are bound to.
+    pub(crate) fn bound(&self) -> Vec<SocketAddr> {
+        self.udp.keys().copied().collect()
     }
 
     /// The socket behind a flow's local address: bound to it, or at least to its port. Where several

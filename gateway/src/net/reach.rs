@@ -332,19 +332,22 @@ impl Inner {
 
     /// A socket bound to the address that the peer knows us by, and the port it may call back.
     fn socket(&self, target: &Target) -> Result<(TcpSocket, Option<u16>), ConnectError> {
-        let listeners = &self.means.listeners;
-        let bound = match target.transport {
-            Transport::Tls => &listeners.tls,
-            _ => &listeners.tcp,
+        let Listeners { tcp, tls } = &self.means.listeners;
+        let bound = if target.transport == Transport::Tls { tls } else { tcp };
+        let peer = target.address.ip();
+        let listener = address::sender(bound, peer);
+        // Without a listener of this transport the address is still one of those we are known by.
+        let known = || {
+            let any = [tcp.as_slice(), tls.as_slice(), &self.means.outbound.bound()].concat();
+            address::sender(&any, peer)
         };
-        let sender = address::sender(bound, target.address.ip());
-        let made = if target.address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() };
+        let own: Option<IpAddr> = listener.or_else(known).map(|one| one.ip());
+        let made = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() };
         let socket = made.map_err(|_| ConnectError::NoSocket)?;
-        let own: Option<IpAddr> = sender.map(|one| one.ip()).filter(|ip| !ip.is_unspecified());
-        if let Some(own) = own {
+        if let Some(own) = own.filter(|ip| !ip.is_unspecified()) {
             socket.bind(SocketAddr::new(own, 0)).map_err(|_| ConnectError::NoSocket)?;
         }
-        Ok((socket, sender.map(|one| one.port())))
+        Ok((socket, listener.map(|one| one.port())))
     }
 }
 

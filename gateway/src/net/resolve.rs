@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Queries are hickory's: random identifiers and ports, question and source of an answer checked,
-//! chains of CNAME at most eight long. The cache is ours ([`super::cache`]): it also knows failures,
+//! chains of CNAME at most eight long. The cache is ours (`net::cache`): it also knows failures,
 //! and gives what it has when no name server answers, so that calls to carriers we know go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,19 +156,15 @@ impl Resolver {
             // All are asked for at once; below they are waited for in their order.
             self.begin(&one.host);
         }
-        let (mut found, mut why, mut until) = (Vec::new(), LocateError::NoAddress, deadline);
+        let (mut found, mut why, mut until) =
+            (Vec::<SocketAddr>::new(), LocateError::NoAddress, deadline);
         for one in &ordered {
             match self.addresses(&one.host, one.port, until).await {
                 Ok(addresses) => {
                     if found.is_empty() {
                         until = deadline.min(Deadline::from_std(clock::now() + GRACE));
                     }
-                    for address in addresses {
-                        // Two hosts may be one.
-                        if !found.contains(&address) {
-                            found.push(address);
-                        }
-                    }
+                    found.extend(addresses);
                 }
                 Err(reason) => why = reason,
             }
@@ -176,6 +172,9 @@ impl Resolver {
                 break;
             }
         }
+        // Two hosts may be one: each address counts where it stands first.
+        let mut seen = HashSet::new();
+        found.retain(|address| seen.insert(*address));
         if found.is_empty() { Err(why) } else { Ok(found) }
     }
 

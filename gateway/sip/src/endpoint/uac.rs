@@ -261,10 +261,10 @@ impl Endpoint {
         self.retry(now, tx, Some(flow), headers)
     }
 
-    /// A request of ours as it was sent: its digest is computed from it. `None` when it is not known
-    /// any more.
+    /// A request of ours as it was sent, for as long as it can be sent again: method, Request-URI and
+    /// body are what credentials are for (RFC 7616 §3.4.6). `None` when it is not known any more.
     #[must_use]
-    pub fn sent(&self, tx: ClientTx) -> Option<&Request> {
+    pub fn request_of(&self, tx: ClientTx) -> Option<&Request> {
         self.clients.get(tx.0).map(|client| &client.request)
     }
 
@@ -393,13 +393,6 @@ impl Endpoint {
         session.ack = Some((cseq, bytes.clone()));
         self.transmit(flow, bytes);
         Ok(())
-    }
-
-    /// A request of ours as it was sent, for as long as it can be sent again: its Request-URI is what
-    /// credentials are for (RFC 7616 §3.4.6).
-    #[must_use]
-    pub fn request_of(&self, tx: ClientTx) -> Option<&Request> {
-        self.clients.get(tx.0).map(|client| &client.request)
     }
 
     /// Creates the transaction of a request that is printed, and sends it unless it is held.

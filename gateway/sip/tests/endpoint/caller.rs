@@ -423,7 +423,7 @@ fn a_refused_invite_is_tried_again_at_the_next_target() {
         (header(&invite, "Call-ID"), "2 INVITE")
     );
     assert_ne!(branch(&text), branch(&invite));
-    assert_eq!(solo.endpoint.sent(again).unwrap().bytes(), &text);
+    assert_eq!(solo.endpoint.request_of(again).unwrap().bytes(), &text);
     solo.endpoint.handle_flow_failed(solo.now, &next);
     solo.drain();
     assert!(matches!(solo.event(), Event::Failed { tx, .. } if tx == again));

@@ -247,6 +247,16 @@ async fn the_flow_tells_the_peer_where_we_listen_and_comes_from_there() {
 }
 
 #[tokio::test]
+async fn without_a_listener_the_stream_comes_from_the_address_of_the_datagrams() {
+    let (listener, address) = listener().await;
+    let mut shard = Shard::new(Setting { udp: vec!["127.0.0.5:0"], ..Setting::default() });
+    let connection = shard.connect(&target(Transport::Tcp, address)).await.expect("connected");
+    let (_peer, from) = listener.accept().await.expect("accepted");
+    assert_eq!(from.ip().to_string(), "127.0.0.5");
+    assert_eq!(connection.flow.local, from, "nobody could call back: the port is the connection's");
+}
+
+#[tokio::test]
 async fn who_does_not_listen_or_not_answer_is_told_apart_and_frees_the_place() {
     let (listener, address) = listener().await;
     let limits =
