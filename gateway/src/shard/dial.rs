@@ -479,6 +479,14 @@ impl Shard {
         self.leg_failed(now, (key, side), outcome);
     }
 
+    /// Whether nothing at all has come back from whoever is dialled for a call.
+    pub(super) fn is_unheard(&self, key: u64) -> bool {
+        let dial = self.calls.get(&key).and_then(|call| self.dials.get(&call.dial?));
+        dial.is_some_and(|dial| {
+            matches!(dial.machine.state(), State::Locating | State::Connecting | State::Inviting)
+        })
+    }
+
     /// The call does not want the leg any more.
     pub(super) fn give_up_dial(&mut self, now: Instant, key: u64) {
         let Some(id) = self.calls.get_mut(&key).and_then(|call| call.dial.take()) else { return };

@@ -15,7 +15,7 @@ use super::call::{Agent, Call, Parties};
 use super::leg::Side;
 use super::login::Login;
 use super::record::Record;
-use super::wanted::Wanted;
+use super::wanted::{Outcome, Wanted};
 use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
 use crate::net::target::Destination;
@@ -204,12 +204,23 @@ impl Shard {
         Duration::from_secs(u64::from(own.map_or(most, |own| own.min(most))))
     }
 
+    /// Nothing has come from the carrier, not even a 100: that is no callee who does not answer.
+    fn never_heard(&mut self, key: u64) -> Input {
+        let outcome = Outcome::new(EndReason::CarrierUnreachable, "no answer to the INVITE");
+        let reason = outcome.reason;
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.record.refused_by(&outcome);
+        }
+        Input::DialFailed(reason)
+    }
+
     /// A time limit of a call has passed: what it means depends on how far the call has come.
     pub(super) fn handle_limit(&mut self, now: Instant, key: u64) {
         let input = match self.calls.get(&key).map(|call| call.machine.state()) {
             Some(State::Preparing | State::Connecting) => {
                 Input::AgentGone(EndReason::AgentTimedOut)
             }
+            Some(State::Dialling) if self.is_unheard(key) => self.never_heard(key),
             Some(State::Dialling | State::Ringing) => Input::RingTimedOut,
             _ => Input::DurationReached,
         };
