@@ -1,11 +1,16 @@
 //! `trunkline demo`: the main job on loopback, with real sockets, a real store and a real API.
 //!
-//! Four calls: over UDP to a number; over TLS with SRTP to an agent's own SIP address; a noisy
-//! caller on a trunk with noise cancellation; and one from an address that no trunk lists. What is
-//! reported was measured by the caller, or read back from the API.
+//! Seven calls: over UDP to a number; over TLS with SRTP to an agent's own SIP address; a noisy
+//! caller on a trunk with noise cancellation; one from an address that no trunk lists; an agent that
+//! calls out through a carrier with digest, TLS and SRTP; a caller whose agent is a SIP endpoint; and
+//! one that is handed to another number. What is reported was measured by the stand-ins at the ends,
+//! or read back from the API.
 
 pub mod audio;
+pub mod desk;
 pub mod files;
+pub mod line;
+pub mod onward;
 pub mod phone;
 pub mod report;
 pub mod rest;
@@ -82,10 +87,12 @@ async fn demo(args: &cli::Demo) -> io::Result<bool> {
     // Every demo begins with an empty store.
     let _ = std::fs::remove_dir_all(&folder);
     step("starting the gateway on free loopback ports");
-    let gateway = Gateway::start(settings(&folder)).await?;
+    let certificate = onward::carrier_certificate(&folder)?;
+    let gateway = Gateway::start(settings(&folder, &certificate.certificate)).await?;
     let ends = ends(&gateway.listening)?;
     done(&format!("SIP on {} (UDP), {} (TLS)", ends.udp, ends.tls));
-    let provisioned = provision(&gateway).await?;
+    let desks = onward::Desks::open(certificate).await?;
+    let provisioned = provision(&gateway, &desks).await?;
     let capture = Capture::default();
     let voice = audio::speech(args.talk);
     let mut calls = Vec::new();
@@ -94,6 +101,7 @@ async fn demo(args: &cli::Demo) -> io::Result<bool> {
     calls.push(call_agent(&ends, &provisioned, &voice).await?);
     calls.push(call_noisy(&ends, &provisioned, &voice).await?);
     calls.push(call_refused(&ends, &provisioned).await?);
+    calls.extend(desks.calls(&provisioned.rest, &ends, &voice).await?);
     let files = write_files(&args.output, &voice, &heard, &capture)?;
     say(&report::render(&calls, &files));
     if args.keep {
@@ -112,7 +120,8 @@ fn done(text: &str) {
     say(&format!("{text}\n"));
 }
 
-fn settings(folder: &Path) -> Settings {
+/// Everything on loopback; the stand-in carrier's certificate is believed.
+fn settings(folder: &Path, carrier: &Path) -> Settings {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();
     settings.sip.udp = vec![any];
@@ -125,6 +134,7 @@ fn settings(folder: &Path) -> Settings {
     settings.agents.allow_plain_ws = true;
     settings.agents.allow_private_addresses = true;
     settings.media.quarantine_seconds = 1;
+    settings.sip.extra_roots = Some(carrier.to_owned());
     settings
 }
 
@@ -145,7 +155,7 @@ fn ends(listening: &Listening) -> io::Result<Ends> {
 }
 
 /// Organisation and key are the first start's; everything else goes through the REST API.
-async fn provision(gateway: &Gateway) -> io::Result<Provisioned> {
+async fn provision(gateway: &Gateway, desks: &onward::Desks) -> io::Result<Provisioned> {
     step("creating trunks, numbers and agents through the REST API");
     let api = gateway.listening.api.ok_or_else(|| io::Error::other("no API listener"))?;
     let made = gateway.bootstrap.as_ref();
@@ -171,7 +181,8 @@ async fn provision(gateway: &Gateway) -> io::Result<Provisioned> {
     let publish = json!({"phone_numbers": numbers, "direction": "inbound"});
     rest.post(&format!("/core/agents/{agent}/versions/1/publish"), publish).await?;
     rest.post(&format!("/core/agents/{agent}/deploy-as-sip"), json!({})).await?;
-    done("3 trunks, 3 numbers, 1 agent");
+    desks.provision(&rest, &agent).await?;
+    done("6 trunks, 6 numbers, 2 agents");
     let [number, quiet_number, closed_number] = numbers;
     Ok(Provisioned { rest, number, quiet_number, closed_number, agent })
 }
@@ -315,27 +326,30 @@ async fn judge(
     let quiet = noise.is_none_or(|(before, after)| before - after >= MIN_QUIETER_DB);
     let closed = text(&record, "status") == "completed";
     done(if back { "answered, talked, hung up" } else { "answered, but not heard" });
-    let shown = shown(&talked, &record, (echo, back), noise);
+    let shown =
+        Talk { set_up: set_up(&talked), noise, ..figures(&talked.heard, &record, (echo, back)) };
     Ok((Shown::Talked(Box::new(shown)), back && quiet && closed))
 }
 
-fn shown(
-    talked: &Talked,
-    record: &Value,
-    (echo, back): (audio::Echo, bool),
-    noise: Option<(f32, f32)>,
-) -> Talk {
+/// How fast a call that was dialled came up.
+fn set_up(talked: &Talked) -> String {
+    let (ringing, answered) = (talked.ringing_ms, talked.set_up_ms);
+    format!("ringing after {ringing:.1} ms, answered after {answered:.1} ms")
+}
+
+/// What one end measured, and what the record says.
+fn figures(heard: &rtp::Heard, record: &Value, (echo, back): (audio::Echo, bool)) -> Talk {
     let quality = &record["quality"];
     Talk {
-        ringing_ms: talked.ringing_ms,
-        set_up_ms: talked.set_up_ms,
-        sent: talked.heard.sent,
-        received: talked.heard.received,
+        set_up: String::new(),
+        sent: heard.sent,
+        received: heard.received,
         lost: quality["packets_lost"].as_u64().unwrap_or_default(),
         mos: audio::to_f32(quality["mos"].as_f64().unwrap_or_default()),
         echo,
         back,
-        noise,
+        noise: None,
+        notes: Vec::new(),
         record: format!(
             "{}, ended by the {}: {}",
             text(record, "status"),

@@ -41,10 +41,8 @@ pub enum Outcome {
 /// Figures of an answered call.
 #[derive(Clone, Debug)]
 pub struct Talk {
-    /// INVITE sent to 180 received, in milliseconds.
-    pub ringing_ms: f32,
-    /// INVITE sent to 200 received, in milliseconds.
-    pub set_up_ms: f32,
+    /// How fast it came up.
+    pub set_up: String,
     /// RTP packets the caller sent.
     pub sent: u64,
     /// RTP packets the caller received.
@@ -59,6 +57,8 @@ pub struct Talk {
     pub back: bool,
     /// Level between words, said and heard, in dBFS, measured by the caller.
     pub noise: Option<(f32, f32)>,
+    /// What else is worth knowing: a word and what it is about.
+    pub notes: Vec<(&'static str, String)>,
     /// Status and end reason of the conversation record.
     pub record: String,
 }
@@ -133,11 +133,7 @@ fn one(text: &mut String, style: &Style, number: usize, call: &CallReport) {
 }
 
 fn talked(text: &mut String, talk: &Talk) {
-    let _ = writeln!(
-        text,
-        "      set-up           ringing after {:.1} ms, answered after {:.1} ms",
-        talk.ringing_ms, talk.set_up_ms
-    );
+    let _ = writeln!(text, "      set-up           {}", talk.set_up);
     let _ = writeln!(
         text,
         "      audio            {} packets sent, {} received, {} lost, MOS {:.2}",
@@ -156,6 +152,9 @@ fn talked(text: &mut String, talk: &Talk) {
             "      noise in pauses  {before:.1} dBFS said, {after:.1} dBFS heard: {:.1} dB quieter",
             before - after
         );
+    }
+    for (word, note) in &talk.notes {
+        let _ = writeln!(text, "      {word:<16} {note}");
     }
     let _ = writeln!(text, "      record           {}", talk.record);
 }

@@ -1,7 +1,8 @@
-//! The phone's media: one thread, one socket, 20 ms at a time.
+//! The stand-ins' media: one thread, one socket, 20 ms at a time.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use media::frame::{FRAME_SAMPLES, Frame};
@@ -52,6 +53,29 @@ pub fn talk(
         talk.send(tick, say.get(from..until).unwrap_or(&[]))?;
         let next = start + TICK * u32::try_from(tick + 1).unwrap_or(u32::MAX);
         talk.listen_until(next)?;
+    }
+    Ok(talk.heard)
+}
+
+/// Says back what is heard, packet by packet, until told to stop.
+///
+/// # Errors
+/// When the socket fails.
+pub fn echo(socket: &UdpSocket, plan: Plan, stop: &AtomicBool) -> io::Result<Heard> {
+    let mut talk = Talk::new(socket, plan, None)?;
+    let mut said = 0;
+    let mut tick = 0;
+    while !stop.load(Ordering::Relaxed) {
+        talk.listen_until(clock::now() + Duration::from_millis(2))?;
+        while talk.heard.samples.len() >= said + FRAME_SAMPLES {
+            let mut frame = [0; FRAME_SAMPLES];
+            if let Some(heard) = talk.heard.samples.get(said..said + FRAME_SAMPLES) {
+                frame.copy_from_slice(heard);
+            }
+            talk.send(tick, &frame)?;
+            said += FRAME_SAMPLES;
+            tick += 1;
+        }
     }
     Ok(talk.heard)
 }
