@@ -32,6 +32,8 @@ pub(super) struct Dial {
     call: u64,
     wanted: Wanted,
     targets: VecDeque<Target>,
+    /// The one that is being tried.
+    target: Option<Target>,
     /// Counts attempts, so that a late answer to an earlier one is known as such.
     attempt: u8,
     connection: Option<Connection>,
@@ -85,6 +87,7 @@ impl Shard {
             machine: Machine::new(falls_back),
             call: key,
             targets: VecDeque::new(),
+            target: None,
             attempt: 0,
             connection: None,
             tx: None,
@@ -147,6 +150,11 @@ impl Shard {
 
     /// What the resolver or a connection has to say.
     pub(super) fn handle_reached(&mut self, now: Instant, reached: Reached) {
+        if let Reached::Connected { ticket, result } = &reached
+            && self.handle_reconnected(*ticket, result)
+        {
+            return;
+        }
         let (ticket, input, text) = match reached {
             Reached::Located { ticket, result: Ok(targets) } if !targets.is_empty() => {
                 let count = targets.len();
@@ -190,8 +198,8 @@ impl Shard {
         (dial.connection, dial.tx, dial.silent_at) = (None, None, None);
         dial.answers = Answers::default();
         debug!(call = dial.call, address = %target.address, "trying a target");
-        let profile = 0;
-        self.services.reach.connect(ticket(id, dial.attempt), target, profile);
+        dial.target = Some(target.clone());
+        self.services.reach.connect(ticket(id, dial.attempt), target, 0);
     }
 
     /// The INVITE, with the offer that is due.
@@ -334,13 +342,8 @@ impl Shard {
     }
 
     fn takes_challenge(&mut self, id: u64, response: &Response) -> bool {
-        let Some(mut dial) = self.dials.remove(&id) else { return false };
-        let login = dial.wanted.login.clone();
-        let taken = login.is_some_and(|login| {
-            dial.answers.take(response, |realm| self.may_answer(&login, realm))
-        });
-        self.dials.insert(id, dial);
-        taken
+        let Some(dial) = self.dials.get_mut(&id) else { return false };
+        dial.wanted.login.is_some() && dial.answers.take(response)
     }
 
     /// A 2xx: usable when its answer is.
@@ -415,11 +418,6 @@ impl Shard {
         let Some(dialog) = leg.dialog else { return };
         if let Err(why) = self.endpoint.ack(now, dialog, None) {
             warn!(call = key, %why, "ACK was not sent");
-        }
-        if let (Some(login), Some(realm)) = (&leg.login, dial.answers.realm())
-            && let Some(trunk) = login.trunk
-        {
-            self.realms.insert(trunk, realm.into());
         }
         let Some(call) = self.calls.get_mut(&key) else {
             return self.hang_up_dialog(now, (key, side), dialog);
@@ -551,6 +549,7 @@ impl Dial {
         let leg = Leg {
             flow: connection.flow,
             hold: Some(connection.hold),
+            target: self.target.take().filter(|target| target.transport.is_reliable()),
             dialog: self.answered_in,
             contact: std::mem::take(&mut self.contact),
             negotiation,
@@ -563,6 +562,7 @@ impl Dial {
             codec: None,
             flows: Flows::BOTH,
             silent: false,
+            glares: 0,
         };
         Some((leg, self.ports.take()?, plan))
     }

@@ -147,7 +147,7 @@ impl Shard {
                 .auth_username
                 .clone()
                 .zip(agent.auth_password.clone())
-                .map(|(username, password)| Arc::new(Login { trunk: None, username, password })),
+                .map(|(username, password)| Arc::new(Login { username, password })),
             encryption: agent.media_encryption,
             // The caller's codec first: the two legs then need no translation.
             codecs: vec![first, second],

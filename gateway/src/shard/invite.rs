@@ -226,17 +226,21 @@ impl Shard {
             contact: contact(&flow, secure),
             flow,
             hold: None,
+            target: None,
             dialog: None,
             awaiting_answer: prepared.plan.is_none(),
             negotiation: prepared.negotiation,
             sdp: prepared.sdp,
             media: Media::Waiting(prepared.ports),
             trunk: admitted.trunk,
-            login: trunk.and_then(super::outbound::login),
+            // Whoever may call from anywhere is not the carrier, and could have our answer taken for
+            // a request of its own there.
+            login: trunk.filter(|trunk| trunk.allowed.is_some()).and_then(super::outbound::login),
             noise_cancellation: trunk.is_some_and(|trunk| trunk.noise_cancellation),
             codec: None,
             flows: Flows::BOTH,
             silent: false,
+            glares: 0,
         };
         let max_duration = self.max_duration(None);
         let call = Call {

@@ -1,9 +1,9 @@
 //! Credentials for a carrier's challenges (RFC 3261 §22, RFC 7616, RFC 8760).
 //!
 //! Invariant: a trunk's credentials answer challenges on that trunk's own legs and nowhere else. An
-//! agent's leg, a stranger, and the realm that another trunk is known by get nothing.
+//! agent's leg and a stranger get nothing, whatever realm they name. The realm itself proves nothing
+//! and belongs to nobody: all customers of one carrier are asked with the same.
 
-use config::ids::TrunkId;
 use config::secret::Secret;
 use sip::digest::{Challenge, Credentials, Hash, Question, choose};
 use sip::{HeaderName, Request, Response};
@@ -13,8 +13,6 @@ const MAX_REALMS: usize = 3;
 
 /// Who we are to one carrier, or to one agent. No `Debug`: it holds a secret.
 pub(super) struct Login {
-    /// The trunk it belongs to; `None` for an agent's.
-    pub(super) trunk: Option<TrunkId>,
     pub(super) username: String,
     pub(super) password: Secret<String>,
 }
@@ -40,17 +38,14 @@ struct Given {
 impl Answers {
     /// Takes the challenges of a 401 or 407. True when the request may be sent again: there is one we
     /// can answer and have not answered before, or its nonce was only too old.
-    pub(super) fn take(&mut self, response: &Response, may_answer: impl Fn(&[u8]) -> bool) -> bool {
+    pub(super) fn take(&mut self, response: &Response) -> bool {
         let (asks, header) = match response.status() {
             401 => (HeaderName::WwwAuthenticate, "Authorization"),
             407 => (HeaderName::ProxyAuthenticate, "Proxy-Authorization"),
             _ => return false,
         };
-        let offered = response.lines(asks).filter(|value| {
-            Challenge::parse(value).is_some_and(|challenge| may_answer(challenge.realm))
-        });
         // SHA-256 where it is offered at all, whatever the order (RFC 8760 §2.4 leaves it to us).
-        let offered: Vec<&[u8]> = offered.collect();
+        let offered: Vec<&[u8]> = response.lines(asks).collect();
         let Some(value) = strongest(&offered) else { return false };
         let Some(challenge) = Challenge::parse(value) else { return false };
         let room = self.given.len() < MAX_REALMS;
@@ -74,12 +69,6 @@ impl Answers {
             }
             None => false,
         }
-    }
-
-    /// The realm of the last challenge.
-    pub(super) fn realm(&self) -> Option<Vec<u8>> {
-        let challenge = Challenge::parse(&self.given.last()?.challenge)?;
-        Some(challenge.realm.to_vec())
     }
 
     /// The header fields that answer everything asked so far, for `request` sent once more.

@@ -17,6 +17,7 @@ mod call;
 mod dial;
 mod dialog;
 mod far;
+mod flows;
 mod inputs;
 mod invite;
 mod leg;
@@ -102,8 +103,6 @@ pub struct Shard {
     queue: DialQueue,
     /// Trunks whose carrier has refused the secure offer, and until when that is remembered.
     plain_trunks: HashMap<TrunkId, Instant>,
-    /// The realm each trunk's carrier is known by: nobody else's credentials answer it.
-    realms: HashMap<TrunkId, Box<[u8]>>,
     /// Time limits, earliest first.
     alarms: BTreeSet<(Instant, Alarm)>,
     loads: HashMap<TrunkId, Load>,
@@ -152,7 +151,6 @@ impl Shard {
             requests: HashMap::new(),
             queue,
             plain_trunks: HashMap::new(),
-            realms: HashMap::new(),
             alarms: BTreeSet::new(),
             loads: HashMap::new(),
             peers: HashMap::new(),
@@ -265,7 +263,7 @@ impl Shard {
                     shard.endpoint.handle_message(now, flow, bytes, trust);
                 });
             }
-            Inbound::Closed { flow } => self.endpoint.handle_flow_failed(now, &flow),
+            Inbound::Closed { flow } => self.handle_flow_closed(now, &flow),
         }
         self.drain_events(now);
     }
@@ -419,6 +417,7 @@ impl Shard {
                 Alarm::Call(key) => self.handle_limit(now, key),
                 Alarm::Dial(id) => self.handle_dial_alarm(now, id),
                 Alarm::Transfer(key) => self.handle_transfer_alarm(now, key),
+                Alarm::Offer(key, side) => self.handle_offer_alarm(now, key, side),
             }
         }
         if self.queue.poll_timeout().is_some_and(|limit| limit <= now) {

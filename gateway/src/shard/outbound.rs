@@ -236,7 +236,6 @@ fn outbound_config(trunk: &TrunkRoute) -> Option<&OutboundConfig> {
 pub(super) fn login(trunk: &TrunkRoute) -> Option<Arc<Login>> {
     let route = trunk.outbound.as_ref()?;
     Some(Arc::new(Login {
-        trunk: Some(trunk.id),
         username: route.config.auth_username.clone(),
         password: route.password.clone(),
     }))

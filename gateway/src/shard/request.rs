@@ -78,9 +78,7 @@ impl Shard {
         response: &Response,
     ) -> bool {
         let Some(login) = pending.login.clone() else { return false };
-        if !matches!(response.status(), 401 | 407)
-            || !pending.answers.take(response, |realm| self.may_answer(&login, realm))
-        {
+        if !matches!(response.status(), 401 | 407) || !pending.answers.take(response) {
             return false;
         }
         let cnonce = self.cnonce();
@@ -117,14 +115,6 @@ impl Shard {
             Kind::Refer => self.handle_refer_response(now, pending.call, 408),
             Kind::Bye | Kind::Info => {}
         }
-    }
-
-    /// Whether a challenge of this realm may be answered with these credentials: not when the realm
-    /// is the one that another trunk's carrier is known by.
-    pub(super) fn may_answer(&self, login: &Login, realm: &[u8]) -> bool {
-        let Some(own) = login.trunk else { return true };
-        let known = self.realms.get(&own).is_some_and(|known| **known == *realm);
-        known || !self.realms.iter().any(|(trunk, other)| *trunk != own && **other == *realm)
     }
 
     /// Our nonce for a digest answer: letters and digits, never the same.
