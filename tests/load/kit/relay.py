@@ -1,0 +1,128 @@
+"""Relayed calls: two SIP legs, packets both ways, beside the least a relay in user space costs."""
+
+import os
+import time
+
+from . import calls, machine
+from .report import median, progress, spread
+
+# rtpengine's cost of 100 calls with SDES on one leg, % of a core, on the machine of the comparison.
+RTPENGINE_SDES = 18.7
+# Calls a second while a run sets up.
+RAMP = 50
+COLUMNS = ("what", "calls", "runs", "loss % (worst)", "added latency p50 µs", "p99 µs", "p99.9 µs",
+           "CPU % / 100 calls", "KiB / call", "load before")
+
+
+def measure(kit, report):
+    """Plain at each size, with SDES, and with calls coming and going beside it."""
+    report.heading("Relay: G.711 between two SIP legs, 100 packets/s a call")
+    if not kit.rig:
+        report.note(f"relay: left out, {kit.why_no_rig}")
+        return
+    rows = []
+    for count in (100,) if kit.quick else (100, 500):
+        rows += _size(kit, report, count)
+    rows += _encrypted(kit, report)
+    if not kit.quick:
+        rows += _busy(kit, report)
+    report.table(COLUMNS, rows)
+
+
+def _media(kit, target, kind, count):
+    """One run of the rig's generator."""
+    progress(f"{target.name}: {count} calls, {kind}")
+    load = machine.load()
+    run = kit.rig.media(target, kind, count, 4 if kit.quick else 10, RAMP)
+    run |= {"load": load}
+    return kit.keep(run)
+
+
+def _floor(kit, count):
+    progress(f"floor: {count} calls")
+    seconds, load = 4 if kit.quick else 10, machine.load()
+    program = os.path.join(kit.rig.HERE, "limits", "refrelay")
+    relay = machine.run_quietly(machine.pinned(
+        machine.GATEWAY_CPU, program, 30000, count, "epoll", seconds + 20))
+    try:
+        time.sleep(0.5)
+        run = kit.rig.rtpload(None, [
+            "--mode", "static", "--static", "127.0.0.1:30000", "--calls", str(count),
+            "--time", str(seconds), "--warm", "2", "--pid", str(relay.pid)])
+    finally:
+        relay.terminate()
+        relay.wait()
+    run |= {"label": "floor", "load": load, "work": "floor"}
+    return kit.keep(run)
+
+
+def _size(kit, report, count):
+    groups = {}
+    # Memory is counted from a start: a process keeps what earlier calls made it grow.
+    kit.restart(kit.gateway)
+    for _ in kit.rounds(3):
+        for target in kit.targets():
+            groups.setdefault(target.name, []).append(_media(kit, target, "relay", count))
+        groups.setdefault("floor", []).append(_floor(kit, count))
+    own, floor = _sound(groups[kit.gateway.name]), _sound(groups["floor"])
+    cost, least = median(_costs(own)), median(_costs(floor))
+    beside = f" (floor {least:.1f})" if least else ""
+    report.check(f"relay of {count}: CPU per 100 calls{beside}", cost, "%",
+                 ("<=", least * 1.15 if least else None, None))
+    report.check(f"relay of {count}: memory", own[0]["rss_kb_per_call"] if own else None,
+                 "KiB a call", ("<=", 128, 64), 0)
+    return [_row(name, count, runs) for name, runs in groups.items()]
+
+
+def _encrypted(kit, report):
+    groups = {}
+    for _ in kit.rounds(3):
+        for target in kit.targets():
+            groups.setdefault(target.name, []).append(_media(kit, target, "srtp", 100))
+    own = _sound(groups[kit.gateway.name])
+    report.check("SDES on one leg, 100 calls: CPU per 100", median(_costs(own)), "%",
+                 ("<=", 0.75 * RTPENGINE_SDES, 0.65 * RTPENGINE_SDES))
+    return [_row(f"{name}, SDES on one leg", 100, runs) for name, runs in groups.items()]
+
+
+def _busy(kit, report):
+    count, runs = 500, []
+    for _ in kit.rounds(2):
+        # From before the first call until after the last packet that counts.
+        beside = calls.Sipp(kit.gateway, 40, count / RAMP + 14, beside=True)
+        try:
+            runs.append(_media(kit, kit.gateway, "relay", count))
+        finally:
+            made = kit.keep(beside.finish())
+        if made.get("failed_pct", 100) > calls.FAILED_PERCENT:
+            report.note(f"of the 40 calls/s beside the relay {made.get('failed_pct')} % failed")
+    worst = median([_latency(run, "p999") for run in _sound(runs)])
+    report.check(f"relay of {count} with 40 calls/s set up: p99.9",
+                 worst / 1000 if worst is not None else None, "ms", ("<=", 3, None), 2)
+    return [_row(f"{kit.gateway.name}, 40 calls/s beside it", count, runs)]
+
+
+def _sound(runs):
+    return [run for run in runs if "lat_ab_us" in run and run["up"] == run["calls"]]
+
+
+def _costs(runs):
+    return [run["sut_cpu_pct_per_100"] for run in runs]
+
+
+def _latency(run, which):
+    """Of the slower direction, µs."""
+    return max(run["lat_ab_us"][which], run["lat_ba_us"][which])
+
+
+def _row(name, count, runs):
+    sound = _sound(runs)
+    if not sound:
+        why = runs[0].get("error") or f"{runs[0].get('up')} of {count} calls came up"
+        return (name, count, len(runs), why, *["–"] * 6)
+    return (name, count, len(sound), f"{max(run['loss_pct'] for run in sound):.3f}",
+            *(spread([_latency(run, which) for run in sound], 0)
+              for which in ("p50", "p99", "p999")),
+            spread(_costs(sound)),
+            "" if name == "floor" else f"{sound[0]['rss_kb_per_call']:.0f}",
+            spread([run["load"] for run in sound]))
