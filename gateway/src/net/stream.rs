@@ -242,38 +242,41 @@ impl Streams {
         tokio::pin!(write);
         tokio::select! {
             () = &mut write => {}
-            // What the last messages are answered with still goes out.
-            () = read => drop(timeout(LAST_WORDS, write).await),
+            finished = read => if finished {
+                // What the last messages are answered with still goes out.
+                drop(timeout(LAST_WORDS, write).await);
+            },
         }
         self.outbound.forget(flow.connection);
         let _ = self.inbound.send(Inbound::Closed { flow }).await;
     }
 
-    /// Reads until the peer closes, misbehaves or falls silent.
+    /// Reads until the peer closes, misbehaves or falls silent. False when the connection broke:
+    /// then nothing can be written to it any more either.
     async fn read<R: AsyncRead + Unpin>(
         &self,
         reader: &mut R,
         flow: Flow,
         pong: mpsc::Sender<Bytes>,
         side: &Side,
-    ) {
+    ) -> bool {
         let mut framer = StreamFramer::new();
         let mut chunk = BytesMut::with_capacity(READ_CHUNK);
         let mut patience = Patience::of(side);
         loop {
             chunk.clear();
             match timeout_at(patience.until, reader.read_buf(&mut chunk)).await {
-                Ok(Ok(0)) => return,
+                Ok(Ok(0)) => return true,
                 Ok(Err(error)) => {
                     debug!(remote = %flow.remote, %error, "stream broke");
-                    return;
+                    return false;
                 }
                 Err(_) if patience.is_used(side) => continue,
-                Err(_) => return,
+                Err(_) => return true,
                 Ok(Ok(_)) => framer.push(&chunk),
             }
             if self.hand_on(&mut framer, flow, &pong, &mut patience).await.is_none() {
-                return;
+                return true;
             }
             patience.after_read(framer.pending() > 0);
         }
