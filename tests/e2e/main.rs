@@ -7,5 +7,6 @@ mod callers;
 mod digest;
 mod failures;
 mod operation;
+mod outbound;
 mod program;
 mod refusals;

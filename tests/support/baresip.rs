@@ -1,7 +1,7 @@
 //! baresip as a softphone: it says a WAV file and writes what it hears to another.
 
-use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::callee::{free_port, is_bound};
 use crate::peer::asset;
 use crate::process::Process;
-use crate::sound;
+use crate::{sound, wait};
 
 /// How long one step of a call may take.
 const STEP: Duration = Duration::from_secs(15);
@@ -40,6 +41,7 @@ pub struct Baresip {
     process: Process,
     folder: TempDir,
     control: SocketAddr,
+    address: SocketAddr,
 }
 
 impl Baresip {
@@ -58,30 +60,67 @@ impl Baresip {
     /// When it cannot be started.
     #[must_use]
     pub fn call_as(uri: &str, parameters: &str, samples: &[i16], seconds: u32) -> Self {
+        let account = format!("<sip:+15550199@127.0.0.1>;regint=0{parameters}");
+        Self::start(&account, free_port(), samples, seconds, &["-e", &format!("/dial {uri}")])
+    }
+
+    /// Takes one call to `user` and says `samples` once it is up; gone after `seconds`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn answer(user: &str, audio: Audio, samples: &[i16], seconds: u32) -> Self {
+        Self::answer_as(user, audio.account(), samples, seconds)
+    }
+
+    /// The same with these parameters of baresip's account.
+    ///
+    /// # Panics
+    /// When it does not listen in time.
+    #[must_use]
+    pub fn answer_as(user: &str, parameters: &str, samples: &[i16], seconds: u32) -> Self {
+        let account = format!("<sip:{user}@127.0.0.1>;regint=0;answermode=auto{parameters}");
+        let sip = free_port();
+        let phone = Self::start(&account, sip, samples, seconds, &[]);
+        wait::until("baresip listens", STEP, || is_bound(false, sip).then_some(()));
+        phone
+    }
+
+    fn start(account: &str, sip: u16, samples: &[i16], seconds: u32, rest: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let microphone = folder.path().join("microphone.wav");
         sound::write_wav(&microphone, samples).expect("the microphone can be written");
         let recordings = folder.path().join("recordings");
         std::fs::create_dir(&recordings).expect("a folder can be made");
-        let control = free_port();
+        let control = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = std::fs::read_to_string(asset("baresip.config")).expect("the asset is there");
         let config = config
             .replace("{{microphone}}", &microphone.to_string_lossy())
             .replace("{{recordings}}", &recordings.to_string_lossy())
             .replace("{{modules}}", &modules().to_string_lossy())
+            .replace("{{sip}}", &sip.to_string())
             .replace("{{control}}", &control.port().to_string());
         std::fs::write(folder.path().join("config"), config).expect("config can be written");
-        let account =
-            format!("<sip:+15550199@127.0.0.1>;regint=0;audio_codecs=pcmu/8000/1{parameters}\n");
-        std::fs::write(folder.path().join("accounts"), account).expect("accounts can be written");
+        let codecs =
+            if account.contains("audio_codecs") { "" } else { ";audio_codecs=pcmu/8000/1" };
+        std::fs::write(folder.path().join("accounts"), format!("{account}{codecs}\n"))
+            .expect("accounts can be written");
         let mut command = Command::new("baresip");
         command
             .arg("-f")
             .arg(folder.path())
-            .args(["-t", &seconds.to_string(), "-e", &format!("/dial {uri}")])
+            .args(["-t", &seconds.to_string()])
+            .args(rest)
             .current_dir(folder.path());
         let process = Process::start("baresip", &mut command);
-        Baresip { process, folder, control }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, sip));
+        Baresip { process, folder, control, address }
+    }
+
+    /// Where it is called.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Waits until the call is up.
@@ -100,11 +139,43 @@ impl Baresip {
     /// # Panics
     /// When baresip takes no commands.
     pub fn press(&self, key: char) {
-        let command = json!({ "command": "sndcode", "params": key.to_string() }).to_string();
+        let _ = self.command("sndcode", &key.to_string());
+    }
+
+    /// Puts the call on hold, or goes on with it (a re-INVITE either way).
+    ///
+    /// # Panics
+    /// When baresip takes no commands.
+    pub fn hold(&self, held: bool) {
+        let _ = self.command(if held { "hold" } else { "resume" }, "");
+    }
+
+    /// Hangs up and leaves.
+    ///
+    /// # Panics
+    /// When baresip takes no commands.
+    pub fn quit(&self) {
+        let _ = self.command("quit", "");
+    }
+
+    /// Listens to what baresip tells of the call from here on.
+    ///
+    /// # Panics
+    /// When it tells nothing to anybody.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let stream = TcpStream::connect(self.control).expect("baresip takes listeners");
+        stream.set_nonblocking(true).expect("a socket can be asked not to wait");
+        Events { stream, text: String::new() }
+    }
+
+    fn command(&self, name: &str, parameters: &str) -> TcpStream {
+        let command = json!({ "command": name, "params": parameters }).to_string();
         // Netstrings: length, colon, text, comma.
         let frame = format!("{}:{command},", command.len());
         let mut stream = TcpStream::connect(self.control).expect("baresip takes commands");
         stream.write_all(frame.as_bytes()).expect("baresip reads commands");
+        stream
     }
 
     /// What has come out of the loudspeaker until now.
@@ -147,9 +218,33 @@ impl Heard {
     }
 }
 
-fn free_port() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    socket.local_addr().expect("a bound socket has an address")
+/// What baresip tells as it happens.
+#[derive(Debug)]
+pub struct Events {
+    stream: TcpStream,
+    text: String,
+}
+
+impl Events {
+    /// Waits for an event of this type whose parameter is `parameter`.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    pub fn wait_for(&mut self, kind: &str, parameter: &str) {
+        let (kind, parameter) =
+            (format!("\"type\":\"{kind}\""), format!("\"param\":\"{parameter}\""));
+        let found = wait::try_until(STEP, || {
+            let mut octets = [0; 4_096];
+            while let Ok(read @ 1..) = self.stream.read(&mut octets) {
+                let heard = octets.get(..read).unwrap_or_default();
+                self.text += &String::from_utf8_lossy(heard);
+            }
+            let mut events = self.text.split("{\"event\"");
+            events.any(|event| event.contains(&kind) && event.contains(&parameter)).then_some(())
+        });
+        assert!(found.is_some(), "{kind} {parameter} was awaited: {}", self.text);
+    }
 }
 
 /// Where Debian keeps the modules.

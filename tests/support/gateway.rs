@@ -171,11 +171,15 @@ impl Gateway {
 
     /// Makes an agent with one version that runs as `runtime` says, published to these numbers.
     pub fn agent(&self, runtime: Value, numbers: &[&str]) -> String {
+        self.agent_for(runtime, numbers, "inbound")
+    }
+
+    fn agent_for(&self, runtime: Value, numbers: &[&str], direction: &str) -> String {
         let rest = self.rest();
         let agent = id(&rest.post("/core/agents", &json!({ "name": "under test" })));
         let version = json!({ "config": { "runtime": runtime } });
         rest.post(&format!("/core/agents/{agent}/versions"), &version);
-        let publish = json!({ "phone_numbers": numbers, "direction": "inbound" });
+        let publish = json!({ "phone_numbers": numbers, "direction": direction });
         rest.post(&format!("/core/agents/{agent}/versions/1/publish"), &publish);
         agent
     }
@@ -186,6 +190,68 @@ impl Gateway {
         self.number(number, &trunk);
         let agent = self.agent(runtime, &[number]);
         Line { number: number.to_owned(), trunk, agent }
+    }
+
+    /// A number that calls go out from over a trunk of its own, with the agent that talks then. Calls
+    /// come in over it from 127.0.0.1 as well.
+    pub fn way_out(&self, number: &str, outbound: Value, runtime: Value) -> Line {
+        let body =
+            json!({ "name": number, "inbound_config": from_here(), "outbound_config": outbound });
+        let trunk = id(&self.rest().post("/core/trunks", &body));
+        self.number(number, &trunk);
+        let agent = self.agent_for(runtime, &[number], "both");
+        Line { number: number.to_owned(), trunk, agent }
+    }
+
+    /// Orders a call from the line's number to `callee`; the conversation's id.
+    pub fn dial(&self, line: &Line, callee: &str) -> String {
+        let body = json!({
+            "channel": "telephone", "user_id": callee, "agent_number": line.number,
+        });
+        let reply = self.rest().send("POST", "/core/conversations", Some(&body));
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        id(&reply.json()["conversation"])
+    }
+
+    /// Asks something of a conversation: `hangup`, `transfer`.
+    pub fn ask(&self, conversation: &str, what: &str, body: &Value) -> Value {
+        self.rest().post(&format!("/core/conversations/{conversation}/{what}"), body)
+    }
+
+    /// One conversation as it is now.
+    #[must_use]
+    pub fn conversation(&self, id: &str) -> Value {
+        self.rest().get(&format!("/core/conversations/{id}"))
+    }
+
+    /// One conversation, once it has this status.
+    ///
+    /// # Panics
+    /// When it does not get there in time.
+    #[track_caller]
+    pub fn reaches(&self, id: &str, status: &str) -> Value {
+        let mut seen = Value::Null;
+        let there = wait::try_until(SETTLE, || {
+            seen = self.conversation(id);
+            (seen["status"] == status).then_some(())
+        });
+        assert!(there.is_some(), "{status} was awaited, seen: {seen:#}");
+        seen
+    }
+
+    /// One conversation, once it is over.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    #[track_caller]
+    pub fn ends(&self, id: &str) -> Value {
+        let mut seen = Value::Null;
+        let ended = wait::try_until(SETTLE, || {
+            seen = self.conversation(id);
+            (!seen["end_reason"].is_null()).then_some(())
+        });
+        assert!(ended.is_some(), "the end was awaited, seen: {seen:#}");
+        seen
     }
 
     /// A number for callers on 127.0.0.1 that the built-in echo answers.

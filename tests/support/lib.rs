@@ -5,7 +5,9 @@
 //!  test ─► Gateway ── child process `trunkline serve`, port 0 everywhere, a folder of its own
 //!       │     └─ Rest, Metrics: what a customer and an operator can ask
 //!       ├─► Sipp ──── callers from a scenario of tests/e2e/assets
+//!       ├─► Callee ── carriers and SIP agents: SIPp with a script written in the test
 //!       ├─► Baresip ─ a softphone with a microphone and a loudspeaker that are WAV files
+//!       ├─► Kamailio  a proxy in the route of every dialog; Records: what dnsmasq serves
 //!       └─► Bot ───── an agent on pipecat's own Twilio serializer
 //! ```
 //!
@@ -16,10 +18,14 @@
     reason = "what is not there in a JSON value reads as null: indexing one cannot panic"
 )]
 
+pub mod authority;
 pub mod baresip;
 pub mod bot;
+pub mod callee;
+pub mod dns;
 pub mod gateway;
 pub mod http;
+pub mod kamailio;
 pub mod peer;
 pub mod process;
 pub mod sipp;

@@ -134,7 +134,7 @@ impl Sipp {
             .args(["-trace_err", "-error_file", "errors.log"])
             .args(["-trace_screen", "-screen_file", "screen.log"]);
         let process = Process::start("sipp", &mut command);
-        Calling { scenario: self.scenario, process, folder, _pipe: self.pipe }
+        Calling { _pipe: self.pipe, ..Calling::new(self.scenario, process, folder) }
     }
 
     /// Runs it to its end, which must be as the scenario says.
@@ -172,6 +172,10 @@ pub struct Calling {
 }
 
 impl Calling {
+    pub(crate) fn new(scenario: &'static str, process: Process, folder: TempDir) -> Self {
+        Calling { scenario, process, folder, _pipe: None }
+    }
+
     /// What was sent and received so far.
     #[must_use]
     pub fn messages(&self) -> String {
@@ -248,10 +252,66 @@ impl Called {
             .filter(|message| message.lines().any(|line| line.starts_with(first_line)))
             .count()
     }
+
+    /// The requests of this method that were received, in order, each once however often it came.
+    #[must_use]
+    pub fn requests(&self, method: &str) -> Vec<Message> {
+        let first = format!("{method} ");
+        let mut found: Vec<Message> = Vec::new();
+        for message in self.messages.split("-----------------------------------------------") {
+            let Some((head, text)) = message.split_once(":\n\n") else { continue };
+            let is_it = head.contains("message received") && text.starts_with(&first);
+            if is_it && !found.iter().any(|known| known.text == text) {
+                found.push(Message { text: text.to_owned() });
+            }
+        }
+        found
+    }
+
+    /// The only request of this method.
+    ///
+    /// # Panics
+    /// When there is another, or none.
+    #[must_use]
+    #[track_caller]
+    pub fn request(&self, method: &str) -> Message {
+        let mut found = self.requests(method);
+        assert_eq!(found.len(), 1, "{method}\n{}", self.messages);
+        found.remove(0)
+    }
+}
+
+/// One message as it came.
+#[derive(Clone, Debug)]
+pub struct Message {
+    text: String,
+}
+
+impl Message {
+    /// All of it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The Request-URI.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        self.text.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The value of a header, the first if there are several.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.text.lines().take_while(|line| !line.trim().is_empty()).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.trim().eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
 }
 
 /// An even port that nobody uses, with the odd one after it.
-fn free_media_port(address: IpAddr) -> u16 {
+pub(crate) fn free_media_port(address: IpAddr) -> u16 {
     crate::wait::until("two free ports", Duration::from_secs(5), || {
         let first = UdpSocket::bind((address, 0)).ok()?;
         let port = first.local_addr().ok()?.port() & !1;
