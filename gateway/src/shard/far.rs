@@ -25,6 +25,10 @@ const RING_FRAMES: usize = 16;
 /// a link that hangs in its opening or is broken takes that long.
 const LINK_GRACE: Duration = Duration::from_secs(1);
 
+/// Hops on the way to a SIP agent at most: an agent is near, and a circle of gateways that call each
+/// other as agents ends soon (RFC 3261 §16.3).
+const AGENT_HOPS: u8 = 10;
+
 impl Shard {
     /// Settles what the carrier's leg will be connected to, before its media opens.
     pub(super) fn prepare_far(&mut self, key: u64, runtime: &Runtime) -> Option<AgentPort> {
@@ -127,7 +131,8 @@ impl Shard {
         let mut headers: Vec<(String, String)> =
             own.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
         headers.extend(agent.headers_for(&values).map(|(name, value)| (name.to_owned(), value)));
-        headers.push(("Max-Forwards".to_owned(), call.max_forwards.to_string()));
+        let hops = call.max_forwards.min(AGENT_HOPS);
+        headers.push(("Max-Forwards".to_owned(), hops.to_string()));
         let caller = super::invite::as_user(&parties.caller);
         let first = call.carrier.as_ref().and_then(|leg| leg.codec).unwrap_or(Codec::Pcmu);
         let second = if first == Codec::Pcmu { Codec::Pcma } else { Codec::Pcmu };

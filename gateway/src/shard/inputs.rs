@@ -12,6 +12,7 @@ use media::ports::PortPool;
 use tokio::sync::{mpsc, oneshot};
 
 use super::LiveTable;
+use super::leg::Side;
 use super::links::Links;
 use crate::agent::AgentEvent;
 use crate::call::EndReason;
@@ -102,4 +103,6 @@ pub(super) enum Alarm {
     Dial(u64),
     /// A REFER whose outcome is awaited.
     Transfer(u64),
+    /// An offer of ours that met the peer's and is to be made again.
+    Offer(u64, Side),
 }

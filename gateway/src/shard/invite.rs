@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::ids::OrganisationId;
 use config::model::MediaEncryption;
 use config::snapshot::{Snapshot, TrunkRoute};
 use media::codec::Codec;
@@ -127,11 +128,21 @@ impl Shard {
             to_user: &dialled.to_user,
             from_user: &dialled.from_user,
             max_forwards: request.max_forwards(),
+            looped: self.looped(request),
             answer_strangers: self.services.settings.sip.strangers
                 == config::settings::Strangers::Refuse,
         };
         let nonces = &mut self.nonces;
         admission::decide(snapshot, &facts, &mut |trunk| prove(nonces, trunk, request))
+    }
+
+    /// Whose call has come back here: straight from us, or as another party's whose call we passed
+    /// on. A call that began here may come back by way of a carrier once: its callee lives here too.
+    fn looped(&mut self, request: &Request) -> Option<OrganisationId> {
+        let (tx, hops) = self.endpoint.come_back(request)?;
+        let dial = self.dials.get(self.dial_by_tx.get(&tx)?)?;
+        let call = self.calls.get(&dial.call())?;
+        (hops == 0 || !call.record.is_outbound()).then_some(call.parties.organisation)
     }
 
     /// Limits, body, ports and offer: the rules that need more than the snapshot.

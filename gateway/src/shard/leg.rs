@@ -5,25 +5,26 @@
 //! told about holding is carried across to the other.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::ids::TrunkId;
 use media::codec::Codec;
 use media::ports::PortPair;
 use media::sdp::{Direction, Negotiation, Plan};
 use media::{Far, SessionKey};
-use sip::endpoint::{Content, DialogId};
+use sip::endpoint::{CommandError, Content, DialogId};
 use sip::{Flow, Method, Response};
 use tracing::{debug, error, info};
 
 use super::Shard;
 use super::body::{self, Body};
 use super::call::{Agent, Call};
+use super::inputs::Alarm;
 use super::login::Login;
 use super::request::{Kind, Pending};
 use crate::call::EndReason;
 use crate::call::machine::Input;
-use crate::net::reach::Hold;
+use crate::net::reach::{Hold, Target};
 
 /// Which leg of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +70,9 @@ pub(super) enum Media {
 pub(super) struct Leg {
     pub(super) flow: Flow,
     /// Keeps a connection of ours open for as long as the leg lives.
-    #[expect(dead_code, reason = "it is held, not read")]
     pub(super) hold: Option<Hold>,
+    /// Where a leg that we dialled over a connection can be reached again.
+    pub(super) target: Option<Target>,
     pub(super) dialog: Option<DialogId>,
     /// Our Contact in this dialog.
     pub(super) contact: String,
@@ -91,7 +93,12 @@ pub(super) struct Leg {
     pub(super) flows: Flows,
     /// No media came for the configured time.
     pub(super) silent: bool,
+    /// Offers of ours in a row that met one of the peer's.
+    pub(super) glares: u8,
 }
+
+/// Offers that may meet one of the peer's before ours is given up.
+const MAX_GLARES: u8 = 5;
 
 /// Which ways audio may flow on a leg, seen from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +237,30 @@ impl Shard {
             Err(why) => {
                 debug!(call = key, side = ?to, %why, "holding was not carried across");
                 leg.negotiation.withdraw();
+                if why == CommandError::Pending {
+                    self.offer_again_later(now, key, to);
+                }
             }
+        }
+    }
+
+    /// Both sides made an offer at once (RFC 3261 §14.1): ours is made again, after 2.1 to 4 s on a
+    /// dialog that we began, after 0 to 2 s on one that the peer did.
+    fn offer_again_later(&mut self, now: Instant, key: u64, side: Side) {
+        let dice = u64::from(u32::from_be_bytes(self.random.bytes()));
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let began = side != Side::Carrier || call.tx.is_none();
+        let Some(leg) = call.leg_mut(side).filter(|leg| leg.glares < MAX_GLARES) else { return };
+        leg.glares += 1;
+        let units = if began { 210 + dice % 191 } else { dice % 201 };
+        let at = now + Duration::from_millis(10 * units);
+        self.alarms.insert((at, Alarm::Offer(key, side)));
+    }
+
+    /// It is time to make an offer again that met another one.
+    pub(super) fn handle_offer_alarm(&mut self, now: Instant, key: u64, side: Side) {
+        if let Some(from) = self.calls.get(&key).and_then(|call| call.opposite(side)) {
+            self.carry_hold(now, key, from);
         }
     }
 
@@ -248,8 +278,13 @@ impl Shard {
         };
         if !accepted {
             debug!(call = key, ?side, status = response.status(), "holding was refused");
-            return leg.negotiation.withdraw();
+            leg.negotiation.withdraw();
+            if response.status() == 491 {
+                self.offer_again_later(now, key, side);
+            }
+            return;
         }
+        leg.glares = 0;
         let plan = match body::read(response) {
             Body::Sdp(answer) => leg.negotiation.accept(answer),
             _ => Err(media::sdp::Incompatible::Malformed),

@@ -146,6 +146,11 @@ impl Record {
             Some(refusal) => (None, Some(refusal.text)),
             None => (None, None),
         };
+        // Whoever was to be handed on is gone, and so is the transfer that was still open.
+        if self.conversation.transfer.as_ref().is_some_and(|t| t.status == TransferStatus::Pending)
+        {
+            self.transfer_over(TransferStatus::Failed, None);
+        }
         let words = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(Closing(Box::new(ConversationClose {
             id: self.conversation.id,
