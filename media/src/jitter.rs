@@ -16,6 +16,10 @@
 //! the sender left out on purpose (silence suppression, RFC 3551 §4.1) is told from loss by the
 //! sequence number: a time jump without a sequence jump is silence.
 //!
+//! Who plays the audio out pulls a frame every 20 ms. Who only listens takes frames as soon as they
+//! are whole ([`Jitter::take_whole`]) and asks for what is overdue when it has waited long enough
+//! ([`Jitter::take_overdue`]): then the buffer only puts things in order.
+//!
 //! Invariants: nothing is played twice or out of order; the depth never stays above the maximum;
 //! nothing is allocated after [`Jitter::new`].
 
@@ -236,6 +240,43 @@ impl Jitter {
         }
     }
 
+    /// Gives the next 20 ms if all of them are here, however little is behind them.
+    pub fn take_whole(&mut self) -> Option<Slot<'_>> {
+        if !self.is_whole() {
+            return None;
+        }
+        self.state = State::Playing;
+        Some(self.take())
+    }
+
+    /// Drops the next 20 ms if all of them are here and nothing loud is among them.
+    pub fn drop_quiet(&mut self) -> bool {
+        let drops = self.is_whole() && self.is_quiet();
+        if drops {
+            self.drop_frame();
+        }
+        drops
+    }
+
+    /// Gives 20 ms in place of what should have been here by now: with its gaps, if later audio has
+    /// come, else [`Slot::Empty`].
+    pub fn take_overdue(&mut self) -> Slot<'_> {
+        if self.depth() >= FRAME {
+            self.state = State::Playing;
+            return self.take();
+        }
+        if self.state != State::Idle {
+            self.state = State::Starved;
+            self.counters.starved += 1;
+        }
+        Slot::Empty
+    }
+
+    /// Lets 20 ms pass for whoever does not [`Jitter::pull`].
+    pub fn age(&mut self) {
+        self.delay.age();
+    }
+
     /// Forgets the stream: for a new SSRC, or after a pause without media.
     pub fn reset(&mut self) {
         self.cells.fill(MISSING);
@@ -252,6 +293,12 @@ impl Jitter {
     #[must_use]
     pub fn depth_ms(&self) -> u32 {
         u32::try_from(self.depth().max(0) / SAMPLES_PER_MS).unwrap_or(0)
+    }
+
+    /// The depth never stayed above, in milliseconds.
+    #[must_use]
+    pub fn max_ms(&self) -> u32 {
+        u32::from(self.options.max_ms)
     }
 
     /// The depth aimed at, in milliseconds.
@@ -369,6 +416,11 @@ impl Jitter {
             return Slot::Silence;
         }
         self.slip(depth);
+        self.take()
+    }
+
+    /// Takes the next 20 ms, whatever they are.
+    fn take(&mut self) -> Slot<'_> {
         let found = self.take_frame();
         self.reserve.observe(self.depth());
         match found {
@@ -394,14 +446,24 @@ impl Jitter {
             0
         };
         while excess >= FRAME && self.depth() >= 2 * FRAME {
-            self.clear(self.play, FRAME);
-            self.play = self.play.wrapping_add_signed(FRAME);
-            self.floor = self.play;
-            self.counters.slipped += 1;
-            self.since_correction = 0;
-            self.reserve = Reserve::default();
+            self.drop_frame();
             excess -= FRAME;
         }
+    }
+
+    fn drop_frame(&mut self) {
+        self.clear(self.play, FRAME);
+        self.play = self.play.wrapping_add_signed(FRAME);
+        self.floor = self.play;
+        self.counters.slipped += 1;
+        self.since_correction = 0;
+        self.reserve = Reserve::default();
+    }
+
+    /// Nothing is missing of the next frame.
+    fn is_whole(&self) -> bool {
+        let is_here = |offset| self.cells.get(index(self.play, offset)) != Some(&MISSING);
+        self.depth() >= FRAME && (0..FRAME_SAMPLES).all(is_here)
     }
 
     /// A whole frame lay unused for a second, although the target does not ask for it.

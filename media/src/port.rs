@@ -11,7 +11,7 @@
 //! longer below it. [`AgentPort::played`] counts only the frames that really went to the wire.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::ring::{Consumer, Producer, Record, Words, ring};
@@ -124,10 +124,35 @@ impl AgentPort {
         self.tally.overruns.load(Ordering::Relaxed)
     }
 
+    /// A handle that tells whether there is something to pull, for whoever hears the bell of all the
+    /// calls of a worker; see [`crate::worker::Workers::tick_fd`].
+    #[must_use]
+    pub fn news(&self) -> PortNews {
+        PortNews(Arc::clone(&self.tally))
+    }
+
     /// True once the session has ended: nothing pushed will be sent any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.down.is_abandoned()
+    }
+}
+
+/// Tells of one port whether something new has come up; see [`AgentPort::news`].
+#[derive(Clone)]
+pub struct PortNews(Arc<Tally>);
+
+impl PortNews {
+    /// True when the worker has given the agent something since the last call.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        self.0.news.swap(false, Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for PortNews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortNews").finish_non_exhaustive()
     }
 }
 
@@ -145,6 +170,7 @@ impl WorkerPort {
         if dropped > 0 {
             self.tally.overruns.fetch_add(dropped, Ordering::Relaxed);
         }
+        self.tally.news.store(true, Ordering::Release);
     }
 
     /// Takes the next thing the agent wants the caller to hear.
@@ -167,6 +193,7 @@ impl WorkerPort {
 struct Tally {
     played: AtomicU64,
     overruns: AtomicU64,
+    news: AtomicBool,
 }
 
 /// Set in the tag word of a digit; the tag of a frame is zero.
@@ -300,6 +327,17 @@ mod tests {
         }
         assert_eq!(agent.overruns(), 3);
         assert_eq!(agent.pull(), Some(Up::Frame(frame(3))));
+    }
+
+    #[test]
+    fn news_are_told_once_and_to_the_one_they_are_for() {
+        let (mut worker, agent) = agent_port(1);
+        let (_other_worker, other) = agent_port(1);
+        let (news, none) = (agent.news(), other.news());
+        assert!(!news.take());
+        worker.give(Up::Frame(frame(1)));
+        assert!(news.take() && !none.take());
+        assert!(!news.take());
     }
 
     #[test]

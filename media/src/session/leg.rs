@@ -273,6 +273,16 @@ impl Leg {
         self.listener.pull(now)
     }
 
+    /// Hands on the frames that are whole by now.
+    pub(super) fn hand_on(&mut self, give: &mut dyn FnMut(&Frame)) {
+        self.listener.hand_on(give);
+    }
+
+    /// Hands on the frames of this tick.
+    pub(super) fn hand_on_overdue(&mut self, give: &mut dyn FnMut(&Frame)) {
+        self.listener.hand_on_overdue(give);
+    }
+
     /// Lets this tick begin, after `missed` others that never did.
     pub(super) fn let_pass(&mut self, now: Instant, missed: u64) {
         self.budget.refill(missed.saturating_add(1));

@@ -12,16 +12,18 @@ use crate::jitter::{self, Jitter, Slot};
 use crate::noise::NoiseReport;
 
 use super::clean::Cleaning;
+use super::prompt::Account;
 
 /// Noise cancellation, to be switched on in mid-call.
 pub(crate) type Suppressor = Box<Cleaning>;
 
 /// The hearing side of one leg.
 pub(super) struct Listener {
-    codec: Codec,
+    pub(super) codec: Codec,
     buffer: jitter::Options,
-    jitter: Jitter,
-    concealer: Concealer,
+    pub(super) jitter: Jitter,
+    pub(super) concealer: Concealer,
+    pub(super) account: Account,
     suppressor: Option<Suppressor>,
     bypassed: bool,
     /// The source of the audio in the buffer; another one has its own numbering.
@@ -37,6 +39,7 @@ impl Listener {
             buffer,
             jitter: Jitter::new(buffer),
             concealer: Concealer::new(noise_seed),
+            account: Account::new(),
             suppressor: options.noise_cancellation.then(|| Box::new(Cleaning::new())),
             bypassed: false,
             ssrc: None,
@@ -104,22 +107,17 @@ impl Listener {
 
     /// Gives the frame of this tick.
     pub(super) fn pull(&mut self, now: Instant) -> Frame {
-        let mut frame = Frame::SILENCE;
-        let heard = match self.jitter.pull(now) {
-            Slot::Frame(codes) => {
-                self.codec.decode(codes, &mut frame.samples);
-                self.concealer.heard(&mut frame);
-                true
-            }
-            Slot::Lost | Slot::Silence | Slot::Empty => {
-                self.concealer.missing(&mut frame);
-                false
-            }
-        };
-        if let Some(suppressor) = self.suppressor.as_mut().filter(|_| !self.bypassed) {
-            suppressor.process(&mut frame, heard);
-        }
+        let slot = self.jitter.pull(now);
+        let (mut frame, heard) = voice(self.codec, slot, &mut self.concealer);
+        self.clean(&mut frame, heard);
         frame
+    }
+
+    /// Cleans a frame, if noise cancellation is on; `heard` says that it came from the wire.
+    pub(super) fn clean(&mut self, frame: &mut Frame, heard: bool) {
+        if let Some(suppressor) = self.suppressor.as_mut().filter(|_| !self.bypassed) {
+            suppressor.process(frame, heard);
+        }
     }
 
     /// Lets the audio of `ticks` pass unheard: its time is over.
@@ -149,6 +147,22 @@ impl Listener {
 
     pub(super) fn noise_report(&self) -> Option<NoiseReport> {
         self.suppressor.as_ref()?.report()
+    }
+}
+
+/// Decodes what the buffer gave, or bridges what it did not; true when it came from the wire.
+pub(super) fn voice(codec: Codec, slot: Slot<'_>, concealer: &mut Concealer) -> (Frame, bool) {
+    let mut frame = Frame::SILENCE;
+    match slot {
+        Slot::Frame(codes) => {
+            codec.decode(codes, &mut frame.samples);
+            concealer.heard(&mut frame);
+            (frame, true)
+        }
+        Slot::Lost | Slot::Silence | Slot::Empty => {
+            concealer.missing(&mut frame);
+            (frame, false)
+        }
     }
 }
 

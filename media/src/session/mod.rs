@@ -23,6 +23,7 @@ mod clean;
 mod far;
 mod leg;
 mod listen;
+mod prompt;
 mod relay;
 mod rtcp;
 mod secure;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 use crate::clock::WallAnchor;
 use crate::command::{Event, Far, LegOptions, SessionKey};
 use crate::dtmf;
+use crate::frame::Frame;
 use crate::packet::{self, Kind};
 use crate::report::LegReport;
 use crate::sdp::Plan;
@@ -97,6 +99,8 @@ pub struct Session {
     overruns_before: u64,
     overruns_told: u64,
     frames_played: u64,
+    /// An agent was given something nobody has been told of.
+    fed_agent: bool,
 }
 
 impl Session {
@@ -121,6 +125,7 @@ impl Session {
             overruns_before: 0,
             overruns_told: 0,
             frames_played: 0,
+            fed_agent: false,
         }
     }
 
@@ -130,10 +135,10 @@ impl Session {
         self.key
     }
 
-    /// An agent pulls frames from this session, and each tick has given it one.
+    /// An agent was given frames or digits since the last call.
     #[must_use]
-    pub fn feeds_agent(&self) -> bool {
-        self.gate_open && self.far.is_agent()
+    pub fn take_fed_agent(&mut self) -> bool {
+        std::mem::take(&mut self.fed_agent)
     }
 
     /// Takes one datagram. What a bridged session returns is for [`Session::cross`] of the other
@@ -148,7 +153,11 @@ impl Session {
         match (packet::classify(bytes), datagram.channel) {
             (Kind::Rtp, Channel::Rtp) => {
                 let heard = self.leg.handle_rtp(now, &mut datagram, self.is_bridged());
-                return self.note(now, heard, outlet).filter(|_| self.gate_open);
+                let crossing = self.note(now, heard, outlet);
+                if self.far.is_agent() {
+                    self.feed_agent(Leg::hand_on);
+                }
+                return crossing.filter(|_| self.gate_open);
             }
             // Peers that do not agree to share a port are known to do it all the same.
             (Kind::Rtcp, _) => self.leg.handle_rtcp(now, &mut datagram),
@@ -173,7 +182,9 @@ impl Session {
         while let Some(digit) = self.leg.poll_digit(now) {
             self.hear_digit(digit, outlet);
         }
-        if !self.is_bridged() {
+        if self.far.is_agent() {
+            self.feed_agent(Leg::hand_on_overdue);
+        } else if !self.is_bridged() {
             let frame = self.leg.listen(now);
             if self.gate_open {
                 self.far.hear(&frame);
@@ -316,6 +327,17 @@ impl Session {
         crossing
     }
 
+    /// Gives the agent the frames that `hand_on` finds; before the gate opens nobody hears them.
+    fn feed_agent(&mut self, hand_on: impl FnOnce(&mut Leg, &mut dyn FnMut(&Frame))) {
+        let (far, fed, gate_open) = (&mut self.far, &mut self.fed_agent, self.gate_open);
+        hand_on(&mut self.leg, &mut |frame| {
+            if gate_open {
+                far.hear(frame);
+                *fed = true;
+            }
+        });
+    }
+
     fn hear_digit(&mut self, digit: dtmf::Digit, outlet: &mut impl Outlet) {
         let dtmf::Digit { digit, duration_ms } = digit;
         self.leg.count_digit();
@@ -325,7 +347,10 @@ impl Session {
         match self.far.other_leg() {
             Some(OtherLeg { takes_events: true }) => {}
             Some(_) => outlet.event(Event::Digit { key: self.key, digit, duration_ms }),
-            None => self.far.hear_digit(digit, duration_ms),
+            None => {
+                self.far.hear_digit(digit, duration_ms);
+                self.fed_agent |= self.far.is_agent();
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sessions driven in virtual time: one peer, one far side, no sockets.
 
 mod bridged;
+mod prompt;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -284,20 +285,6 @@ fn an_echo_gives_back_what_the_caller_said() {
     }
     let codes = world.said();
     assert!(codes.iter().filter(|code| **code == VOICE).count() >= 40, "{codes:?}");
-}
-
-#[test]
-fn the_agent_gets_one_frame_each_tick_whether_or_not_the_caller_speaks() {
-    let (mut world, mut agent) = World::with_agent(&plan());
-    world.open();
-    for tick in 0..40 {
-        if tick < 20 {
-            world.peer_says(VOICE);
-        }
-        world.tick();
-        assert!(matches!(agent.pull(), Some(Up::Frame(_))));
-        assert_eq!(agent.pull(), None);
-    }
 }
 
 #[test]

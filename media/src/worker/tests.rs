@@ -184,6 +184,47 @@ fn an_agent_is_woken_by_the_tick_and_speaks_and_hears() {
 }
 
 #[test]
+fn a_prompt_bell_rings_for_a_packet_and_not_only_for_a_tick() {
+    let options = WorkerOptions {
+        threads: 1,
+        realtime: false,
+        prompt_bell: true,
+        ..WorkerOptions::default()
+    };
+    let workers = Workers::start(&options, Box::new(drop)).unwrap();
+    let (pool, mut phone) = (pool(56, 1), Phone::new());
+    let (worker_port, mut agent) = agent_port(100);
+    let worker = phone.open(&workers, 1, &pool, Far::Agent(worker_port));
+    workers.gate(SessionKey(1), true).unwrap();
+    phone.hear();
+    let (mut bell, news) = (File::from(workers.tick_fd(worker).unwrap()), agent.news());
+    let poller = sys::Poller::new().unwrap();
+    poller.add(bell.as_fd(), 0).unwrap();
+    // Each packet is said when the one before it was heard: a bell a tick would take a tick for each.
+    let mut ticks_for_eight = || {
+        let before = workers.metrics()[0].ticks;
+        for said in 0..8 {
+            phone.say(0x80 | said);
+            let mut heard = false;
+            while !heard {
+                poller.wait(&mut sys::Ready::new()).unwrap();
+                bell.read_exact(&mut [0; 8]).unwrap();
+                let ups = news.take().then(|| std::iter::from_fn(|| agent.pull()));
+                for up in ups.into_iter().flatten() {
+                    heard |= matches!(up, Up::Frame(frame) if frame.level_dbfs() > -40.0);
+                }
+            }
+        }
+        let ticks = workers.metrics()[0].ticks - before;
+        // So much was said ahead of time; the next try begins even.
+        (0..10).for_each(|_| assert_eq!(phone.hear(), 0xff));
+        ticks
+    };
+    // On a busy machine a try may take its time.
+    assert!((0..10).any(|_| ticks_for_eight() < 8));
+}
+
+#[test]
 fn a_session_that_panics_takes_nobody_with_it() {
     let options = WorkerOptions { threads: 1, realtime: false, ..WorkerOptions::default() };
     let (told, faults) = sync_channel(10);

@@ -22,7 +22,7 @@ use super::network::{Network, join, leave, mute, parse_token, socket, unmute};
 use super::schedule::{Arrears, enter_class};
 use super::slab::{Slab, SlabKey};
 use super::sys::{self, Alarm, Poller, Ready, Received};
-use super::{Events, Shared};
+use super::{Events, Shared, WorkerOptions};
 use crate::clock;
 use crate::command::{Command, Event, Reply, SessionKey};
 use crate::frame::FRAME_MS;
@@ -44,8 +44,11 @@ pub(super) struct Worker {
     pub(super) tenants: Slab<Tenant>,
     pub(super) keys: HashMap<SessionKey, SlabKey>,
     pub(super) buffer: Box<[u8; DATAGRAM_BYTES]>,
-    /// Time spent since the last tick on cleaning what is relayed.
+    /// Time spent since the last tick on sessions that are cleaned as packets come.
     cleaning: Duration,
+    /// Agents were given something, and the bell was not rung since.
+    fed_agents: bool,
+    prompt_bell: bool,
 }
 
 /// A session and its sockets.
@@ -88,7 +91,7 @@ impl Worker {
         commands: Receiver<Command>,
         finished: SyncSender<Finished>,
         events: Events,
-        max_sessions: usize,
+        options: &WorkerOptions,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
         let alarm = Alarm::every(TICK)?;
@@ -102,10 +105,12 @@ impl Worker {
             poller,
             alarm,
             deadline: clock::now(),
-            tenants: Slab::new(max_sessions),
+            tenants: Slab::new(options.max_sessions),
             keys: HashMap::new(),
             buffer: Box::new([0; DATAGRAM_BYTES]),
             cleaning: Duration::ZERO,
+            fed_agents: false,
+            prompt_bell: options.prompt_bell,
         })
     }
 
@@ -135,6 +140,9 @@ impl Worker {
             if is_late {
                 stop |= self.catch_up(&mut ready, now);
                 self.tick();
+            }
+            if self.prompt_bell {
+                self.ring_if_fed();
             }
             if stop {
                 break;
@@ -184,18 +192,21 @@ impl Worker {
         counters.missed_ticks.add(left_out);
         counters.made_up_ticks.add(owed.saturating_sub(1));
         self.deadline += TICK.saturating_mul(u32::try_from(left_out).unwrap_or(u32::MAX));
-        let mut fed_agents = false;
         for turn in 0..owed {
             let missed = if turn == 0 { left_out } else { 0 };
-            fed_agents |= self.tick_once(missed);
+            self.tick_once(missed);
         }
-        if fed_agents {
+        self.ring_if_fed();
+    }
+
+    fn ring_if_fed(&mut self) {
+        if std::mem::take(&mut self.fed_agents) {
             self.shared.tick.ring();
         }
     }
 
-    /// One tick of every session; true when an agent was given something.
-    fn tick_once(&mut self, missed: u64) -> bool {
+    /// One tick of every session.
+    fn tick_once(&mut self, missed: u64) {
         let now = clock::now();
         self.cleaning = Duration::ZERO;
         self.deadline += TICK;
@@ -203,18 +214,16 @@ impl Worker {
         if now.saturating_duration_since(self.deadline) > LATE {
             self.shared.counters.late_ticks.add(1);
         }
-        let mut fed_agents = false;
         for index in 0..self.tenants.slots() {
             if let Some(key) = self.tenants.key_at(index) {
-                fed_agents |= self.tick_tenant(key, now, missed);
+                self.tick_tenant(key, now, missed);
             }
         }
-        fed_agents
     }
 
-    fn tick_tenant(&mut self, key: SlabKey, now: Instant, missed: u64) -> bool {
+    fn tick_tenant(&mut self, key: SlabKey, now: Instant, missed: u64) {
         let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
-            return false;
+            return;
         };
         tenant.received = 0;
         if std::mem::take(&mut tenant.muted) {
@@ -227,12 +236,12 @@ impl Worker {
         let done = catch_unwind(AssertUnwindSafe(|| {
             session.handle_tick(now, missed, &mut network);
             self.shared.counters.count_drops(&session.take_drops());
-            session.feeds_agent()
+            session.take_fed_agent()
         }));
-        done.unwrap_or_else(|_| {
-            self.retire(key);
-            false
-        })
+        match done {
+            Ok(fed) => self.fed_agents |= fed,
+            Err(_) => self.retire(key),
+        }
     }
 
     /// A session that panicked harms no other: it is left alone until signalling closes it.
@@ -287,21 +296,22 @@ impl Worker {
         let buffer = self.buffer.as_mut_slice();
         let datagram = Datagram { channel, from, waited, buffer, len };
         let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
-        let done =
-            catch_unwind(AssertUnwindSafe(|| session.handle_datagram(now, datagram, &mut network)));
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let crossing = session.handle_datagram(now, datagram, &mut network);
+            (crossing, session.take_fed_agent())
+        }));
         self.shared.counters.received.add(1);
         self.shared.counters.count_residence(waited);
-        match done {
-            Ok(None) => {}
-            Ok(Some(crossing)) => {
-                self.share_cleaning_time(key, now);
-                self.carry(key, &crossing, now.checked_sub(waited).unwrap_or(now));
-            }
-            Err(_) => self.retire(key),
+        let Ok((crossing, fed)) = done else { return self.retire(key) };
+        self.fed_agents |= fed;
+        self.share_cleaning_time(key, now);
+        if let Some(crossing) = crossing {
+            self.carry(key, &crossing, now.checked_sub(waited).unwrap_or(now));
         }
     }
 
-    /// What is relayed is cleaned as it comes, for no longer between two ticks than within one.
+    /// What is relayed or heard by an agent is cleaned as it comes, for no longer between two ticks
+    /// than within one.
     fn share_cleaning_time(&mut self, key: SlabKey, begun: Instant) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         if !tenant.session.is_cleaned() {
