@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers may fail it")]
 
+mod program;
 mod table;
 
 use std::path::{Path, PathBuf};

@@ -98,13 +98,15 @@ impl Call {
         }
     }
 
+    /// The exchange that a request repeats or a response belongs to (RFC 3261 §17.1.3).
     fn exchange(&mut self, of: &Sighting) -> Option<&mut Exchange> {
+        let is = |known: &Sighting| match of.status {
+            None => known.method == of.method && known.cseq == of.cseq,
+            // Copied from the request, also where that contradicts itself.
+            Some(_) => known.cseq_method == of.cseq_method && known.cseq == of.cseq,
+        };
         self.steps.iter_mut().rev().find_map(|step| match step {
-            Step::Asked(exchange)
-                if exchange.request.method == of.method && exchange.request.cseq == of.cseq =>
-            {
-                Some(&mut **exchange)
-            }
+            Step::Asked(exchange) if is(&exchange.request) => Some(&mut **exchange),
             _ => None,
         })
     }

@@ -36,6 +36,8 @@ pub(super) struct Sighting {
     pub(super) call_id: String,
     /// The number of CSeq, as written.
     pub(super) cseq: String,
+    /// The method of CSeq: that of the request, unless one of them is wrong.
+    pub(super) cseq_method: String,
 }
 
 impl Sighting {
@@ -54,11 +56,23 @@ impl Sighting {
         let cseq = text(&message, HeaderName::CSeq);
         let mut words = cseq.split_whitespace();
         let number = words.next().unwrap_or_default().to_owned();
+        let cseq_method = words.next().unwrap_or_default().to_owned();
         if status.is_some() {
-            method = words.next().unwrap_or_default().to_owned();
+            method.clone_from(&cseq_method);
         }
         let call_id = text(&message, HeaderName::CallId);
-        Ok(Sighting { packet, from, to, transport, message, method, status, call_id, cseq: number })
+        Ok(Sighting {
+            packet,
+            from,
+            to,
+            transport,
+            message,
+            method,
+            status,
+            call_id,
+            cseq: number,
+            cseq_method,
+        })
     }
 
     /// The tag of To: there in every request within a dialog (RFC 3261 §12.2.1.1).

@@ -209,7 +209,9 @@ pub(super) fn is_start_line(bytes: &[u8]) -> bool {
     let mut words = line.split(|&byte| byte == b' ');
     let first = words.next().unwrap_or_default();
     version(first)
-        || (!first.is_empty() && words.clone().count() >= 2 && words.next_back().is_some_and(version))
+        || (!first.is_empty()
+            && words.clone().count() >= 2
+            && words.next_back().is_some_and(version))
 }
 
 /// Whether HTTP starts here.
