@@ -249,9 +249,11 @@ impl Gateway {
     }
 }
 
-/// Each call opens, changes and closes its record, and the close must find its place.
+/// Each call opens, changes and closes its record, and the close must find its place; so must that
+/// of a call that waits to be placed.
 fn journal_depth(settings: &Settings) -> usize {
-    JOURNAL_DEPTH.max(4 * settings.sip.max_calls as usize)
+    let waiting = settings.calls.outbound_queue as usize;
+    JOURNAL_DEPTH.max(4 * settings.sip.max_calls as usize + waiting)
 }
 
 fn announce(settings: &Settings, listening: &Listening) {

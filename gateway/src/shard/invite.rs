@@ -253,7 +253,7 @@ impl Shard {
             silent: false,
             glares: 0,
         };
-        let max_duration = self.max_duration(None);
+        let max_duration = self.max_duration();
         let call = Call {
             machine: Machine::inbound(),
             parties: Parties::from(admitted),

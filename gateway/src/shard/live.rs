@@ -1,7 +1,7 @@
 //! The table of live calls: written by the shard, read by the API, which also asks for things through it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use config::calls::{
@@ -37,8 +37,6 @@ enum Transferring {
 pub struct LiveTable {
     calls: Mutex<HashMap<ConversationId, Seen>>,
     draining: AtomicBool,
-    /// Calls that were taken on and have not reached the shard.
-    on_their_way: AtomicUsize,
     /// Most calls that may wait.
     most_waiting: usize,
     snapshot: SnapshotHandle,
@@ -57,7 +55,6 @@ impl LiveTable {
         LiveTable {
             calls: Mutex::default(),
             draining: AtomicBool::new(false),
-            on_their_way: AtomicUsize::new(0),
             most_waiting,
             snapshot,
             journal,
@@ -72,11 +69,6 @@ impl LiveTable {
     pub(super) fn started(&self, record: &Record) {
         let seen = Seen { call: record.shown(), transfer: Transferring::No };
         self.calls().insert(record.id(), seen);
-    }
-
-    /// A call that was taken on has reached the shard.
-    pub(super) fn arrived(&self) {
-        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn changed(&self, record: &Record, status: ConversationStatus) {
@@ -132,17 +124,26 @@ impl LiveCalls for LiveTable {
         if self.draining() {
             return Err(DialRefused::Draining);
         }
-        let waits = |seen: &&Seen| seen.call.status == ConversationStatus::Triggered;
-        let waiting = self.calls().values().filter(waits).count();
-        let on_their_way = self.on_their_way.fetch_add(1, Ordering::Relaxed);
-        let full = waiting + on_their_way >= self.most_waiting
-            || !self.journal.expect_end(request.conversation.id);
-        let sent = !full && self.commands.try_send(Command::Dial(Box::new(request))).is_ok();
-        if sent {
-            return Ok(());
+        let id = request.conversation.id;
+        // In the table before it is on its way, so that it can be withdrawn from now on.
+        let seen =
+            Seen { call: Record::of(&request.conversation).shown(), transfer: Transferring::No };
+        {
+            let mut calls = self.calls();
+            let waits = |seen: &&Seen| seen.call.status == ConversationStatus::Triggered;
+            if calls.values().filter(waits).count() >= self.most_waiting
+                || !self.journal.expect_end(id)
+            {
+                return Err(DialRefused::QueueFull);
+            }
+            calls.insert(id, seen);
         }
-        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
-        Err(DialRefused::QueueFull)
+        if self.commands.try_send(Command::Dial(Box::new(request))).is_err() {
+            self.calls().remove(&id);
+            self.journal.forget_end(id);
+            return Err(DialRefused::QueueFull);
+        }
+        Ok(())
     }
 
     fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {

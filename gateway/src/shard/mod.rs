@@ -447,10 +447,7 @@ impl Shard {
                 self.drain = Some(Drain { until, hung_up: false, done: Some(done) });
                 self.start_waiting(now);
             }
-            Command::Dial(request) => {
-                self.services.live.arrived();
-                self.take_on(now, *request);
-            }
+            Command::Dial(request) => self.take_on(now, *request),
             Command::HangUp { id } => self.hang_up(now, id),
             Command::Transfer { id, request } => self.transfer(now, id, request),
             Command::HangUpAll { reason } => self.hang_up_all(now, reason),

@@ -36,8 +36,6 @@ pub(super) struct Dialled<'a> {
 impl Shard {
     /// Takes on a call to be placed when its turn comes.
     pub(super) fn take_on(&mut self, now: Instant, request: DialRequest) {
-        let waiting = Record::of(&request.conversation);
-        self.services.live.started(&waiting);
         if self.is_draining() {
             return self.never_placed(&request, EndReason::Drained);
         }
@@ -106,7 +104,7 @@ impl Shard {
         );
         let snapshot = self.services.snapshot.load();
         let trunk = snapshot.trunk(request.trunk);
-        let max_duration = self.max_duration(trunk.and_then(outbound_config));
+        let max_duration = self.outbound_duration(trunk.and_then(outbound_config));
         self.by_conversation.insert(record.id(), key);
         self.loads.entry(request.trunk).or_default().live += 1;
         let call = Call {
@@ -197,11 +195,16 @@ impl Shard {
         if host.is_empty() { "localhost" } else { host }
     }
 
-    /// The longest that a call may last.
-    pub(super) fn max_duration(&self, trunk: Option<&OutboundConfig>) -> Duration {
-        let most = self.services.settings.calls.max_duration_seconds;
+    /// The longest that a call we take may last.
+    pub(super) fn max_duration(&self) -> Duration {
+        Duration::from_secs(u64::from(self.services.settings.calls.max_duration_seconds))
+    }
+
+    /// The longest that a call we place may last.
+    fn outbound_duration(&self, trunk: Option<&OutboundConfig>) -> Duration {
         let own = trunk.and_then(|config| config.max_duration_seconds);
-        Duration::from_secs(u64::from(own.map_or(most, |own| own.min(most))))
+        let own = own.unwrap_or(self.services.settings.calls.outbound_duration_seconds);
+        Duration::from_secs(u64::from(own)).min(self.max_duration())
     }
 
     /// Nothing has come from the carrier, not even a 100: that is no callee who does not answer.
