@@ -79,6 +79,7 @@ impl World {
             to_user: "+15550000001",
             from_user: "+15559990000",
             max_forwards: Some(70),
+            looped: None,
             answer_strangers: false,
         };
         decide(&self.snapshot(), &facts, &mut |_| proof)
@@ -225,10 +226,18 @@ async fn a_call_that_goes_in_circles_is_refused() {
         to_user: "",
         from_user: "anonymous",
         max_forwards: Some(0),
+        looped: None,
         answer_strangers: false,
     };
     let refusal = refused(decide(&world.snapshot(), &facts, &mut |_| Proof::Absent));
     assert_eq!((refusal.rule, refusal.status), (Rule::TooManyHops, Some(483)));
+    // One of our own that has come back, from an address that no trunk lists: we know who sent it.
+    let whose = Some(world.organisation.id());
+    let source = "203.0.113.66:5060".parse().expect("an address");
+    let facts = Facts { source, max_forwards: Some(69), looped: whose, ..facts };
+    let refusal = refused(decide(&world.snapshot(), &facts, &mut |_| Proof::Absent));
+    assert_eq!((refusal.rule, refusal.status), (Rule::LoopDetected, Some(482)));
+    assert_eq!(refusal.organisation, whose);
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub struct Facts<'a> {
     pub from_user: &'a str,
     /// Max-Forwards, when present.
     pub max_forwards: Option<u8>,
+    /// Whose call it is that has come back to us, when it is one of our own.
+    pub looped: Option<OrganisationId>,
     /// True when the settings tell strangers that they are refused.
     pub answer_strangers: bool,
 }
@@ -70,6 +72,8 @@ pub enum Rule {
     VersionUnavailable,
     /// Max-Forwards is used up.
     TooManyHops,
+    /// The INVITE is one of ours that has come back.
+    LoopDetected,
     /// The trunk's `max_concurrent_calls` are in use.
     TrunkFull,
     /// More calls per second than the trunk allows.
@@ -94,7 +98,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tables, metrics and tests.
-    pub const ALL: [Rule; 20] = [
+    pub const ALL: [Rule; 21] = [
         Rule::SourceUnknown,
         Rule::SourceNotAllowed,
         Rule::CredentialsWrong,
@@ -105,6 +109,7 @@ impl Rule {
         Rule::AgentInactive,
         Rule::VersionUnavailable,
         Rule::TooManyHops,
+        Rule::LoopDetected,
         Rule::TrunkFull,
         Rule::TrunkRate,
         Rule::GatewayFull,
@@ -132,6 +137,7 @@ impl Rule {
             Rule::AgentInactive      => ("agent_inactive",       480, "The agent is switched off (active is false)."),
             Rule::VersionUnavailable => ("version_unavailable",  480, "The agent has no published version to answer with."),
             Rule::TooManyHops        => ("too_many_hops",        483, "Max-Forwards is used up: the call goes round in a loop."),
+            Rule::LoopDetected       => ("loop_detected",        482, "A call that this gateway placed has come back to it: a carrier's address or an agent's URI leads here."),
             Rule::TrunkFull          => ("trunk_full",           503, "The trunk's max_concurrent_calls are in use."),
             Rule::TrunkRate          => ("trunk_rate",           503, "Calls come faster than the trunk's calls_per_second."),
             Rule::GatewayFull        => ("gateway_full",         503, "The gateway's own limit of calls is reached."),
@@ -239,6 +245,9 @@ pub fn decide(
     if facts.max_forwards == Some(0) {
         return case.refuse(Rule::TooManyHops, None);
     }
+    if facts.looped.is_some() {
+        return case.refuse(Rule::LoopDetected, facts.looped);
+    }
     match case.dialled() {
         Dialled::Number(route) => case.number(route, prove),
         Dialled::Agent(Some(agent)) => case.agent_endpoint(agent),
@@ -267,7 +276,8 @@ impl<'a> Case<'a> {
         let written = if user_is_trunk { facts.to_user } else { facts.request_user };
         let listed = snapshot.trunks_allowing(source_ip(facts.source));
         Case {
-            may_know: facts.answer_strangers || !listed.is_empty(),
+            // What has come back to us went through nobody whom we did not call.
+            may_know: facts.answer_strangers || !listed.is_empty() || facts.looped.is_some(),
             snapshot,
             facts,
             called_number: number::normalise(written),

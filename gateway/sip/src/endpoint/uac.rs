@@ -261,6 +261,18 @@ impl Endpoint {
         self.retry(now, tx, Some(flow), headers)
     }
 
+    /// The INVITE of ours that has come back to us as `request`, and how many others have passed it on
+    /// meanwhile: one of its Via lines is ours, and its final response has not come (RFC 3261 §16.3
+    /// item 4). Nobody who has not seen the INVITE can know its branch.
+    #[must_use]
+    pub fn come_back(&mut self, request: &Request) -> Option<(ClientTx, usize)> {
+        let method = Method::Invite.as_str().as_bytes();
+        request.vias().enumerate().find_map(|(hops, via)| {
+            let tx = self.client_keys.find(self.key.client_of(via.branch()?, method))?;
+            Some((tx, hops))
+        })
+    }
+
     /// A request of ours as it was sent, for as long as it can be sent again: method, Request-URI and
     /// body are what credentials are for (RFC 7616 §3.4.6). `None` when it is not known any more.
     #[must_use]
