@@ -12,7 +12,9 @@
 //!  housekeeper: watches heartbeats, returns ports, delivers reports (normal priority)
 //! ```
 //!
-//! A session lives on one worker from open to close, so nothing on a packet's way is shared.
+//! A session lives on one worker from open to close, so nothing on a packet's way is shared. The two
+//! legs of a call are two sessions beside each other ([`Workers::open_beside`]), and each is the
+//! other's far side ([`Workers::bridge`]): what one receives the other sends at once.
 //!
 //! ```no_run
 //! # use std::io;
