@@ -164,7 +164,11 @@ impl Shard {
                 (ticket, Input::Located(count), String::new())
             }
             Reached::Located { ticket, result } => {
-                let text = result.err().map(|why| why.to_string()).unwrap_or_default();
+                let host = self.dials.get(&(ticket >> 8)).map(|dial| &dial.wanted.destination.host);
+                let text = match (result, host) {
+                    (Err(why), Some(host)) => format!("{host}: {why}"),
+                    _ => String::new(),
+                };
                 (ticket, Input::NotLocated, text)
             }
             Reached::Connected { ticket, result: Ok(connection) } => {
