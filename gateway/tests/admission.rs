@@ -232,7 +232,7 @@ async fn a_call_that_goes_in_circles_is_refused() {
     let refusal = refused(decide(&world.snapshot(), &facts, &mut |_| Proof::Absent));
     assert_eq!((refusal.rule, refusal.status), (Rule::TooManyHops, Some(483)));
     // One of our own that has come back, from an address that no trunk lists: we know who sent it.
-    let whose = Some(world.organisation.id());
+    let whose = Some(world.organisation.organisation());
     let source = "203.0.113.66:5060".parse().expect("an address");
     let facts = Facts { source, max_forwards: Some(69), looped: whose, ..facts };
     let refusal = refused(decide(&world.snapshot(), &facts, &mut |_| Proof::Absent));

@@ -102,7 +102,7 @@ fn writes_versions(gateway: &Gateway) -> (String, String) {
 }
 
 /// Headers that mean something between our own parts, or to carriers that trust us.
-const INTERNAL: [&str; 10] = [
+pub(crate) const INTERNAL: [&str; 10] = [
     "P-Asserted-Identity",
     "P-Preferred-Identity",
     "Remote-Party-ID",
@@ -116,7 +116,7 @@ const INTERNAL: [&str; 10] = [
 ];
 
 /// How somebody may write a header so that a filter overlooks it.
-fn spellings(name: &str) -> Vec<String> {
+pub(crate) fn spellings(name: &str) -> Vec<String> {
     let value = "<sip:+15558889999@canary.example>;canary=1";
     vec![
         format!("{name}: {value}\r\n"),

@@ -13,11 +13,16 @@
 
 mod api;
 mod bleed;
+mod callee;
+mod carriers;
 mod common;
+mod dialling;
 mod downgrade;
 mod floods;
 mod framing;
 mod headers;
 mod injection;
+mod names;
+mod races;
 mod rtcp;
 mod strangers;

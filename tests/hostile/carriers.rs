@@ -1,0 +1,569 @@
+//! Carriers that misbehave: silent, refusing, challenging for ever, answering twice, talking nonsense,
+//! breaking off, and answering media from nowhere. Every call ends with the right word within its
+//! time, and nothing of it is left.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::callee::{Callee, OWN, QUIET, SDP, THEIRS, assert_ended, described, kind, response};
+use crate::common::{Gateway, PATIENCE, PEER, drain, eventually, now, offer};
+use crate::names::{Names, Record};
+
+/// The other server of the same carrier.
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// What is at once, on two cores that have other things to do.
+const AT_ONCE: Duration = Duration::from_millis(250);
+
+/// A carrier's name with two servers, the first of them preferred.
+fn zone(service: &str, first: SocketAddr, second: SocketAddr) -> Vec<(String, Record)> {
+    let host = |name: &str, server: SocketAddr| {
+        let SocketAddr::V4(server) = server else { panic!("IPv4 here") };
+        (name.to_owned(), Record::Address(*server.ip()))
+    };
+    let srv = |priority, name: &str, server: SocketAddr| {
+        (format!("{service}.carrier.test"), Record::Service(priority, server.port(), name.into()))
+    };
+    vec![
+        srv(10, "first.carrier.test", first),
+        srv(20, "second.carrier.test", second),
+        host("first.carrier.test", first),
+        host("second.carrier.test", second),
+    ]
+}
+
+/// Two datagram servers of one carrier, and a gateway that calls out over it.
+struct Pair {
+    gateway: Gateway,
+    first: Callee,
+    second: Callee,
+    agent: String,
+    _names: Names,
+}
+
+impl Pair {
+    fn new(settings: &[(&str, &str)]) -> Pair {
+        let placeholder = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (mut first, mut second) =
+            (Callee::new(PEER, placeholder), Callee::new(SECOND, placeholder));
+        let names = Names::start(zone("_sip._udp", first.phone.address, second.phone.address));
+        let servers = names.setting();
+        let mut all = vec![("sip.nameservers", &*servers)];
+        all.extend(settings);
+        let gateway = Gateway::empty(&all);
+        (first.phone.gateway, second.phone.gateway) = (gateway.udp, gateway.udp);
+        let agent = gateway.caller(OWN, "carrier.test", &json!({}));
+        Pair { gateway, first, second, agent, _names: names }
+    }
+
+    /// The call comes to the second server within `limit`, and is held there as any other.
+    fn assert_second_serves(mut self, id: &str, limit: Duration, first: impl Fn(&Callee, &str)) {
+        let invite = self.first.expect("INVITE");
+        let begun = now();
+        first(&self.first, &invite);
+        let turned = self.second.expect("INVITE");
+        let took = now() - begun;
+        assert!(took <= limit, "turned to the second server after {took:?}");
+        self.second.accept(&turned);
+        self.second.expect("ACK");
+        self.gateway.await_status(id, "in_progress");
+        self.gateway.hang_up(id);
+        self.second.take_bye();
+        assert_ended(&self.gateway.ended(id), "completed", "operator_hung_up", "operator");
+        let rest = self.first.rest();
+        assert!(rest.iter().all(|text| kind(text) != "BYE"), "{rest:#?}");
+        drop((self.first, self.second));
+        self.gateway.assert_quiet();
+    }
+}
+
+#[test]
+fn a_server_that_is_out_of_order_is_left_for_the_next_at_once() {
+    for (line, headers) in [
+        ("503 Service Unavailable", ""),
+        ("503 Service Unavailable", "Retry-After: 60\r\n"),
+        ("500 Server Internal Error", ""),
+        ("504 Server Time-out", ""),
+    ] {
+        let pair = Pair::new(&[]);
+        let id = pair.gateway.place(OWN, &pair.agent);
+        pair.assert_second_serves(&id, AT_ONCE, |first, invite| {
+            first.answer(invite, line, headers, "");
+            first.expect("ACK");
+        });
+    }
+}
+
+#[test]
+fn a_silent_server_is_left_after_two_seconds() {
+    let pair = Pair::new(&[]);
+    let id = pair.gateway.place(OWN, &pair.agent);
+    pair.assert_second_serves(&id, Duration::from_millis(2_200), |_, _| {});
+}
+
+#[test]
+fn a_server_that_says_no_more_than_100_is_left_and_its_late_answer_ended() {
+    let pair = Pair::new(&[("sip.failover_seconds", "2")]);
+    let id = pair.gateway.place(OWN, &pair.agent);
+    let invite = pair.first.expect("INVITE");
+    pair.first.answer(&invite, "100 Trying", "", "");
+    let turned = pair.second.expect("INVITE");
+    pair.first.expect("CANCEL");
+    pair.second.accept(&turned);
+    pair.second.expect("ACK");
+    // The first has not seen the CANCEL: now there are two answers, and one must go.
+    pair.first.accept(&invite);
+    pair.first.expect("ACK");
+    pair.first.take_bye();
+    pair.gateway.await_status(&id, "in_progress");
+    assert!(pair.second.rest().is_empty(), "the second answer lives");
+    pair.gateway.hang_up(&id);
+    pair.second.take_bye();
+    assert_ended(&pair.gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(pair.gateway);
+}
+
+#[test]
+fn a_server_that_answers_after_it_was_left_is_acknowledged_and_hung_up() {
+    let pair = Pair::new(&[("sip.target_timeout_ms", "300")]);
+    let id = pair.gateway.place(OWN, &pair.agent);
+    let invite = pair.first.expect("INVITE");
+    let turned = pair.second.expect("INVITE");
+    // Late, and before the second has said anything.
+    pair.first.accept(&invite);
+    pair.first.expect("ACK");
+    pair.first.take_bye();
+    pair.second.accept(&turned);
+    pair.second.expect("ACK");
+    pair.gateway.await_status(&id, "in_progress");
+    pair.gateway.hang_up(&id);
+    pair.second.take_bye();
+    assert_eq!(pair.gateway.conversations().len(), 1);
+    finish(pair.gateway);
+}
+
+fn finish(mut gateway: Gateway) {
+    gateway.assert_quiet();
+}
+
+/// A stream of a carrier that a test reads and writes itself.
+struct Line {
+    stream: TcpStream,
+    address: SocketAddr,
+    waiting: String,
+}
+
+impl Line {
+    fn accept(listener: &TcpListener) -> Line {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        Line { stream, address: listener.local_addr().unwrap(), waiting: String::new() }
+    }
+
+    /// The next message of a kind.
+    #[track_caller]
+    fn expect(&mut self, wanted: &str) -> String {
+        let (until, mut buffer) = (now() + PATIENCE, [0; 8_192]);
+        while now() < until {
+            while let Some(text) = self.take() {
+                if kind(&text) == wanted {
+                    return text;
+                }
+            }
+            let Ok(length) = self.stream.read(&mut buffer) else { continue };
+            assert!(length > 0, "the stream ended before {wanted} came");
+            self.waiting.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        panic!("{wanted} did not come");
+    }
+
+    fn take(&mut self) -> Option<String> {
+        let (head, rest) = self.waiting.split_once("\r\n\r\n")?;
+        let length: usize = crate::common::header(head, "Content-Length").parse().unwrap_or(0);
+        if rest.len() < length {
+            return None;
+        }
+        let whole = head.len() + 4 + length;
+        let text = self.waiting[..whole].to_owned();
+        self.waiting.drain(..whole);
+        Some(text)
+    }
+
+    fn answer(&mut self, request: &str, line: &str, sdp: &str) {
+        let text = response(self.address, request, line, "line", SDP, sdp);
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Ends with RST instead of FIN.
+    fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A gateway whose carrier has the servers `first` and `second` for streams.
+fn streams(
+    first: SocketAddr,
+    second: SocketAddr,
+    (service, transport): (&str, &str),
+    settings: &[(&str, &str)],
+) -> (Gateway, String, Names) {
+    let names = Names::start(zone(service, first, second));
+    let servers = names.setting();
+    let mut all = vec![("sip.nameservers", &*servers)];
+    all.extend(settings);
+    let gateway = Gateway::empty(&all);
+    let agent = gateway.caller(OWN, "carrier.test", &json!({"transport": transport}));
+    (gateway, agent, names)
+}
+
+fn listen(ip: Ipv4Addr) -> TcpListener {
+    TcpListener::bind((ip, 0)).unwrap()
+}
+
+#[test]
+fn a_server_that_refuses_the_connection_or_breaks_it_is_left_at_once() {
+    for accepts in [false, true] {
+        let (first, second) = (listen(PEER), listen(SECOND));
+        let place = first.local_addr().unwrap();
+        let first = accepts.then_some(first);
+        let (gateway, agent, _names) =
+            streams(place, second.local_addr().unwrap(), ("_sip._tcp", "TCP"), &[]);
+        let begun = now();
+        let id = gateway.place(OWN, &agent);
+        if let Some(first) = first {
+            let mut line = Line::accept(&first);
+            line.expect("INVITE");
+            line.reset();
+        }
+        let mut line = Line::accept(&second);
+        let invite = line.expect("INVITE");
+        let took = now() - begun;
+        assert!(took < AT_ONCE, "turned to the second server after {took:?}");
+        line.answer(&invite, "200 OK", &offer(SECOND, 9, "RTP/AVP 0", ""));
+        line.expect("ACK");
+        gateway.await_status(&id, "in_progress");
+        gateway.hang_up(&id);
+        let bye = line.expect("BYE");
+        line.answer(&bye, "200 OK", "");
+        assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+        finish(gateway);
+    }
+}
+
+#[test]
+fn a_server_that_resets_the_handshake_is_left_for_one_whose_name_is_right() {
+    // The second server is a gateway of its own: it has a certificate for the carrier's name.
+    let carrier = Gateway::empty(&[("sip.host", "\"carrier.test\"")]);
+    let trunk = carrier.trunk("customers", json!({"allowed_addresses": ["127.0.0.0/8"]}));
+    carrier.number(THEIRS, &trunk);
+    carrier.agent(support::gateway::echo(), &[THEIRS]);
+    let first = listen(PEER);
+    let roots = format!("{:?}", carrier.certificate());
+    let (gateway, agent, _names) = streams(
+        first.local_addr().unwrap(),
+        carrier.tls,
+        ("_sips._tcp", "TLS"),
+        &[("sip.extra_roots", &roots)],
+    );
+    let id = gateway.place(OWN, &agent);
+    Line::accept(&first).reset();
+    gateway.await_status(&id, "in_progress");
+    gateway.hang_up(&id);
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+    // Its certificate is for another name than the one that was called.
+    let gateway = Gateway::empty(&[("sip.extra_roots", &roots)]);
+    let agent = gateway.caller(OWN, &carrier.tls.to_string(), &json!({"transport": "TLS"}));
+    let id = gateway.place(OWN, &agent);
+    assert_ended(&gateway.ended(&id), "failed", "carrier_unreachable", "carrier");
+    finish(gateway);
+    finish(carrier);
+}
+
+#[test]
+fn a_connection_that_breaks_in_mid_call_ends_it_when_audio_stops_and_not_sooner() {
+    let listener = listen(PEER);
+    let gateway = Gateway::empty(&[("media.timeout_seconds", "2")]);
+    let address = listener.local_addr().unwrap().to_string();
+    let agent = gateway.caller(OWN, &address, &json!({"transport": "TCP"}));
+    let audio = UdpSocket::bind((PEER, 0)).unwrap();
+    let place = |gateway: &Gateway| {
+        let id = gateway.place(OWN, &agent);
+        let mut line = Line::accept(&listener);
+        let invite = line.expect("INVITE");
+        let port = audio.local_addr().unwrap().port();
+        line.answer(&invite, "200 OK", &offer(PEER, port, "RTP/AVP 0", ""));
+        line.expect("ACK");
+        gateway.await_status(&id, "in_progress");
+        line.reset();
+        (id, described(&invite))
+    };
+    let (id, media) = place(&gateway);
+    for n in 0..50_u16 {
+        let packet = crate::common::rtp(n, u32::from(n) * 160, 7, &[0xff; 160]);
+        audio.send_to(&packet, media).unwrap();
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert_eq!(gateway.conversation(&id)["status"], "in_progress", "audio goes on, and so does it");
+    assert_ended(&gateway.ended(&id), "completed", "media_timed_out", "carrier");
+    // Another one that is hung up here: nobody can be told, and nothing waits for that.
+    let (id, _) = place(&gateway);
+    gateway.hang_up(&id);
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+}
+
+/// A gateway that calls out over a single datagram server.
+fn single(settings: &[(&str, &str)], more: &Value) -> (Gateway, Callee, String) {
+    let gateway = Gateway::empty(settings);
+    let callee = Callee::new(PEER, gateway.udp);
+    let agent = gateway.caller(OWN, &callee.address(), more);
+    (gateway, callee, agent)
+}
+
+#[test]
+fn every_refusal_ends_the_call_with_the_carriers_own_words() {
+    let (gateway, callee, agent) = single(&[], &json!({}));
+    for (line, status, code, party) in [
+        ("301 Moved Permanently", "failed", "carrier_refused", "carrier"),
+        ("400 Bad Request", "failed", "carrier_refused", "carrier"),
+        ("403 Not \"yours\"; at=all", "failed", "carrier_refused", "carrier"),
+        ("404 Not Found", "failed", "carrier_refused", "carrier"),
+        ("408 Request Timeout", "unanswered", "no_answer", "callee"),
+        ("480 Temporarily Unavailable", "unanswered", "no_answer", "callee"),
+        ("486 Busy Here", "unanswered", "callee_busy", "callee"),
+        ("488 Not Acceptable Here", "failed", "media_refused", "carrier"),
+        ("500 Server Internal Error", "failed", "carrier_unreachable", "carrier"),
+        ("503 Service Unavailable", "failed", "carrier_unreachable", "carrier"),
+        ("600 Busy Everywhere", "unanswered", "callee_busy", "callee"),
+        ("603 Decline", "unanswered", "callee_declined", "callee"),
+        ("699 Whatever", "failed", "carrier_refused", "carrier"),
+    ] {
+        let id = gateway.place(OWN, &agent);
+        let invite = callee.expect("INVITE");
+        callee.answer(&invite, "183 Session Progress", "", "");
+        callee.answer(&invite, line, "Retry-After: 1\r\n", "");
+        callee.expect("ACK");
+        let record = gateway.ended(&id);
+        assert_ended(&record, status, code, party);
+        let (number, phrase) = line.split_once(' ').unwrap();
+        let end = &record["end_reason"];
+        assert_eq!(end["sip_code"].to_string(), number, "{record:#}");
+        assert_eq!(end["sip_reason"], phrase, "{record:#}");
+    }
+    finish(gateway);
+}
+
+#[test]
+fn a_carrier_that_challenges_for_ever_is_given_up() {
+    let (gateway, callee, agent) = single(&[], &json!({}));
+    for (stale, status, header) in [
+        (false, "401 Unauthorized", "WWW-Authenticate"),
+        (false, "407 Proxy Authentication Required", "Proxy-Authenticate"),
+        (true, "401 Unauthorized", "WWW-Authenticate"),
+    ] {
+        let id = gateway.place(OWN, &agent);
+        let mut asked = 0;
+        while let Some(request) = callee.next(QUIET) {
+            if kind(&request) != "INVITE" {
+                continue;
+            }
+            asked += 1;
+            assert!(asked < 10, "it goes on for ever");
+            let challenge = format!(
+                "{header}: Digest realm=\"carrier\", nonce=\"n{asked}\", algorithm=MD5, \
+                 qop=\"auth\", stale={stale}\r\n"
+            );
+            callee.answer(&request, status, &challenge, "");
+        }
+        assert!((2..=4).contains(&asked), "{asked} INVITEs");
+        let record = gateway.ended(&id);
+        assert_ended(&record, "failed", "carrier_unauthorised", "carrier");
+        assert_eq!(record["end_reason"]["sip_code"].to_string(), status[..3], "{record:#}");
+    }
+    finish(gateway);
+}
+
+#[test]
+fn a_second_answer_is_acknowledged_and_hung_up() {
+    let (gateway, callee, agent) = single(&[], &json!({}));
+    let id = gateway.place(OWN, &agent);
+    let invite = callee.expect("INVITE");
+    callee.answer_as(&invite, "180 Ringing", "one", "", "");
+    callee.answer_as(&invite, "180 Ringing", "two", "", "");
+    callee.answer_as(&invite, "200 OK", "one", SDP, &callee.sdp());
+    callee.answer_as(&invite, "200 OK", "two", SDP, &callee.sdp());
+    let mut acked = Vec::new();
+    let mut ended = Vec::new();
+    eventually("both are acknowledged and one is ended", PATIENCE, || {
+        if let Some(request) = callee.next(QUIET) {
+            let tag = if request.contains(";tag=one") { "one" } else { "two" };
+            match &*kind(&request) {
+                "ACK" => acked.push(tag),
+                "BYE" => {
+                    callee.answer(&request, "200 OK", "", "");
+                    ended.push(tag);
+                }
+                other => panic!("{other}"),
+            }
+        }
+        acked.len() == 2 && ended.len() == 1
+    });
+    assert_eq!((&*acked, &*ended), (&["one", "two"][..], &["two"][..]));
+    // The same answer once more: acknowledged once more (RFC 3261 §13.2.2.4), and that is all.
+    callee.answer_as(&invite, "200 OK", "one", SDP, &callee.sdp());
+    let again = callee.phone.receive(PATIENCE).unwrap();
+    assert!(kind(&again) == "ACK" && again.contains(";tag=one"), "{again}");
+    gateway.hang_up(&id);
+    callee.take_bye();
+    assert_eq!(gateway.conversations().len(), 1);
+    finish(gateway);
+}
+
+/// What no SIP element should say to an INVITE, with which the call goes on all the same.
+fn nonsense(callee: &Callee, invite: &str) -> Vec<Vec<u8>> {
+    let ok = response(callee.phone.address, invite, "200 OK", "x", SDP, &callee.sdp());
+    let mut all: Vec<Vec<u8>> = [
+        ok.replace("SIP/2.0 200", "SIP/2.0 20"),
+        ok.replace("SIP/2.0 200", "SIP/2.0 000"),
+        ok.replace("SIP/2.0 200", "SIP/2.0 999999999999"),
+        ok.replace("SIP/2.0 200", "SIP/9.0 200"),
+        ok.replace("branch=z9hG4bK", "branch=z9hG4bKother"),
+        ok.replace("CSeq: 1 INVITE", "CSeq: 99 INVITE"),
+        ok.replace("CSeq: 1 INVITE", "CSeq: 1 BYE"),
+        ok.replace("Call-ID:", "X-Call-ID:"),
+        ok.replace("Via:", "X-Via:"),
+        ok.replace("From:", "Via: SIP/2.0/UDP elsewhere;branch=z9hG4bKx\r\nFrom:"),
+        ok.replace("\r\n", "\n").replace(": ", "\0"),
+        ok[..ok.len() / 2].to_owned(),
+        ok[..40].to_owned(),
+    ]
+    .map(String::into_bytes)
+    .into();
+    all.extend([vec![], vec![0; 1_400], vec![0xff; 65_000], b"SIP/2.0 200 OK\r\n\r\n".to_vec()]);
+    all
+}
+
+#[test]
+fn nonsense_from_a_carrier_changes_nothing() {
+    let (gateway, callee, agent) = single(&[], &json!({}));
+    let id = gateway.place(OWN, &agent);
+    let invite = callee.expect("INVITE");
+    for text in nonsense(&callee, &invite) {
+        callee.phone.send(&text);
+    }
+    let rest = callee.rest();
+    assert!(rest.is_empty(), "{rest:#?}");
+    assert_ne!(gateway.conversation(&id)["status"], "in_progress");
+    callee.accept(&invite);
+    callee.expect("ACK");
+    gateway.await_status(&id, "in_progress");
+    for text in nonsense(&callee, &invite) {
+        callee.phone.send(&text);
+    }
+    assert_eq!(gateway.conversation(&id)["status"], "in_progress");
+    gateway.hang_up(&id);
+    let bye = callee.expect("BYE");
+    for text in nonsense(&callee, &bye) {
+        callee.phone.send(&text);
+    }
+    callee.answer(&bye, "200 OK", "", "");
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+}
+
+#[test]
+fn a_carrier_that_says_nothing_at_all_is_not_a_callee_who_does_not_answer() {
+    let (gateway, callee, agent) = single(&[], &json!({"ring_timeout_seconds": 2}));
+    let begun = now();
+    let silent = gateway.place(OWN, &agent);
+    callee.expect("INVITE");
+    assert_ended(&gateway.ended(&silent), "failed", "carrier_unreachable", "carrier");
+    let took = now() - begun;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let ringing = gateway.place(OWN, &agent);
+    let invite = callee.expect("INVITE");
+    callee.answer(&invite, "180 Ringing", "", "");
+    let cancel = callee.expect("CANCEL");
+    callee.answer(&cancel, "200 OK", "", "");
+    callee.answer(&invite, "487 Request Terminated", "", "");
+    callee.expect("ACK");
+    assert_ended(&gateway.ended(&ringing), "unanswered", "no_answer", "callee");
+    assert_eq!(callee.rest(), Vec::<String>::new());
+    drop(callee);
+    // The INVITE that nobody acknowledged is given up with its transaction (64·T1); no call is left.
+    gateway.wait_until_quiet();
+}
+
+#[test]
+fn an_answer_that_no_media_can_follow_is_hung_up() {
+    let (gateway, callee, agent) = single(&[], &json!({}));
+    let with = |address: &str, media: &str| {
+        format!("v=0\r\no=- 1 1 IN IP4 {PEER}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n{media}")
+    };
+    let audio = "m=audio 4000 RTP/AVP 0\r\n";
+    for sdp in [
+        String::new(),
+        "hello".to_owned(),
+        with("224.0.0.5", audio),
+        with("239.1.2.3/127", audio),
+        with("255.255.255.255", audio),
+        with("127.0.0.2", "m=audio 0 RTP/AVP 0\r\n"),
+        with("127.0.0.2", "m=video 4000 RTP/AVP 0\r\n"),
+        with("127.0.0.2", "m=audio 4000 RTP/AVP 96\r\na=rtpmap:96 opus/48000/2\r\n"),
+        with("127.0.0.2", "m=audio 4000 RTP/SAVP 0\r\n"),
+        with("127.0.0.2", "m=audio 99999 RTP/AVP 0\r\n"),
+    ] {
+        let id = gateway.place(OWN, &agent);
+        let invite = callee.expect("INVITE");
+        callee.accept_with(&invite, &sdp);
+        callee.expect("ACK");
+        callee.take_bye();
+        let record = gateway.ended(&id);
+        assert_ended(&record, "failed", "media_refused", "carrier");
+        assert!(!record["end_reason"]["sip_reason"].is_null(), "{sdp}: {record:#}");
+    }
+    finish(gateway);
+}
+
+#[test]
+fn media_from_nowhere_ends_the_call_in_its_time() {
+    let gateway = Gateway::empty(&[("media.timeout_seconds", "2")]);
+    let callee = Callee::new(PEER, gateway.udp);
+    // The carrier is one address; what it describes is another.
+    let listed = json!({"allowed_addresses": [PEER]});
+    let trunk = gateway.way_out_with(&callee.address(), &json!({}), listed);
+    gateway.number(OWN, &trunk);
+    let agent = gateway.agent(support::gateway::tone(), &[OWN]);
+    let bystander = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 99), 0)).unwrap();
+    let strange = offer(
+        Ipv4Addr::new(127, 0, 0, 99),
+        bystander.local_addr().unwrap().port(),
+        "RTP/AVP 0",
+        "",
+    );
+    for own in [false, true] {
+        let id = gateway.place(OWN, &agent);
+        let invite = callee.expect("INVITE");
+        // Where nobody is, or where we are ourselves: an echo that would answer itself for ever.
+        let ours = described(&invite);
+        let looped = offer(Ipv4Addr::LOCALHOST, ours.port(), "RTP/AVP 0", "");
+        callee.accept_with(&invite, if own { &looped } else { &strange });
+        callee.expect("ACK");
+        let begun = now();
+        callee.take_bye();
+        let took = now() - begun;
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        let record = gateway.ended(&id);
+        let code = record["end_reason"]["code"].as_str().unwrap();
+        assert!(["media_timed_out", "media_refused"].contains(&code), "{record:#}");
+        assert_eq!(record["end_reason"]["party"], "carrier", "{record:#}");
+    }
+    let strays = drain(&bystander);
+    println!("{strays} packets to an address that nobody vouched for");
+    assert!(strays <= 4, "{strays} packets to an address that nobody vouched for");
+    finish(gateway);
+}
