@@ -66,10 +66,13 @@ fn gauges(text: &mut String, workers: &[WorkerMetrics]) {
 
 fn counters(text: &mut String, workers: &[WorkerMetrics]) {
     type Read = fn(&WorkerMetrics) -> u64;
-    let table: [(&str, &str, Read); 7] = [
+    let table: [(&str, &str, Read); 8] = [
         ("media_ticks", "Ticks of 20 ms done", |w| w.ticks),
         ("media_late_ticks", "Ticks more than 5 ms late", |w| w.late_ticks),
-        ("media_missed_ticks", "Ticks left out after a stall", |w| w.missed_ticks),
+        ("media_made_up_ticks", "Ticks done late after a short stall", |w| w.made_up_ticks),
+        ("media_missed_ticks", "Ticks left out after a stall of more than 60 ms", |w| {
+            w.missed_ticks
+        }),
         ("media_faults", "Sessions closed by a fault of ours", |w| w.faults),
         ("media_received", "Datagrams received", |w| w.received),
         (
