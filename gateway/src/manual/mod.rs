@@ -3,6 +3,7 @@
 //! | chapter | question it answers |
 //! |---|---|
 //! | [`architecture`] | Which part does what, on which thread, and what happens when a queue is full? |
+//! | [`calls`] | How is a call taken, placed, put through and handed on? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
 //! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
@@ -13,6 +14,9 @@
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("calls.md")]
+pub mod calls {}
 
 #[doc = include_str!("agents.md")]
 pub mod agents {}
