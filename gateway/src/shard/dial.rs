@@ -564,6 +564,7 @@ impl Dial {
             login: self.wanted.login.clone(),
             noise_cancellation: self.wanted.noise_cancellation,
             codec: None,
+            takes_events: false,
             flows: Flows::BOTH,
             silent: false,
             glares: 0,

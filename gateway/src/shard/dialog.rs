@@ -145,7 +145,7 @@ impl Shard {
         let kind = request.header(HeaderName::ContentType).unwrap_or_default();
         match dtmf::parse_info(&String::from_utf8_lossy(kind), request.body()) {
             Some(digit) => {
-                self.pass_digit(key, side, (digit.digit, digit.duration_ms));
+                self.pass_digit(now, (key, side), (digit.digit, digit.duration_ms));
                 self.respond_plain(now, tx, 200, &[]);
             }
             None if request.body().is_empty() => self.respond_plain(now, tx, 200, &[]),
@@ -157,9 +157,13 @@ impl Shard {
     }
 
     /// A key press that came in signalling, for whoever stands opposite.
-    fn pass_digit(&self, key: u64, side: Side, (digit, duration_ms): (char, u32)) {
+    fn pass_digit(&mut self, now: Instant, (key, side): (u64, Side), pressed: (char, u32)) {
         let Some(call) = self.calls.get(&key) else { return };
+        let (digit, duration_ms) = pressed;
         if let Some(opposite) = call.opposite(side) {
+            if !call.leg(opposite).is_some_and(|leg| leg.takes_events) {
+                return self.carry_digit(now, (key, side), pressed);
+            }
             let session = opposite.session(key);
             if let Err(why) = self.services.workers.digit(session, digit, duration_ms) {
                 debug!(call = key, %why, "a key press was not played");

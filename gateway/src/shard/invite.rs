@@ -249,6 +249,7 @@ impl Shard {
             login: trunk.filter(|trunk| trunk.allowed.is_some()).and_then(super::outbound::login),
             noise_cancellation: trunk.is_some_and(|trunk| trunk.noise_cancellation),
             codec: None,
+            takes_events: false,
             flows: Flows::BOTH,
             silent: false,
             glares: 0,

@@ -89,6 +89,8 @@ pub(super) struct Leg {
     pub(super) noise_cancellation: bool,
     /// The codec in use, once it is known.
     pub(super) codec: Option<Codec>,
+    /// It takes keys as events (RFC 4733); otherwise they go to it as INFO.
+    pub(super) takes_events: bool,
     /// What the plan in force lets us send and receive.
     pub(super) flows: Flows,
     /// No media came for the configured time.
@@ -122,6 +124,7 @@ impl Shard {
             return;
         };
         leg.codec = Some(plan.codec);
+        leg.takes_events = plan.dtmf_payload.is_some();
         leg.flows = Flows::of(&plan);
         match std::mem::replace(&mut leg.media, Media::Gone) {
             Media::Waiting(ports) => self.open_media(now, (key, side), ports, plan),
@@ -154,6 +157,7 @@ impl Shard {
         };
         let Some(leg) = call.leg_mut(side) else { return };
         leg.codec = Some(plan.codec);
+        leg.takes_events = plan.dtmf_payload.is_some();
         leg.flows = Flows::of(&plan);
         let mut options = media::LegOptions::new(leg.flow.remote.ip().to_canonical(), entropy);
         // Media may go at once to where signalling is, or to what the trunk lists; anywhere else it
