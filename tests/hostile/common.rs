@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use media::codec::Codec;
-use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
+use media::sdp::{Capabilities, Encryption, Incompatible, Local, Negotiation, Plan};
 use serde_json::{Value, json};
 
 /// The network that the trunks list.
@@ -443,14 +443,23 @@ impl Audio {
         let local = Local { address: told.ip(), port: told.port(), session_id: u64::from(fresh()) };
         let capabilities = Capabilities { codecs: vec![Codec::Pcmu], dtmf: true, encryption };
         let mut negotiation = Negotiation::new(capabilities, local);
-        let mut seed = fresh().wrapping_mul(2_654_435_761);
-        let offer = negotiation.offer(&mut |bytes: &mut [u8]| {
-            for byte in bytes {
-                seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
-                [*byte, ..] = seed.rotate_left(11).to_le_bytes();
-            }
-        });
+        let offer = negotiation.offer(&mut bytes());
         Audio { socket, negotiation, offer: String::from_utf8(offer).unwrap() }
+    }
+
+    /// A socket at `ip` for who is offered something; the answer, and what was agreed on.
+    pub(crate) fn answering(
+        ip: Ipv4Addr,
+        encryption: Encryption,
+        offer: &str,
+    ) -> Result<(UdpSocket, String, Plan), Incompatible> {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        let own = socket.local_addr().unwrap();
+        let local = Local { address: own.ip(), port: own.port(), session_id: u64::from(fresh()) };
+        let capabilities = Capabilities { codecs: vec![Codec::Pcmu], dtmf: true, encryption };
+        let (answer, plan) =
+            Negotiation::new(capabilities, local).answer(offer.as_bytes(), &mut bytes())?;
+        Ok((socket, String::from_utf8(answer).unwrap(), plan))
     }
 
     /// What was agreed on.
@@ -461,6 +470,17 @@ impl Audio {
     /// Datagrams that have come and were not read.
     pub(crate) fn waiting(&self) -> usize {
         drain(&self.socket)
+    }
+}
+
+/// Keys that are no secret.
+fn bytes() -> impl FnMut(&mut [u8]) {
+    let mut seed = fresh().wrapping_mul(2_654_435_761);
+    move |bytes: &mut [u8]| {
+        for byte in bytes {
+            seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            [*byte, ..] = seed.rotate_left(11).to_le_bytes();
+        }
     }
 }
 

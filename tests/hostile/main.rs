@@ -13,6 +13,7 @@
 
 mod api;
 mod bleed;
+mod bridged;
 mod callee;
 mod carriers;
 mod common;
@@ -22,6 +23,7 @@ mod floods;
 mod framing;
 mod headers;
 mod injection;
+mod leaks;
 mod names;
 mod races;
 mod rtcp;
