@@ -11,10 +11,10 @@ use support::sound::{contains, notes, tune};
 use support::{Gateway, peer, wait};
 
 /// Every note that may come, in Hz: none is a multiple of another.
-const SCALE: [u32; 8] = [440, 620, 770, 950, 1_130, 1_390, 1_610, ENDLESS];
+pub(crate) const SCALE: [u32; 8] = [440, 620, 770, 950, 1_130, 1_390, 1_610, ENDLESS];
 
 /// What callers say.
-const CALLER: [u32; 4] = [770, 1_390, 620, 950];
+pub(crate) const CALLER: [u32; 4] = [770, 1_390, 620, 950];
 
 /// What the bot plays at key 0.
 const ENDLESS: u32 = 2_200;
@@ -22,7 +22,8 @@ const ENDLESS: u32 = 2_200;
 /// What the bot says.
 const BOT: [u32; 3] = [1_610, 1_130, 1_610];
 
-fn said() -> Vec<i16> {
+/// The same as samples, between silence.
+pub(crate) fn said() -> Vec<i16> {
     // Silence first: the call is not up at once.
     let mut samples = vec![0; 8_000];
     samples.extend(tune(&CALLER, 400));

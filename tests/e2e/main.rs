@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, also where a function has no #[test]")]
 
 mod audio;
+mod bridge;
 mod callers;
+mod carriers;
 mod digest;
 mod failures;
 mod operation;
 mod outbound;
 mod program;
 mod refusals;
+mod transfer;

@@ -227,6 +227,40 @@ fn a_carrier_that_refuses_srtp_is_offered_plain_audio_and_the_next_call_begins_w
 }
 
 #[test]
+fn the_plain_offer_after_a_refused_one_is_challenged_anew_and_its_credentials_are_fresh() {
+    if !peer::have(&["sipp", "python3"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    let asks = |nonce| challenge("WWW-Authenticate", nonce, ", algorithm=MD5, qop=\"auth\"");
+    let script = Script::call()
+        .refuse(401, "Unauthorized", &asks("nonce"))
+        .invite()
+        .when_secure(|secure| secure.refuse(488, "Not Acceptable Here", ""))
+        .answer(PLAIN_ANSWER)
+        .pause(100)
+        .request("BYE", "", "");
+    let carrier = Callee::new(script).calls(2).start();
+    let policy = json!({ "media_encryption": "SIP_MEDIA_ENCRYPT_ALLOW" });
+    let call = gateway.dial(&line(&gateway, with(carrier.address, &policy)), CALLEE);
+    assert_end(&gateway.ends(&call), "completed", "callee_hung_up");
+    let invites = carrier.passes().requests("INVITE");
+    let shape: Vec<_> = invites
+        .iter()
+        .map(|invite| {
+            let profile = sdp(invite, "m=")[0].split(' ').nth(2).unwrap();
+            (profile, invite.header("Authorization").is_some())
+        })
+        .collect();
+    let (secure, plain) = ("RTP/SAVP", "RTP/AVP");
+    assert_eq!(shape, [(secure, false), (secure, true), (plain, false), (plain, true)]);
+    for invite in [&invites[1], &invites[3]] {
+        assert_proven(invite, "Authorization", "md5");
+    }
+    gateway.finish();
+}
+
+#[test]
 fn where_encryption_is_required_a_plain_answer_ends_the_call_before_a_packet_is_sent() {
     if !peer::have(&["sipp"]) {
         return;

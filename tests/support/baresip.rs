@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::callee::{free_port, is_bound};
 use crate::peer::asset;
+use crate::port::{free_port, is_bound};
 use crate::process::Process;
 use crate::{sound, wait};
 
@@ -142,14 +142,6 @@ impl Baresip {
         let _ = self.command("sndcode", &key.to_string());
     }
 
-    /// Puts the call on hold, or goes on with it (a re-INVITE either way).
-    ///
-    /// # Panics
-    /// When baresip takes no commands.
-    pub fn hold(&self, held: bool) {
-        let _ = self.command(if held { "hold" } else { "resume" }, "");
-    }
-
     /// Hangs up and leaves.
     ///
     /// # Panics
@@ -183,10 +175,50 @@ impl Baresip {
     pub fn heard_so_far(&self) -> Vec<i16> {
         let folder = self.folder.path().join("recordings");
         let recorded = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let decoded = recorded.map(|entry| entry.path()).find(|path| {
+        let is_heard = |path: &PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-dec.wav"))
+        };
+        let mut files: Vec<_> = recorded.map(|entry| entry.path()).filter(is_heard).collect();
+        // A file for each time that audio was begun; its name tells when.
+        files.sort();
+        files.iter().flat_map(|path| sound::read_wav(path).unwrap_or_default()).collect()
+    }
+
+    /// Waits until these notes, with nothing else between, have come out of the loudspeaker.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[track_caller]
+    pub fn hears(&self, scale_hz: &[u32], tune: &[u32]) {
+        let heard = || sound::notes(&self.heard_so_far(), scale_hz);
+        let came = wait::try_until(STEP, || sound::contains(&heard(), tune).then_some(()));
+        assert!(came.is_some(), "{tune:?} was awaited, heard: {:?}", heard());
+    }
+
+    /// The same, for what comes out of it from now on.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[track_caller]
+    pub fn hears_from_now_on(&self, scale_hz: &[u32], tune: &[u32]) {
+        let before = self.heard_so_far().len();
+        let heard =
+            || sound::notes(self.heard_so_far().get(before..).unwrap_or_default(), scale_hz);
+        let came = wait::try_until(STEP, || sound::contains(&heard(), tune).then_some(()));
+        assert!(came.is_some(), "{tune:?} was awaited, heard: {:?}", heard());
+    }
+
+    /// Waits until the other side has hung up.
+    ///
+    /// # Panics
+    /// When it has not, in time.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) {
+        self.process.find("the end of the call", STEP, |line| {
+            let line = line.to_lowercase();
+            let over = ["session closed", "call terminated", "connection reset by peer"];
+            over.iter().any(|words| line.contains(words)).then_some(())
         });
-        decoded.and_then(|path| sound::read_wav(&path).ok()).unwrap_or_default()
     }
 
     /// Waits for the end of the call.

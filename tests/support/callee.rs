@@ -5,14 +5,15 @@
 //! [`crate::sipp::Called`].
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::authority::Identity;
 use crate::peer::asset;
+use crate::port::{free_media_port, free_port, is_bound};
 use crate::process::Process;
-use crate::sipp::{Called, Calling, free_media_port};
+use crate::sipp::{Called, Calling};
 use crate::wait;
 
 /// An answer in plain G.711 µ-law with keys, after its connection line.
@@ -167,6 +168,12 @@ impl Script {
         script
     }
 
+    /// An INVITE in the dialog, answered with this SDP, and its ACK.
+    #[must_use]
+    pub fn reinvited(self, sdp: &str) -> Self {
+        self.invite().answer(sdp)
+    }
+
     /// Sends a request of its own in the dialog and waits for this final response.
     #[must_use]
     pub fn request_refused(self, method: &str, body: &str, status: u16) -> Self {
@@ -281,12 +288,13 @@ fn whole_sdp(media: &str, version: u32) -> String {
     )
 }
 
-/// A called SIPp that is about to start, on 127.0.0.1.
+/// A called SIPp that is about to start, on 127.0.0.1 unless told otherwise.
 #[derive(Debug)]
 pub struct Callee {
     script: Script,
     transport: &'static str,
     calls: u32,
+    here: IpAddr,
     identity: Option<Identity>,
 }
 
@@ -294,7 +302,15 @@ impl Callee {
     /// One that takes one call over UDP.
     #[must_use]
     pub fn new(script: Script) -> Self {
-        Callee { script, transport: "u1", calls: 1, identity: None }
+        let here = Ipv4Addr::LOCALHOST.into();
+        Callee { script, transport: "u1", calls: 1, here, identity: None }
+    }
+
+    /// On another address of this machine.
+    #[must_use]
+    pub fn on(mut self, address: IpAddr) -> Self {
+        self.here = address;
+        self
     }
 
     /// Over TCP.
@@ -341,8 +357,8 @@ impl Callee {
             text = text.replace("[transport]", "TLS");
         }
         std::fs::write(&scenario, text).expect("the scenario can be written");
-        let here = Ipv4Addr::LOCALHOST;
-        let media = free_media_port(here.into());
+        let here = self.here;
+        let media = free_media_port(here);
         let mut command = Command::new("sipp");
         command
             .current_dir(folder.path())
@@ -359,7 +375,7 @@ impl Callee {
         let process = Process::start("sipp", &mut command);
         let tcp = self.transport == "t1";
         wait::until("sipp listens", Duration::from_secs(10), || is_bound(tcp, port).then_some(()));
-        let address = SocketAddr::new(here.into(), port);
+        let address = SocketAddr::new(here, port);
         let front = self.identity.map(|identity| TlsFront::start(&identity, address));
         Answering {
             address: front.as_ref().map_or(address, |front| front.address),
@@ -429,32 +445,4 @@ impl TlsFront {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         TlsFront { address, _process: process, _identity: identity.clone() }
     }
-}
-
-/// A port of 127.0.0.1 that is free for UDP and TCP at this moment.
-///
-/// # Panics
-/// When there is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    wait::until("a free port", Duration::from_secs(5), || {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let port = tcp.local_addr().ok()?.port();
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
-        Some(port)
-    })
-}
-
-/// Whether somebody listens on the port: asked of the kernel, since trying would take the port away.
-#[must_use]
-pub fn is_bound(tcp: bool, port: u16) -> bool {
-    const LISTENING: &str = "0A";
-    let table = if tcp { "/proc/net/tcp" } else { "/proc/net/udp" };
-    let table = std::fs::read_to_string(table).unwrap_or_default();
-    let wanted = format!(":{port:04X}");
-    table.lines().skip(1).any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, state) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
-        local.ends_with(&wanted) && (!tcp || state == LISTENING)
-    })
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::callee::{free_port, is_bound};
+use crate::port::{free_port, is_bound};
 use crate::process::Process;
 use crate::wait;
 
@@ -20,6 +20,13 @@ impl Records {
     #[must_use]
     pub fn address(mut self, name: &str) -> Self {
         self.0.push(format!("--host-record={name},127.0.0.1"));
+        self
+    }
+
+    /// A name with the address ::1 (AAAA) and no other.
+    #[must_use]
+    pub fn address_v6(mut self, name: &str) -> Self {
+        self.0.push(format!("--host-record={name},::1"));
         self
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::callee::{free_port, is_bound};
 use crate::peer::asset;
+use crate::port::{free_port, is_bound};
 use crate::process::Process;
 use crate::wait;
 

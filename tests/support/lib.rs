@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod http;
 pub mod kamailio;
 pub mod peer;
+pub mod port;
 pub mod process;
 pub mod sipp;
 pub mod sound;

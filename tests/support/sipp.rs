@@ -4,7 +4,7 @@
 //! code 0: every message came in the order it says and no other.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::gateway::Gateway;
 use crate::peer::asset;
+use crate::port::free_media_port;
 use crate::process::Process;
 
 /// What a plain offer says after its connection line: G.711 µ-law and keys.
@@ -46,6 +47,9 @@ impl Sipp {
             ("number", number.to_owned()),
             ("sdp", PLAIN.to_owned()),
             ("talk_ms", "300".to_owned()),
+            ("ring_ms", "0".to_owned()),
+            ("between_ms", "0".to_owned()),
+            ("hops", "70".to_owned()),
         ]);
         Sipp {
             scenario,
@@ -84,6 +88,13 @@ impl Sipp {
         self.to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         self.transport = "t1";
         self.pipe = Some(pipe);
+        self
+    }
+
+    /// By way of a proxy.
+    #[must_use]
+    pub fn through(mut self, proxy: SocketAddr) -> Self {
+        self.to = proxy;
         self
     }
 
@@ -308,17 +319,4 @@ impl Message {
             found.trim().eq_ignore_ascii_case(name).then_some(value.trim())
         })
     }
-}
-
-/// An even port that nobody uses, with the odd one after it.
-pub(crate) fn free_media_port(address: IpAddr) -> u16 {
-    crate::wait::until("two free ports", Duration::from_secs(5), || {
-        let first = UdpSocket::bind((address, 0)).ok()?;
-        let port = first.local_addr().ok()?.port() & !1;
-        drop(first);
-        let even = UdpSocket::bind((address, port)).ok()?;
-        let odd = UdpSocket::bind((address, port.checked_add(1)?)).ok()?;
-        drop((even, odd));
-        Some(port)
-    })
 }
