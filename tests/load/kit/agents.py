@@ -2,11 +2,11 @@
 
 import os
 
-from . import machine
 from .report import median, progress, spread
 
 # Peers of the rig that answer agent calls; the others only take calls from SIP to SIP.
 PEERS = ("asterisk-ws", "sgbridge-node", "siphon-ai", "siphon-rtp")
+SHARE = 6
 ROUND_TRIP_LIMIT_MS = 200
 COLUMNS = ("what", "calls", "runs", "loss % (worst)", "round trip p50 ms", "p99 ms", "p99.9 ms",
            "gaps > 60 ms a call-minute", "CPU ms / call-second", "KiB / call", "load before")
@@ -32,16 +32,16 @@ def measure(kit, report):
 
 def _calls(kit, target, count):
     progress(f"{target.name}: {count} agent calls")
-    load = machine.load()
-    run = kit.rig.agent(target, count, 5 if kit.quick else 10, 40)
-    return kit.keep(run | {"load": load})
+    seconds = 5 if kit.quick else 10
+    return kit.undisturbed(lambda: kit.rig.agent(target, count, seconds, 40),
+                           getattr(target, "idle_kib", None))
 
 
 def _floor(kit, count):
     progress(f"floor: {count} agent calls")
-    load = machine.load()
-    run = kit.rig.floor("json", "own", count, 5 if kit.quick else 10)
-    return kit.keep(run | {"load": load, "label": "floor"})
+    seconds = 5 if kit.quick else 10
+    return kit.undisturbed(
+        lambda: kit.rig.floor("json", "own", count, seconds) | {"label": "floor"})
 
 
 def _size(kit, report, count):
@@ -109,5 +109,5 @@ def _row(name, count, runs):
     return (name, count, len(sound), f"{max(run['loss_pct'] for run in sound):.3f}",
             spread(_round_trips(sound, "p50"), 2), spread(_round_trips(sound, "p99")),
             spread(_round_trips(sound, "p999")), spread(gaps, 2), spread(_costs(sound), 2),
-            "" if name == "floor" else f"{sound[0]['rss_kb_per_call']:.0f}",
+            "" if name == "floor" else f"{sound[0]['kib_per_call']:.0f}",
             spread([run["load"] for run in sound]))

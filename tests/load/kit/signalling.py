@@ -3,7 +3,9 @@
 from . import calls
 from .report import median, progress, spread
 
+SHARE = 6
 SLOW_MS = 500
+NEARLY_PERCENT = 2
 FASTEST = 8000
 COLUMNS = ("program", "tool", "calls/s", "runs", "failed % (worst)", "sent again",
            "post-dial delay p50 ms", "p99 ms", "CPU s / 1000 calls", "load before")
@@ -46,13 +48,18 @@ def _fixed(kit):
 
 
 def _good(kit, target, cps, seconds):
-    progress(f"{target.name}: {cps} calls/s for {seconds} s")
-    run = kit.keep(calls.at_rate(kit, target, cps, seconds))
-    good = calls.passes(run) and run["pdd_us"]["p99"] <= SLOW_MS * 1000
-    if not good:
+    """The run, if it passes. One that nearly did is done again: a machine that stood still for a
+    moment looks like it."""
+    for _ in range(2):
+        progress(f"{target.name}: {cps} calls/s for {seconds} s")
+        run = kit.keep(calls.at_rate(kit, target, cps, seconds))
+        if calls.passes(run) and run["pdd_us"]["p99"] <= SLOW_MS * 1000:
+            return run
         # What an overload left over would spoil the next run.
         kit.restart(target)
-    return run if good else None
+        if run.get("failed_pct", 100) > NEARLY_PERCENT:
+            break
+    return None
 
 
 def _highest(kit, target):

@@ -23,7 +23,7 @@ class Trunkline:
 
     def __init__(self, program, numbers):
         self.dir, self.run, self.proc, self.numbers = places.TARGET, None, None, numbers
-        self.program = program
+        self.program, self.idle_kib = program, None
         with open(os.path.join(self.dir, "target.toml"), "rb") as text:
             self.t = tomllib.load(text)
         self.name, self.sip = self.t["name"], self.t["sip"]
@@ -48,6 +48,7 @@ class Trunkline:
             self.stop()
             raise places.Missing(f"the gateway does not answer OPTIONS:\n{said}")
         time.sleep(1.0)
+        self.idle_kib = machine.usage(self.pid())[1]
         return self
 
     def stop(self):
