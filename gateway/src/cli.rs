@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
     version,
     about,
     after_help = "First steps:\n  \
-        trunkline demo                      four real calls on this machine, with a report\n  \
+        trunkline demo                      seven real calls on this machine, with a report\n  \
         trunkline serve                     run with loopback defaults; prints one API key, once\n  \
         trunkline check trunkline.toml      find every mistake in a settings file\n\n\
         Settings come from one TOML file and from the environment: TRUNKLINE_<SECTION>__<KEY>,\n\
@@ -34,7 +34,7 @@ pub enum Command {
     /// `calls.drain_seconds`, then they are hung up; a second signal hangs up at once.
     /// SIGHUP reads the TLS certificate again.
     Serve(Serve),
-    /// Show the main job on loopback: four real calls and a report.
+    /// Show the main job on loopback: seven real calls and a report.
     Demo(Demo),
     /// Check a settings file, with the environment, and list every mistake with its place.
     Check(Check),

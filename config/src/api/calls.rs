@@ -240,9 +240,7 @@ pub(crate) async fn hang_up_conversation(
 ) -> Reply {
     let (scope, view) = (caller.organisation(), View::new(&caller, None)?);
     let conversation = api.store.conversation(&scope, id).await?;
-    if conversation.status.is_terminal() {
-        return Ok((StatusCode::OK, ConversationReply::new(&view, &conversation)?));
-    }
+    // A call that was handed on lives, though its conversation is over: it is asked first.
     if api.calls.hang_up(scope.organisation(), id).is_ok() {
         return Ok((StatusCode::ACCEPTED, ConversationReply::new(&view, &conversation)?));
     }

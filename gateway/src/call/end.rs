@@ -186,7 +186,7 @@ impl EndReason {
             E::MediaRefused     => row(P::Carrier,  "media_refused",     488, 88,  "The other side and the trunk's rules have no media in common."),
             E::TrunkUnusable    => row(P::Operator, "trunk_unusable",    480, 3,   "The number's trunk cannot dial out any more."),
             E::TooManyHops      => row(P::Caller,   "too_many_hops",     483, 25,  "Max-Forwards is used up: the call goes round in a loop."),
-            E::QueueFull        => row(P::Operator, "queue_full",        480, 34,  "As many calls waited as may."),
+            E::QueueFull        => row(P::Gateway,  "queue_full",        480, 34,  "As many calls waited as may."),
             E::CallCancelled    => row(P::Operator, "call_cancelled",    480, 16,  "Cancelled through the API before it was answered."),
             E::QueueTimedOut    => row(P::Operator, "queue_timed_out",   480, 34,  "The call waited in the queue for too long."),
             E::Transferred      => row(P::Operator, "transferred",       480, 16,  "The carrier took the call to another number."),

@@ -212,6 +212,7 @@ impl Shard {
         metrics.queue("sip_messages", inputs.inbound.len());
         metrics.queue("media_events", inputs.media.len());
         metrics.queue("agent_events", inputs.agents.len());
+        metrics.queue("calls_out", self.queue.waiting());
         metrics.queue("journal", self.services.journal.stats().queued);
         let load = self.endpoint.load();
         metrics.queue("server_transactions", load.server_transactions);

@@ -19,6 +19,7 @@ use super::wanted::{Outcome, Wanted};
 use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
 use crate::net::target::Destination;
+use crate::observe::metric::EndLabels;
 
 /// Hops of a request that begins with us (RFC 3261 §8.1.1.6).
 const MAX_FORWARDS: u8 = 70;
@@ -66,6 +67,8 @@ impl Shard {
     fn never_placed(&mut self, request: &DialRequest, reason: EndReason) {
         let mut record = Record::of(&request.conversation);
         info!(conversation = %record.id(), reason = reason.code(), "call not placed");
+        let labels = EndLabels { party: reason.party().as_str(), reason: reason.code() };
+        self.services.metrics.ended.get_or_create(&labels).inc();
         self.services.live.ended(&record);
         if let Some(closing) = record.closing(reason) {
             self.services.journal.record(closing.without_media());

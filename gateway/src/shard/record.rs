@@ -142,7 +142,10 @@ impl Record {
             None => own_status.then_some(row.sip_status),
         };
         let (sip_reason, text) = match refusal {
-            Some(refusal) if refusal.status.is_some() => (Some(refusal.text), None),
+            // After a 2xx the words are ours: what was wrong with its answer.
+            Some(refusal) if refusal.status.is_some_and(|status| status >= 300) => {
+                (Some(refusal.text), None)
+            }
             Some(refusal) => (None, Some(refusal.text)),
             None => (None, None),
         };
