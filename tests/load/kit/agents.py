@@ -9,7 +9,8 @@ PEERS = ("asterisk-ws", "sgbridge-node", "siphon-ai", "siphon-rtp")
 SHARE = 6
 ROUND_TRIP_LIMIT_MS = 200
 COLUMNS = ("what", "calls", "runs", "loss % (worst)", "round trip p50 ms", "p99 ms", "p99.9 ms",
-           "gaps > 60 ms a call-minute", "CPU ms / call-second", "KiB / call", "load before")
+           "gaps > 60 ms a call-minute", "CPU ms / call-second", "KiB / call", "load before",
+           "stolen %")
 
 
 def measure(kit, report):
@@ -67,11 +68,11 @@ def _size(kit, report, count):
 
 def _highest(kit):
     """Grows until a run fails, then halves the interval; one run a value."""
-    good, bad, count = 0, None, 400
+    good, bad, count = 0, None, 150
     limit = min(kit.numbers, 1600)
     while bad is None and count <= limit and kit.time_left():
         if _passes(kit, count):
-            good, count = count, int(count * 1.4)
+            good, count = count, int(count * 1.6)
         else:
             bad = count
     while bad and bad - good > max(0.08 * bad, 10) and kit.time_left():
@@ -104,10 +105,10 @@ def _row(name, count, runs):
     sound = _sound(runs)
     if not sound:
         why = runs[0].get("error") or f"{runs[0].get('up')} of {count} calls came up"
-        return (name, count, len(runs), why, *["–"] * 7)
+        return (name, count, len(runs), why, *["–"] * 8)
     gaps = [run["gaps_60ms"] / run["up"] / run["secs"] * 60 for run in sound]
     return (name, count, len(sound), f"{max(run['loss_pct'] for run in sound):.3f}",
             spread(_round_trips(sound, "p50"), 2), spread(_round_trips(sound, "p99")),
             spread(_round_trips(sound, "p999")), spread(gaps, 2), spread(_costs(sound), 2),
             "" if name == "floor" else f"{sound[0]['kib_per_call']:.0f}",
-            spread([run["load"] for run in sound]))
+            spread([run["load"] for run in sound]), spread([run["stolen_pct"] for run in sound]))

@@ -6,6 +6,8 @@ import subprocess
 import time
 
 GATEWAY_CPU, GENERATOR_CPU = 0, 1
+# Of the time of a run, what the host may give to others before delays are no longer the program's.
+DISTURBED_PERCENT = 3
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_KIB = os.sysconf("SC_PAGESIZE") // 1024
 
@@ -29,6 +31,15 @@ def describe():
 def load():
     """Load average of the last minute."""
     return os.getloadavg()[0]
+
+
+def stolen():
+    """Seconds, since the machine started, in which its host gave the gateway's cpu to others."""
+    for line in _lines("/proc/stat"):
+        name, *ticks = line.split()
+        if name == f"cpu{GATEWAY_CPU}":
+            return int(ticks[7]) / TICKS
+    return 0.0
 
 
 def nice():

@@ -12,7 +12,8 @@ RTPENGINE, RTPENGINE_SDES = "kamailio-rtpengine", 18.7
 # Calls a second while a run sets up.
 RAMP = 50
 COLUMNS = ("what", "calls", "runs", "loss % (worst)", "added latency p50 µs", "p99 µs", "p99.9 µs",
-           "CPU % / 100 calls", "KiB / call", "load before")
+           "CPU % / 100 calls", "KiB / call", "load before",
+           "stolen %")
 
 
 def measure(kit, report):
@@ -78,6 +79,7 @@ def _size(kit, report, count):
 
 def _encrypted(kit, report):
     groups = {}
+    kit.restart(kit.gateway)
     for _ in kit.rounds(3):
         for target in kit.targets():
             groups.setdefault(target.name, []).append(_media(kit, target, "srtp", 100))
@@ -124,10 +126,10 @@ def _row(name, count, runs):
     sound = _sound(runs)
     if not sound:
         why = runs[0].get("error") or f"{runs[0].get('up')} of {count} calls came up"
-        return (name, count, len(runs), why, *["–"] * 6)
+        return (name, count, len(runs), why, *["–"] * 7)
     return (name, count, len(sound), f"{max(run['loss_pct'] for run in sound):.3f}",
             *(spread([_latency(run, which) for run in sound], 0)
               for which in ("p50", "p99", "p999")),
             spread(_costs(sound)),
             "" if name == "floor" else f"{sound[0]['kib_per_call']:.0f}",
-            spread([run["load"] for run in sound]))
+            spread([run["load"] for run in sound]), spread([run["stolen_pct"] for run in sound]))
