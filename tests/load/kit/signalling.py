@@ -78,7 +78,9 @@ def _highest(kit, target):
         good, bad = (middle, bad) if _good(kit, target, middle, probe) else (good, middle)
     # The search had short windows; the rate that counts holds over the long one.
     rate = good
-    for _ in range(6):
+    for attempt in range(6):
+        if attempt and not kit.time_left():
+            break
         run = _good(kit, target, rate, window) if rate else None
         if run:
             more = [_good(kit, target, rate, window) for _ in kit.rounds(3) if not kit.quick]
