@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::port::WorkerPort;
+use crate::port::{PortNews, WorkerPort};
 use crate::ports::PortPair;
 use crate::report::LegReport;
 use crate::sdp::Plan;
@@ -39,6 +39,17 @@ pub enum Far {
         /// [`Event::PlaybackEnded`].
         repeat: bool,
     },
+}
+
+impl Far {
+    /// Tells when an agent at the far end was given something; `None` for any other far end.
+    #[must_use]
+    pub fn news(&self) -> Option<PortNews> {
+        match self {
+            Self::Agent(port) => Some(port.news()),
+            Self::Nobody | Self::Echo | Self::Playback { .. } => None,
+        }
+    }
 }
 
 /// What is known about one leg besides its plan.

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod codec;
 pub mod command;
+mod doorbell;
 pub mod dtmf;
 pub mod frame;
 pub mod jitter;

@@ -9,10 +9,14 @@
 //! Everything pushed down has a position: the first item has 0, the next 1, and so on. A playback
 //! mark is set by remembering [`AgentPort::pushed`] and is reached when [`AgentPort::consumed`] is no
 //! longer below it. [`AgentPort::played`] counts only the frames that really went to the wire.
+//!
+//! A worker that would send at once what the agent says next has said so; the push that finds this
+//! knocks at the worker's door. All other pushes cost no wake-up: the worker comes for them in time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
+use crate::doorbell::Doorbell;
 use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::ring::{Consumer, Producer, Record, Words, ring};
 
@@ -83,7 +87,9 @@ impl AgentPort {
     /// # Errors
     /// [`Full`] when `capacity_frames` items are waiting already.
     pub fn push(&mut self, item: Down) -> Result<(), Full> {
-        self.down.push(item).map_err(|_| Full)
+        self.down.push(item).map_err(|_| Full)?;
+        self.tally.knock();
+        Ok(())
     }
 
     /// Items that can be pushed before [`Full`].
@@ -146,7 +152,8 @@ impl PortNews {
     /// True when the worker has given the agent something since the last call.
     #[must_use]
     pub fn take(&self) -> bool {
-        self.0.news.swap(false, Ordering::Acquire)
+        // Most of those who are asked have none, and a read is cheap.
+        self.0.news.load(Ordering::Relaxed) && self.0.news.swap(false, Ordering::Acquire)
     }
 }
 
@@ -164,8 +171,14 @@ pub struct WorkerPort {
 }
 
 impl WorkerPort {
+    /// What [`AgentPort::news`] gives, for whoever has only this end.
+    #[must_use]
+    pub fn news(&self) -> PortNews {
+        PortNews(Arc::clone(&self.tally))
+    }
+
     /// Gives the agent `item`; when it lags by a second the oldest item makes way.
-    pub(crate) fn give(&mut self, item: Up) {
+    pub fn give(&mut self, item: Up) {
         let dropped = self.up.push_over(item);
         if dropped > 0 {
             self.tally.overruns.fetch_add(dropped, Ordering::Relaxed);
@@ -176,6 +189,28 @@ impl WorkerPort {
     /// Takes the next thing the agent wants the caller to hear.
     pub(crate) fn take(&mut self) -> Option<Down> {
         self.down.pop()
+    }
+
+    /// The agent has said nothing that was not taken.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.down.is_empty()
+    }
+
+    /// Says whether the next push is to be told of at the door; see [`WorkerPort::live_at`]. It is
+    /// told once. After having said so, look whether there is something already.
+    pub(crate) fn await_speech(&self, awaited: bool) {
+        self.tally.awaited.store(awaited, Ordering::Relaxed);
+        if awaited {
+            // Either the agent sees that it is awaited, or we see what it has pushed.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// What is awaited is told at `door` of `bell` from now on. A port lives at one door.
+    pub(crate) fn live_at(&self, bell: &Arc<Doorbell>, door: usize) {
+        // A second door would be that of a worker which the first one had given the port to, and
+        // none does.
+        let _ = self.tally.door.set((Arc::clone(bell), door));
     }
 
     /// Counts one frame taken from this port as handed to the wire.
@@ -194,6 +229,22 @@ struct Tally {
     played: AtomicU64,
     overruns: AtomicU64,
     news: AtomicBool,
+    /// What the agent says next is to be told at the door.
+    awaited: AtomicBool,
+    door: OnceLock<(Arc<Doorbell>, usize)>,
+}
+
+impl Tally {
+    /// Something was pushed: tells the worker if it waits for that.
+    fn knock(&self) {
+        fence(Ordering::SeqCst);
+        if self.awaited.load(Ordering::Relaxed)
+            && self.awaited.swap(false, Ordering::Relaxed)
+            && let Some((bell, door)) = self.door.get()
+        {
+            bell.knock(*door);
+        }
+    }
 }
 
 /// Set in the tag word of a digit; the tag of a frame is zero.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::command::Far;
+use crate::doorbell::Doorbell;
 use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::port::{Down, Up, WorkerPort};
 
@@ -73,6 +74,28 @@ impl FarSide {
             Self::Echo(heard) => heard.take().map(Speech::Frame),
             Self::Playback(playback) => playback.next().map(Speech::Frame),
             Self::Nobody | Self::Leg(_) => None,
+        }
+    }
+
+    /// An agent has nothing to say right now.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Agent(port) => port.is_quiet(),
+            _ => true,
+        }
+    }
+
+    /// Says whether an agent's next word is to be told at the door.
+    pub(super) fn await_speech(&self, awaited: bool) {
+        if let Self::Agent(port) = self {
+            port.await_speech(awaited);
+        }
+    }
+
+    /// The door at which an agent's words are told.
+    pub(super) fn live_at(&self, bell: &Arc<Doorbell>, door: usize) {
+        if let Self::Agent(port) = self {
+            port.live_at(bell, door);
         }
     }
 

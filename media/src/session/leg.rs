@@ -425,6 +425,13 @@ impl Leg {
         }
     }
 
+    /// Sends nothing for so many ticks whose time has passed.
+    pub(super) fn fall_silent(&mut self, ticks: u32) {
+        if ticks > 0 {
+            self.stream.skip(u64::from(ticks));
+        }
+    }
+
     /// Sends nothing for 20 ms: what there is to send comes from the other leg.
     pub(super) fn pass(&mut self) {
         self.stream.pass();

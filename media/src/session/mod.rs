@@ -15,6 +15,10 @@
 //! The caller's audio passes the gate only when signalling has opened it (the call is answered), and
 //! so does the far side's.
 //!
+//! Nothing waits for a tick that need not: what is relayed crosses at once, an agent hears each frame
+//! when it is whole (`prompt`), and what it says leaves when it comes (`pace`). The tick stands for
+//! the passing of time: what is due, what is overdue, what takes the place of what is missing.
+//!
 //! Invariants: nothing an unproven source sends changes any state but counters; after
 //! [`Session::new`] and [`Session::apply`] nothing is allocated; time never goes back.
 
@@ -23,6 +27,7 @@ mod clean;
 mod far;
 mod leg;
 mod listen;
+mod pace;
 mod prompt;
 mod relay;
 mod rtcp;
@@ -30,12 +35,14 @@ mod secure;
 mod tones;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::WallAnchor;
 use crate::command::{Event, Far, LegOptions, SessionKey};
+use crate::doorbell::Doorbell;
 use crate::dtmf;
-use crate::frame::Frame;
+use crate::frame::{FRAME_MS, Frame};
 use crate::packet::{self, Kind};
 use crate::report::LegReport;
 use crate::sdp::Plan;
@@ -44,6 +51,7 @@ use crate::worker::Drops;
 
 use far::{FarSide, Speech};
 use leg::{Heard, Leg};
+use pace::Pace;
 
 pub(crate) use clean::Cleaning;
 pub(crate) use far::OtherLeg;
@@ -101,6 +109,8 @@ pub struct Session {
     frames_played: u64,
     /// An agent was given something nobody has been told of.
     fed_agent: bool,
+    pace: Pace,
+    ticked: Instant,
 }
 
 impl Session {
@@ -126,6 +136,8 @@ impl Session {
             overruns_told: 0,
             frames_played: 0,
             fed_agent: false,
+            pace: Pace::new(),
+            ticked: anchor.at,
         }
     }
 
@@ -179,6 +191,11 @@ impl Session {
     /// are not left out but done one after another, perhaps at the same `now`.
     pub fn handle_tick(&mut self, now: Instant, missed: u64, outlet: &mut impl Outlet) {
         self.leg.let_pass(now, missed);
+        if missed > 0 {
+            self.leg.fall_silent(self.pace.forget());
+        }
+        let on_time = now.saturating_duration_since(self.ticked) >= ON_TIME;
+        self.ticked = now;
         while let Some(digit) = self.leg.poll_digit(now) {
             self.hear_digit(digit, outlet);
         }
@@ -191,10 +208,27 @@ impl Session {
             }
         }
         if self.gate_open {
-            self.speak(outlet);
+            self.speak(on_time, outlet);
             self.leg.report_if_due(now, outlet);
             self.watch(now, outlet);
         }
+    }
+
+    /// The agent has said something that was awaited: it is sent at once.
+    pub fn handle_speech(&mut self, outlet: &mut impl Outlet) {
+        if !self.gate_open || !self.far.is_agent() || !self.leg.may_speak() {
+            return;
+        }
+        if self.say_what_is_owed(outlet) && self.far.is_quiet() {
+            self.pace.kept_up();
+        }
+        self.await_speech(outlet);
+    }
+
+    /// What the agent says is told at `door` of `bell` from now on, whenever it need not wait for a
+    /// tick; see [`Session::handle_speech`].
+    pub(crate) fn live_at(&mut self, bell: &Arc<Doorbell>, door: usize) {
+        self.far.live_at(bell, door);
     }
 
     /// Obeys a new plan from here on. The stream we send goes on with the same SSRC and numbering;
@@ -254,6 +288,7 @@ impl Session {
 
     fn replace_far(&mut self, far: FarSide) {
         self.overruns_before = self.overruns();
+        self.leg.fall_silent(self.pace.forget());
         if self.is_bridged() || matches!(far, FarSide::Leg(_)) {
             self.leg.change_far_side();
         }
@@ -355,9 +390,12 @@ impl Session {
     }
 
     /// Sends the caller 20 ms of what the far side has to say, or of silence.
-    fn speak(&mut self, outlet: &mut impl Outlet) {
+    fn speak(&mut self, on_time: bool, outlet: &mut impl Outlet) {
         if !self.leg.may_speak() {
             return self.leg.send_filler(outlet);
+        }
+        if self.far.is_agent() {
+            return self.keep_pace(on_time, outlet);
         }
         if self.leg.is_dialling() {
             return self.leg.send_digit_or_silence(outlet);
@@ -366,20 +404,68 @@ impl Session {
             return self.leg.pass();
         }
         match self.far.speak() {
-            Some(Speech::Frame(frame)) => {
-                self.leg.send_frame(&frame, outlet);
-                self.far.count_played();
-                self.frames_played += 1;
-            }
-            Some(Speech::Digit { digit, duration_ms }) => {
-                self.leg.dial(digit, duration_ms);
-                self.leg.send_digit_or_silence(outlet);
-            }
+            Some(speech) => self.say(speech, outlet),
             None => {
                 self.leg.send_digit_or_silence(outlet);
                 if self.far.take_end() {
                     outlet.event(Event::PlaybackEnded { key: self.key });
                 }
+            }
+        }
+    }
+
+    /// A tick in which an agent may speak: what is owed is sent, be it silence.
+    fn keep_pace(&mut self, on_time: bool, outlet: &mut impl Outlet) {
+        self.pace.tick(on_time);
+        if self.leg.is_dialling() {
+            // One at a time: what is a key lasts as long as it has to.
+            self.leg.send_digit_or_silence(outlet);
+            self.pace.sent();
+        } else {
+            self.say_what_is_owed(outlet);
+            self.pace.found(!self.far.is_quiet());
+            while self.pace.must_fill() && !self.leg.is_dialling() {
+                self.leg.send_digit_or_silence(outlet);
+                self.pace.filled();
+            }
+        }
+        self.await_speech(outlet);
+    }
+
+    /// Sends what the agent has said, as far as packets are owed; false when that was nothing.
+    fn say_what_is_owed(&mut self, outlet: &mut impl Outlet) -> bool {
+        let mut said = false;
+        while self.pace.may_send()
+            && !self.leg.is_dialling()
+            && let Some(speech) = self.far.speak()
+        {
+            self.say(speech, outlet);
+            self.pace.spoke();
+            said = true;
+        }
+        said
+    }
+
+    /// From here on the agent's next word is told at the door, if it may leave before the next tick.
+    fn await_speech(&mut self, outlet: &mut impl Outlet) {
+        let awaited = self.pace.may_send() && !self.leg.is_dialling();
+        self.far.await_speech(awaited);
+        if awaited && !self.far.is_quiet() {
+            // It came just before it was awaited.
+            self.say_what_is_owed(outlet);
+        }
+    }
+
+    fn say(&mut self, speech: Speech, outlet: &mut impl Outlet) {
+        match speech {
+            Speech::Frame(frame) => {
+                self.leg.send_frame(&frame, outlet);
+                self.far.count_played();
+                self.frames_played += 1;
+            }
+            Speech::Digit { digit, duration_ms } => {
+                self.leg.dial(digit, duration_ms);
+                self.leg.send_digit_or_silence(outlet);
             }
         }
     }
@@ -397,6 +483,9 @@ impl Session {
         }
     }
 }
+
+/// A tick sooner after another one is made up for after a stall.
+const ON_TIME: Duration = Duration::from_millis(FRAME_MS as u64 / 2);
 
 #[cfg(test)]
 mod tests;

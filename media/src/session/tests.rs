@@ -2,6 +2,7 @@
 
 mod bridged;
 mod prompt;
+mod speech;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -4,9 +4,9 @@
 //!  signalling              worker thread (one per core but one)                 network
 //!  ──────────              ──────────────────────────────────────               ───────
 //!  open, apply, ─mailbox─► ┌ epoll ─────────────────────────────┐ ◄─ RTP, RTCP ─ peers
-//!  gate, close   +bell     │ bell │ 20 ms alarm │ leg sockets   │ ── RTP, RTCP ─►
+//!  gate, close   +bell     │ bells │ 20 ms alarm │ leg sockets  │ ── RTP, RTCP ─►
 //!                          └────────────────────────────────────┘
-//!  events       ◄───────────┘      │ frames (rings), one bell per tick
+//!  events       ◄───────────┘      ▲ frames (rings), a bell each way
 //!  agent links  ◄──────────────────┘
 //!
 //!  housekeeper: watches heartbeats, returns ports, delivers reports (normal priority)
@@ -57,6 +57,7 @@ use std::thread::JoinHandle;
 
 use crate::clock::{self, WallAnchor};
 use crate::command::{Command, CommandError, Event, Far, Open, Reply, SessionKey, WorkerId};
+use crate::doorbell::Doorbell;
 use crate::report::LegReport;
 use crate::sdp::Plan;
 use crate::session::{Cleaning, Session};
@@ -121,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) mail: Bell,
     /// Rung when agents were given something.
     pub(crate) tick: Bell,
+    /// Knocked at when an agent has said something that was awaited; a session's door is its slot.
+    pub(crate) speech: Arc<Doorbell>,
 }
 
 impl Workers {
@@ -159,6 +162,7 @@ impl Workers {
             heartbeat: Heartbeat::new(clock::now()),
             mail: Bell::new()?,
             tick: Bell::new()?,
+            speech: Arc::new(Doorbell::new(options.max_sessions)?),
         });
         let worker = Worker::new(
             Arc::clone(&shared),

@@ -13,6 +13,11 @@ impl SlabKey {
         (u64::from(self.generation & GENERATION_MASK) << 32) | u64::from(self.index)
     }
 
+    /// The slot, below the limit of its slab.
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+
     /// The key that [`SlabKey::to_bits`] packed.
     #[expect(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
     pub(crate) fn from_bits(bits: u64) -> Self {

@@ -97,6 +97,7 @@ impl Worker {
         let alarm = Alarm::every(TICK)?;
         poller.add(alarm.as_fd(), ALARM)?;
         poller.add(shared.mail.as_fd(), MAIL)?;
+        poller.add_edge(shared.speech.as_fd(), SPEECH)?;
         Ok(Self {
             shared,
             commands,
@@ -158,6 +159,7 @@ impl Worker {
             match token {
                 ALARM => {}
                 MAIL => stop |= self.obey(),
+                SPEECH => self.let_agents_speak(),
                 _ => self.receive(token),
             }
         }
@@ -241,6 +243,37 @@ impl Worker {
         match done {
             Ok(fed) => self.fed_agents |= fed,
             Err(_) => self.retire(key),
+        }
+    }
+
+    // Agents.
+
+    /// Sends what agents have said and nothing has to wait for.
+    fn let_agents_speak(&mut self) {
+        let bell = Arc::clone(&self.shared.speech);
+        bell.answer(|door| {
+            if let Some(key) = self.tenants.key_at(door) {
+                self.let_speak(key);
+            }
+        });
+    }
+
+    fn let_speak(&mut self, key: SlabKey) {
+        let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
+            return;
+        };
+        let Tenant { session, ports, .. } = tenant;
+        let since = clock::now();
+        let mut network = Network { ports, shared: &self.shared, events: &self.events, since };
+        if catch_unwind(AssertUnwindSafe(|| session.handle_speech(&mut network))).is_err() {
+            self.retire(key);
+        }
+    }
+
+    /// Shows a session's agent, if it has one, the door to knock at.
+    fn show_door(&mut self, key: SlabKey) {
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.session.live_at(&self.shared.speech, key.index());
         }
     }
 
@@ -343,7 +376,10 @@ impl Worker {
                 }
                 Command::Connect { key, far } => {
                     let key = self.with(key, |session, _| session.connect(*far));
-                    key.into_iter().for_each(|key| self.dissolve(key));
+                    if let Some(key) = key {
+                        self.dissolve(key);
+                        self.show_door(key);
+                    }
                 }
                 Command::Bridge { a, b } => self.bridge(a, b),
                 Command::Digit { key, digit, duration_ms } => {
@@ -391,6 +427,7 @@ impl Worker {
         };
         self.keys.insert(name, key);
         self.count_sessions();
+        self.show_door(key);
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         if let Err(error) = join(&self.poller, &tenant.ports, key) {
             tracing::error!(%error, "cannot listen on a media socket");
@@ -472,6 +509,7 @@ impl Worker {
 
 const ALARM: u64 = u64::MAX;
 const MAIL: u64 = u64::MAX - 1;
+const SPEECH: u64 = u64::MAX - 2;
 
 const TICK: Duration = Duration::from_millis(FRAME_MS as u64);
 
