@@ -372,6 +372,7 @@ fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts>
     let options = media::WorkerOptions {
         threads: settings.media.workers,
         realtime: settings.media.realtime,
+        prompt_bell: true,
         ..media::WorkerOptions::default()
     };
     let lost = metrics.shed.get_or_create_owned(&LimitLabels { limit: "media_events" });

@@ -1,12 +1,16 @@
 //! The pump: the one task of a call that joins the media worker's port and the agent's link.
 //!
 //! ```text
-//!            ┌── tick (20 ms) ──► pull the caller's frames and keys into the uplink
+//!            ┌── bell ──────────► pull the caller's frames and keys into the uplink
 //!   wait for ┼── link readable ─► one message: audio, mark, clear → play-out queue
 //!            ├── link writable ─► the uplink's oldest, a batch at a time
 //!            ├── order ─────────► press a key, stop
 //!            └── deadline ──────► ping, stalled, silent, or a tick the worker did not send
 //!   then     feed the ring, return the marks whose time has come
+//!
+//! The bell rings when the caller's audio is there, about every 20 ms and sooner or later by what the network
+//! makes of it. What the agent says goes into the ring as soon as it is whole, and the worker is told if it can
+//! leave at once.
 //! ```
 //!
 //! Nothing here waits for one thing alone. The next batch is written only when the one before has left the
@@ -109,6 +113,8 @@ pub(super) struct Pump<P> {
     keys: VecDeque<Down>,
     pulse: Pulse,
     ticked: Instant,
+    /// When the play-out queue was last told that 20 ms have passed.
+    settled: Instant,
     /// Messages were given to the link that have not all left the process.
     unflushed: bool,
     /// The agent's audio of one message, reused.
@@ -137,6 +143,7 @@ impl<P: Port> Pump<P> {
             keys: VecDeque::new(),
             pulse: Pulse::new(&settings, now),
             ticked: now,
+            settled: now,
             unflushed: false,
             audio: Vec::new(),
             scratch: BytesMut::with_capacity(SCRATCH_OCTETS),
@@ -233,11 +240,14 @@ impl<P: Port> Pump<P> {
         }
     }
 
-    /// 20 ms have passed, or as good as.
+    /// The worker has given us something, or would have by now.
     fn tick(&mut self, now: Instant) {
         self.ticked = now;
         self.intake.refill(now);
-        self.playout.tick();
+        if now >= self.settled + FRAME {
+            self.settled = now;
+            self.playout.tick();
+        }
         let dropped = self.uplink.dropped_frames();
         let overruns = self.port.overruns();
         self.uplink.skip(overruns - self.overruns);
@@ -523,6 +533,9 @@ const SCRATCH_OCTETS: usize = 8 * 1024;
 
 /// Memory kept for the audio of the next message.
 const KEPT_AUDIO_OCTETS: usize = 16 * 1024;
+
+/// What the play-out queue goes by: the bell may ring at any time.
+const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 
 /// A tick the worker did not send, for calls that have something to do: twice 20 ms, so that the worker's own
 /// comes first.

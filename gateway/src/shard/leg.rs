@@ -170,6 +170,7 @@ impl Shard {
         options.jitter_min_ms = settings.jitter_min_ms;
         options.jitter_max_ms = settings.jitter_max_ms;
         options.media_timeout_ms = settings.timeout_seconds.saturating_mul(1000);
+        let news = far.news();
         let open = media::Open { ports, plan, far, options };
         let workers = &self.services.workers;
         let opened = match beside {
@@ -179,8 +180,8 @@ impl Shard {
         match opened {
             Ok(worker) => {
                 leg.media = Media::Open;
-                if side == Side::Carrier {
-                    call.seat = self.services.links.seat(worker, &call.wake);
+                if let Some(news) = news {
+                    call.seat = self.services.links.seat(worker, (&call.wake, news));
                 }
                 self.join(now, key);
             }

@@ -7,6 +7,7 @@ use config::ids::{ConversationId, OrganisationId};
 use config::model::{Clip, Websocket};
 use media::AgentPort;
 use media::WorkerId;
+use media::port::PortNews;
 use tokio::sync::{Notify, mpsc};
 
 use crate::agent::{
@@ -22,7 +23,7 @@ pub struct Links {
     pub settings: LinkSettings,
     /// Signs handshakes of agents without a token of their own.
     pub token: Option<AuthToken>,
-    /// One fan of ticks per media worker, in the order of the workers.
+    /// One fan per media worker, in the order of the workers.
     pub fans: Vec<TickFan>,
     /// Where events go.
     pub events: mpsc::Sender<(u64, AgentEvent)>,
@@ -61,9 +62,13 @@ impl Links {
         self.clips.get(&clip).cloned().unwrap_or_else(|| Arc::from([]))
     }
 
-    /// A place in the ticks of a worker.
-    pub(super) fn seat(&self, worker: WorkerId, wake: &Arc<Notify>) -> Option<TickSeat> {
-        self.fans.get(worker.0).map(|fan| fan.register(Arc::clone(wake)))
+    /// A place at the bell of a worker, for an agent that `news` tells of.
+    pub(super) fn seat(
+        &self,
+        worker: WorkerId,
+        (wake, news): (&Arc<Notify>, PortNews),
+    ) -> Option<TickSeat> {
+        self.fans.get(worker.0).map(|fan| fan.register(Arc::clone(wake), news))
     }
 
     /// Opens the link of one call.
