@@ -112,9 +112,14 @@ const WINDOW: usize = RATE_HZ as usize / 2;
 /// Windows quieter than this are pauses and prove nothing, in dBFS.
 const PAUSE_DBFS: f32 = -40.0;
 
+/// What is heard begins with the first packet that came. When the first ones said were not answered,
+/// because the call was still coming up, all of it stands too early by as much: up to 100 ms.
+const EARLY: usize = RATE_HZ as usize / 10;
+
 /// Finds `sent` in `heard` by cross-correlation, up to one second late.
 #[must_use]
 pub fn find_echo(sent: &[i16], heard: &[i16]) -> Echo {
+    let heard = [&[0; EARLY], heard].concat();
     let mut found: Vec<(usize, f32)> = sent
         .chunks_exact(WINDOW)
         .enumerate()
@@ -126,14 +131,14 @@ pub fn find_echo(sent: &[i16], heard: &[i16]) -> Echo {
     }
     let likeness = found.iter().map(|(_, likeness)| likeness).sum::<f32>() / found.len() as f32;
     found.sort_unstable_by_key(|(lag, _)| *lag);
-    let lag = found.get(found.len() / 2).map_or(0, |(lag, _)| *lag);
+    let lag = found.get(found.len() / 2).map_or(0, |(lag, _)| lag.saturating_sub(EARLY));
     Echo { delay_ms: u32::try_from(lag * 1000 / RATE_HZ as usize).unwrap_or(u32::MAX), likeness }
 }
 
 /// Every lag is tried on one sample in seven, and the best one's neighbours on all: a bright voice is
 /// no longer alike two samples away, so no lag may be left out.
 fn find_window(window: &[i16], heard: &[i16]) -> (usize, f32) {
-    let coarse = best_lag(window, heard, 0..RATE_HZ as usize, 7);
+    let coarse = best_lag(window, heard, 0..RATE_HZ as usize + EARLY, 7);
     let around = coarse.0.saturating_sub(2)..coarse.0 + 3;
     best_lag(window, heard, around, 1)
 }
@@ -176,6 +181,14 @@ mod tests {
         let echo = find_echo(&sent, &heard);
         assert_eq!(echo.delay_ms, 125);
         assert!(echo.likeness > 0.99, "{echo:?}");
+    }
+
+    #[test]
+    fn an_echo_whose_first_packets_are_missing_is_found() {
+        let sent = speech(2);
+        let heard = [&sent[320..], &[0; 4_000][..]].concat();
+        let echo = find_echo(&sent, &heard);
+        assert!(echo.likeness > 0.95 && echo.delay_ms == 0, "{echo:?}");
     }
 
     #[test]
