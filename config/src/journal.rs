@@ -26,6 +26,9 @@ use crate::store::{Store, StoreError};
 /// Entries written in one transaction.
 const BATCH: usize = 256;
 
+/// Pause after a transaction, in milliseconds: the most that an entry waits for others.
+const GATHER_MS: u64 = 50;
+
 /// Pauses between attempts while the store is unavailable, in milliseconds.
 const PAUSE_FIRST_MS: u64 = 20;
 const PAUSE_MAX_MS: u64 = 1_000;
@@ -231,7 +234,13 @@ impl JournalWriter {
                 queue.finished
             };
             if !batch.is_empty() {
+                let more_waits = batch.len() >= BATCH;
                 self.write(&store, &mut batch).await;
+                // A transaction costs the same for one entry as for many: what comes meanwhile is
+                // gathered for the next.
+                if !finished && !more_waits {
+                    tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
+                }
             } else if finished {
                 break;
             } else {
