@@ -343,7 +343,7 @@ fn request(url: &str, token: Option<&AuthToken>) -> Result<Request, LinkError> {
 /// batch of the pump and all marks of a clear.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(16 * 1024)
+        .read_buffer_size(4 * 1024)
         .write_buffer_size(8 * 1024)
         .max_write_buffer_size(256 * 1024)
         .max_message_size(Some(MAX_MESSAGE_OCTETS))
