@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::Shard;
 use super::body::{self, Body};
 use super::inputs::Alarm;
-use super::leg::{Flows, Leg, Media, Side};
+use super::leg::{Flows, Leg, Media, Offer, Side};
 use super::login::Answers;
 use super::request::{Kind, Pending};
 use super::wanted::{Outcome, Wanted};
@@ -43,6 +43,8 @@ pub(super) struct Dial {
     offer: Option<(Negotiation, Vec<u8>)>,
     ports: Option<PortPair>,
     plain: bool,
+    /// The plain offer followed a secure one that was refused.
+    fell_back: bool,
     answers: Answers,
     /// An answer that came before the 2xx: some 2xx leave it out.
     early_answer: Option<Vec<u8>>,
@@ -95,6 +97,7 @@ impl Shard {
             offer: None,
             ports: None,
             plain,
+            fell_back: false,
             answers: Answers::default(),
             early_answer: None,
             answered_in: None,
@@ -131,11 +134,8 @@ impl Shard {
             Action::Invite => self.send_invite(now, id),
             Action::InvitePlain => {
                 if let Some(dial) = self.dials.get_mut(&id) {
-                    dial.plain = true;
+                    (dial.plain, dial.fell_back) = (true, true);
                     dial.answers = Answers::default();
-                    if let Some(trunk) = dial.wanted.trunk {
-                        self.plain_trunks.insert(trunk, now + REMEMBER_PLAIN);
-                    }
                 }
                 self.send_invite(now, id);
             }
@@ -417,6 +417,10 @@ impl Shard {
     fn dial_accepted(&mut self, now: Instant, id: u64) {
         let Some(mut dial) = self.dials.remove(&id) else { return };
         self.drop_dial_traces(id, &dial);
+        // Only a carrier that took the plain offer is offered it first from now on.
+        if let Some(trunk) = dial.wanted.trunk.filter(|_| dial.fell_back) {
+            self.plain_trunks.insert(trunk, now + REMEMBER_PLAIN);
+        }
         let (key, side) = (dial.call, dial.wanted.side);
         let Some((leg, ports, plan)) = dial.take_leg() else { return };
         let Some(dialog) = leg.dialog else { return };
@@ -568,6 +572,7 @@ impl Dial {
             flows: Flows::BOTH,
             silent: false,
             glares: 0,
+            offer: Offer::None,
         };
         Some((leg, self.ports.take()?, plan))
     }

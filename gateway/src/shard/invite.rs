@@ -16,7 +16,7 @@ use tracing::info;
 use super::Shard;
 use super::body::{self, Body};
 use super::call::{Agent, Call, Parties};
-use super::leg::{Flows, Leg, Media, Side};
+use super::leg::{Flows, Leg, Media, Offer, Side};
 use super::record::Record;
 use super::refuse::refused_later;
 use crate::call::admission::{self, Admitted, Facts, Proof, Rule, Verdict};
@@ -253,6 +253,7 @@ impl Shard {
             flows: Flows::BOTH,
             silent: false,
             glares: 0,
+            offer: Offer::None,
         };
         let max_duration = self.max_duration();
         let call = Call {

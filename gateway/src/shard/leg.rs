@@ -97,10 +97,23 @@ pub(super) struct Leg {
     pub(super) silent: bool,
     /// Offers of ours in a row that met one of the peer's.
     pub(super) glares: u8,
+    /// Our re-INVITE that carries holding across.
+    pub(super) offer: Offer,
 }
 
 /// Offers that may meet one of the peer's before ours is given up.
 const MAX_GLARES: u8 = 5;
+
+/// Whether a re-INVITE of ours is out on a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// None is.
+    None,
+    /// One is, and it says what the other leg was told last.
+    Out,
+    /// One is, and the other leg has been told something else since: that is offered next.
+    Outdated,
+}
 
 /// Which ways audio may flow on a leg, seen from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +241,10 @@ impl Shard {
         let Some(to) = call.opposite(from) else { return };
         let Some(leg) = call.leg_mut(to) else { return };
         let Some(dialog) = leg.dialog.filter(|_| matches!(leg.media, Media::Open)) else { return };
+        if leg.offer != Offer::None {
+            leg.offer = Offer::Outdated;
+            return;
+        }
         // What we may not send to the one, we need not receive from the other.
         leg.negotiation.set_direction(Direction::new(told.receive, told.send));
         let mut fill = |bytes: &mut [u8]| random.fill(bytes);
@@ -236,6 +253,7 @@ impl Shard {
         let content = Content { headers: &[("Allow", super::outside::ALLOW)], body };
         match self.endpoint.request(now, dialog, Method::Invite, content) {
             Ok(tx) => {
+                leg.offer = Offer::Out;
                 let login = leg.login.clone();
                 self.requests.insert(tx, Pending::new(key, to, Kind::Reinvite, login));
             }
@@ -280,6 +298,29 @@ impl Shard {
         let accepted = (200..300).contains(&response.status());
         let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
             return self.acknowledge_orphan(now, dialog.filter(|_| accepted));
+        };
+        let offer = std::mem::replace(&mut leg.offer, Offer::None);
+        self.settle_offer(now, (key, side), response, dialog);
+        let opposite = self.calls.get(&key).and_then(|call| call.opposite(side));
+        // After a 491 the offer is made again later, and will be the newest then.
+        if let (Offer::Outdated, Some(from)) =
+            (offer, opposite.filter(|_| response.status() != 491))
+        {
+            self.carry_hold(now, key, from);
+        }
+    }
+
+    /// What the answer to an offer of ours changes.
+    fn settle_offer(
+        &mut self,
+        now: Instant,
+        (key, side): (u64, Side),
+        response: &Response,
+        dialog: Option<DialogId>,
+    ) {
+        let accepted = (200..300).contains(&response.status());
+        let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
+            return;
         };
         if !accepted {
             debug!(call = key, ?side, status = response.status(), "holding was refused");

@@ -8,7 +8,7 @@ use sip::endpoint::{ClientTx, DialogId, Failure};
 use tracing::debug;
 
 use super::Shard;
-use super::leg::Side;
+use super::leg::{Offer, Side};
 use super::login::{Answers, Login};
 
 /// What a request of ours is for.
@@ -109,6 +109,7 @@ impl Shard {
             Kind::Reinvite => {
                 let call = self.calls.get_mut(&pending.call);
                 if let Some(leg) = call.and_then(|call| call.leg_mut(pending.side)) {
+                    leg.offer = Offer::None;
                     leg.negotiation.withdraw();
                 }
             }
