@@ -207,6 +207,41 @@ fn holding_is_carried_across_and_so_is_going_on() {
     gateway.finish();
 }
 
+#[test]
+fn what_an_agent_is_told_last_is_true_even_when_it_answers_holding_late() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    // The caller is back before the agent has said yes to the hold: it is told of that at once, and once.
+    let script = Script::call()
+        .answer(PLAIN_ANSWER)
+        .invite()
+        .pause(400)
+        .answer(&format!("{PLAIN_ANSWER}\na=recvonly"))
+        .reinvited(PLAIN_ANSWER)
+        .expect("BYE")
+        .reply(200, "OK");
+    let agent = Callee::new(script).start();
+    line(&gateway, &agent);
+    let caller = Sipp::new(&gateway, "hold_and_resume", NUMBER).set("talk_ms", 2_000).start();
+    let offers = || {
+        let messages = agent.messages();
+        let offers =
+            messages.split("message received").filter(|text| text.contains("\nINVITE sip:"));
+        offers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let last =
+        wait::until("the third offer", Duration::from_secs(5), || offers().into_iter().nth(2));
+    let held = ["a=sendonly", "a=recvonly", "a=inactive"];
+    let last = last.split("-----").next().unwrap();
+    assert!(!held.iter().any(|direction| last.contains(direction)), "{last}");
+    caller.passes();
+    agent.passes();
+    assert_eq!(gateway.ended_conversation()["status"], "completed");
+    gateway.finish();
+}
+
 /// One end of a call's audio, in the hands of the test.
 struct Ear {
     socket: UdpSocket,

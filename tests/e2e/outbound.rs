@@ -227,6 +227,28 @@ fn a_carrier_that_refuses_srtp_is_offered_plain_audio_and_the_next_call_begins_w
 }
 
 #[test]
+fn a_carrier_that_refuses_either_offer_is_offered_srtp_first_the_next_time_too() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    let carrier = Callee::new(Script::refuses(488, "Not Acceptable Here")).calls(4).start();
+    let policy = json!({ "media_encryption": "SIP_MEDIA_ENCRYPT_ALLOW" });
+    let line = line(&gateway, with(carrier.address, &policy));
+    for _ in 0..2 {
+        let record = gateway.ends(&gateway.dial(&line, CALLEE));
+        assert_end(&record, "failed", "media_refused");
+        assert_eq!(record["end_reason"]["sip_code"], 488);
+    }
+    let called = carrier.passes();
+    let offers = called.requests("INVITE");
+    let profiles: Vec<_> =
+        offers.iter().map(|invite| sdp(invite, "m=")[0].split(' ').nth(2).unwrap()).collect();
+    assert_eq!(profiles, ["RTP/SAVP", "RTP/AVP", "RTP/SAVP", "RTP/AVP"]);
+    gateway.finish();
+}
+
+#[test]
 fn the_plain_offer_after_a_refused_one_is_challenged_anew_and_its_credentials_are_fresh() {
     if !peer::have(&["sipp", "python3"]) {
         return;
@@ -278,7 +300,10 @@ fn where_encryption_is_required_a_plain_answer_ends_the_call_before_a_packet_is_
     let call = gateway.dial(&line, CALLEE);
     let called = carrier.passes();
     assert_eq!(called.requests("INVITE").len(), 1, "{}", called.messages);
-    assert_end(&gateway.ends(&call), "failed", "media_refused");
+    let record = gateway.ends(&call);
+    assert_end(&record, "failed", "media_refused");
+    assert!(record["end_reason"]["text"].is_string(), "{record:#}");
+    assert!(record["end_reason"]["sip_reason"].is_null(), "{record:#}");
     gateway.wait_until_quiet();
     assert!(ear.recv(&mut [0; 2_000]).is_err(), "audio was sent in the clear");
     gateway.finish();
