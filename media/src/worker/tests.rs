@@ -225,6 +225,26 @@ fn a_prompt_bell_rings_for_a_packet_and_not_only_for_a_tick() {
 }
 
 #[test]
+fn an_agents_first_word_after_a_silence_leaves_before_the_next_tick() {
+    let (workers, _events) = start(1);
+    let (pool, mut phone) = (pool(58, 1), Phone::new());
+    let (worker_port, mut agent) = agent_port(100);
+    phone.open(&workers, 1, &pool, Far::Agent(worker_port));
+    workers.gate(SessionKey(1), true).unwrap();
+    let mut frame = Frame::SILENCE;
+    Codec::Pcmu.decode(&[0x95; FRAME_SAMPLES], &mut frame.samples);
+    let mut leaves_at_once = || {
+        (0..10).for_each(|_| assert_eq!(phone.hear(), 0xff));
+        let before = workers.metrics()[0].ticks;
+        agent.push(Down::Frame(frame)).unwrap();
+        while phone.hear() == 0xff {}
+        workers.metrics()[0].ticks == before
+    };
+    // On a busy machine a tick may come in between.
+    assert!((0..10).any(|_| leaves_at_once()));
+}
+
+#[test]
 fn a_session_that_panics_takes_nobody_with_it() {
     let options = WorkerOptions { threads: 1, realtime: false, ..WorkerOptions::default() };
     let (told, faults) = sync_channel(10);
