@@ -199,12 +199,12 @@ impl Script {
             (_, body) => (body.to_owned(), ""),
         };
         let head = format!("{method} [next_url] SIP/2.0");
-        self.message("<send retrans=\"500\">", &head, &[OURS, headers, kind], &body, method);
+        self.message(("<send retrans=\"500\">", &head), &[OURS, headers, kind], &body, method);
         self
     }
 
     fn send_ack(mut self) -> Self {
-        self.message("<send>", "ACK [next_url] SIP/2.0", &[OURS], "", "ACK");
+        self.message(("<send>", "ACK [next_url] SIP/2.0"), &[OURS], "", "ACK");
         self
     }
 
@@ -244,11 +244,17 @@ impl Script {
             "<send>"
         };
         let head = format!("SIP/2.0 {status} {reason}");
-        self.message(opening, &head, &[&common, headers, kind], &body, "");
+        self.message((opening, &head), &[&common, headers, kind], &body, "");
         self
     }
 
-    fn message(&mut self, opening: &str, head: &str, headers: &[&str], body: &str, method: &str) {
+    fn message(
+        &mut self,
+        (opening, head): (&str, &str),
+        headers: &[&str],
+        body: &str,
+        method: &str,
+    ) {
         let cseq = self.cseq.to_string();
         let _ = writeln!(self.steps, "{opening}<![CDATA[\n{head}");
         for lines in headers.iter().filter(|lines| !lines.is_empty()) {
