@@ -348,7 +348,11 @@ impl Shard {
                 };
                 self.handle_input(now, key, Input::AgentGone(why));
             }
-            Side::Target => self.transfer_failed(now, key, outcome.status),
+            // A 2xx whose media was of no use is no status that says so.
+            Side::Target => {
+                let refusal = outcome.status.filter(|status| *status >= 300);
+                self.transfer_failed(now, key, refusal);
+            }
         }
     }
 
