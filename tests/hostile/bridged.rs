@@ -178,9 +178,8 @@ fn short_and_forged_rtcp_moves_and_ends_nothing() {
         for (n, packet) in no_media().iter().enumerate() {
             for (place, peer) in ports.iter().zip([&call.callers.0, &call.agents.0]) {
                 for port in [place.port(), place.port() + 1] {
-                    for socket in [peer, &stranger] {
-                        socket.send_to(packet, (place.ip(), port)).unwrap();
-                    }
+                    peer.send_to(packet, (place.ip(), port)).unwrap();
+                    stranger.send_to(packet, (place.ip(), port)).unwrap();
                 }
             }
             if n % 128 == 127 {
@@ -444,7 +443,7 @@ fn nothing_of_the_last_call_reaches_an_agent_of_the_next_ones() {
     house.desk.take_bye();
     drop(call.callers.0);
     let loud = forged();
-    let late = Sprayer::start(old, port..=port, move |n| loud(n));
+    let late = Sprayer::start(old, port..=port, loud);
     let (calls, mut loudest) = (24, 0.0_f32);
     for _ in 0..calls {
         let call = house.call(Encryption::Disable, Encryption::Disable);

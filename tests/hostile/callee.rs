@@ -71,6 +71,7 @@ impl Callee {
     }
 
     /// Sends a response with a To tag of its own.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a response, in their order")]
     pub(crate) fn answer_as(&self, request: &str, line: &str, tag: &str, headers: &str, sdp: &str) {
         self.phone.send(response(self.phone.address, request, line, tag, headers, sdp).as_bytes());
     }
@@ -149,6 +150,7 @@ pub(crate) fn lines(text: &str, name: &str) -> String {
 }
 
 /// A response to `request`, as RFC 3261 §8.2.6 has it.
+#[expect(clippy::too_many_arguments, reason = "the parts of a response, in their order")]
 pub(crate) fn response(
     address: SocketAddr,
     request: &str,

@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::callee::{
-    Callee, LOGIN, OWN, QUIET, Ringing, SDP, THEIRS, assert_ended, kind, lines, response,
+    Callee, OWN, QUIET, Ringing, SDP, THEIRS, assert_ended, kind, lines, response,
 };
 use crate::common::{
     Dialog, ECHO, Gateway, OTHER_PEER, PATIENCE, PEER, Phone, STRANGER, drain, eventually, fresh,
-    header, now, offer, status,
+    now, offer, status,
 };
 use crate::injection::{INTERNAL, spellings};
 use crate::names::Names;
@@ -128,15 +128,12 @@ fn a_carrier_is_sent_its_own_trunks_credentials_and_nobody_elses() {
             let mut challenged = |wanted: &str| {
                 let request = callee.expect(wanted);
                 callee.answer(&request, ask.0, &challenges(ask, &realm), "");
-                let again = loop {
-                    let text = callee.next(PATIENCE).expect("it is tried again");
-                    seen.push(text.clone());
-                    if kind(&text) == wanted {
-                        break text;
-                    }
-                };
                 cells += 1;
-                again
+                let again = std::iter::from_fn(|| callee.next(PATIENCE)).find(|text| {
+                    seen.push(text.clone());
+                    kind(text) == wanted
+                });
+                again.expect("it is tried again")
             };
             let invite = challenged("INVITE");
             callee.accept(&invite);
@@ -548,7 +545,7 @@ fn two_gateways_that_are_each_others_agents_stop() {
     let last = records.iter().filter(|one| one["end_reason"]["code"] == "too_many_hops").count();
     println!("{} calls in {took:?}", records.len());
     assert!(records.len() <= 11 && last == 1, "{last} of {} calls", records.len());
-    pair.map(finish);
+    pair.into_iter().for_each(finish);
 }
 
 #[test]

@@ -484,7 +484,9 @@ fn refer_crosses_bye() {
         } else {
             cross(
                 swapped,
-                || drop(gateway.hand_on(&id, THEIRS)),
+                || {
+                    let _ = gateway.hand_on(&id, THEIRS);
+                },
                 || bye = send(&mut call, "BYE", ""),
             );
         }
