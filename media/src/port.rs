@@ -191,9 +191,9 @@ impl WorkerPort {
         self.down.pop()
     }
 
-    /// The agent has said nothing that was not taken.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.down.is_empty()
+    /// How much the agent has said that was not taken yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.down.len()
     }
 
     /// Says whether the next push is to be told of at the door; see [`WorkerPort::live_at`]. It is

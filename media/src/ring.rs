@@ -123,13 +123,7 @@ impl<T: Record> Consumer<T> {
         }
     }
 
-    /// Nothing waits right now.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shared.len() == 0
-    }
-
     /// Records waiting right now.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.shared.len()
     }

@@ -77,11 +77,11 @@ impl FarSide {
         }
     }
 
-    /// An agent has nothing to say right now.
-    pub(super) fn is_quiet(&self) -> bool {
+    /// How much an agent has said that was not taken yet.
+    pub(super) fn waiting(&self) -> u64 {
         match self {
-            Self::Agent(port) => port.is_quiet(),
-            _ => true,
+            Self::Agent(port) => port.waiting(),
+            _ => 0,
         }
     }
 

@@ -219,7 +219,7 @@ impl Session {
         if !self.gate_open || !self.far.is_agent() || !self.leg.may_speak() {
             return;
         }
-        if self.say_what_is_owed(outlet) && self.far.is_quiet() {
+        if self.say_what_is_owed(outlet) && self.far.waiting() == 0 {
             self.pace.kept_up();
         }
         self.await_speech(outlet);
@@ -416,14 +416,14 @@ impl Session {
 
     /// A tick in which an agent may speak: what is owed is sent, be it silence.
     fn keep_pace(&mut self, on_time: bool, outlet: &mut impl Outlet) {
-        self.pace.tick(on_time);
+        self.pace.tick(on_time, self.far.waiting());
         if self.leg.is_dialling() {
             // One at a time: what is a key lasts as long as it has to.
             self.leg.send_digit_or_silence(outlet);
             self.pace.sent();
         } else {
             self.say_what_is_owed(outlet);
-            self.pace.found(!self.far.is_quiet());
+            self.pace.left(self.far.waiting());
             while self.pace.must_fill() && !self.leg.is_dialling() {
                 self.leg.send_digit_or_silence(outlet);
                 self.pace.filled();
@@ -450,7 +450,7 @@ impl Session {
     fn await_speech(&mut self, outlet: &mut impl Outlet) {
         let awaited = self.pace.may_send() && !self.leg.is_dialling();
         self.far.await_speech(awaited);
-        if awaited && !self.far.is_quiet() {
+        if awaited && self.far.waiting() > 0 {
             // It came just before it was awaited.
             self.say_what_is_owed(outlet);
         }

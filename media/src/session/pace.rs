@@ -19,10 +19,14 @@
 //!               2 ticks      while the agent speaks live: a frame that is late is awaited
 //! ```
 //!
+//! Frames that a few others have always to wait for are late for nothing, because of a stall perhaps
+//! that is over. When every tick of a second has found some, one more is owed, so that what waits gets
+//! shorter by a frame; the caller's buffer, which was made for that, brings it back into line.
+//!
 //! What is held back is not sent at once but owed, so each 20 ms of real time become exactly one
 //! packet of 20 ms and time stamps stay right. A queue is played out with the tick, evenly. Silence
-//! that is sent while somebody speaks live delays all that follows; so a frame that is a little late,
-//! or a link that stalls for less than 40 ms, does not cause any.
+//! that is sent while somebody speaks live delays all that follows; so a frame that is late by up to
+//! 20 ms does not cause any. The caller never has a gap of more than 60 ms.
 //!
 //! The alternative is a beat of its own for every session, of a quarter of a tick, moved to where the
 //! agent's frames come. It needs four times the wake-ups, of idle sessions too, and still makes every
@@ -38,20 +42,29 @@ pub(super) struct Pace {
     quiet: u32,
     /// The agent's frames are sent when they come.
     live: bool,
+    /// Ticks in a row that found a few frames waiting.
+    behind: u32,
 }
 
 impl Pace {
     /// Nothing was said yet.
     pub(super) const fn new() -> Self {
-        Self { owed: 0, burst: 0, quiet: 0, live: false }
+        Self { owed: 0, burst: 0, quiet: QUIET_TICKS - 1, live: false, behind: 0 }
     }
 
-    /// 20 ms have passed. A tick is not `on_time` when it is made up for after a stall, right after
-    /// another one.
-    pub(super) fn tick(&mut self, on_time: bool) {
+    /// 20 ms have passed, and so much is `waiting` to be sent. A tick is not `on_time` when it is made
+    /// up for after a stall, right after another one.
+    pub(super) fn tick(&mut self, on_time: bool, waiting: u64) {
         self.owed = self.owed.saturating_add(1);
         if on_time {
             self.burst = 0;
+        }
+        self.behind = if (1..=FEW).contains(&waiting) { self.behind + 1 } else { 0 };
+        if self.behind >= BEHIND_TICKS {
+            self.behind = 0;
+            self.owed += 1;
+            // Unless there is more than that, what comes next need not wait.
+            self.live = true;
         }
     }
 
@@ -77,9 +90,9 @@ impl Pace {
         self.live = true;
     }
 
-    /// A tick has sent what it may, and the agent has said `more`.
-    pub(super) fn found(&mut self, more: bool) {
-        self.live &= !more;
+    /// A tick has sent what it may, and so much is still `waiting`.
+    pub(super) fn left(&mut self, waiting: u64) {
+        self.live &= waiting == 0;
     }
 
     /// A tick has found nothing to say: silence is to be sent until this is false.
@@ -116,6 +129,13 @@ const BURST_MAX: u32 = 3;
 
 /// Ticks for which a frame of an agent that speaks live is awaited.
 const LIVE_PATIENCE: u32 = 2;
+
+/// Frames that wait one behind the other. What has said more than this at a time is not live: it is
+/// played out as it comes, to its end.
+const FEW: u64 = 4;
+
+/// Ticks in a row that must have found frames waiting before one more is owed: a second.
+const BEHIND_TICKS: u32 = 50;
 
 /// Ticks held back while the agent is silent.
 const QUIET_PATIENCE: u32 = 1;

@@ -130,9 +130,53 @@ fn twenty_milliseconds_are_one_packet_whatever_an_agent_does() {
 #[test]
 fn a_silent_agent_is_silence_every_tick_but_for_one_that_is_left_out() {
     let mut talk = Talk::new();
-    let sent: Vec<_> = (0..100).map(|_| talk.tick().len()).collect();
-    assert_eq!(sent.iter().sum::<usize>(), 99);
-    assert_eq!(sent[5], 0, "from here on the first word need not wait");
+    assert_eq!(talk.tick(), [SILENCE]);
+    assert_eq!(talk.tick(), [0; 0], "so the first word need not wait");
+    assert!((0..20).all(|_| talk.tick() == [SILENCE]));
+    assert_eq!(talk.says(&[1, 2, 3]), [1]);
+    assert_eq!((talk.tick(), talk.tick()), (vec![2], vec![3]));
+    let sent: Vec<_> = (0..20).map(|_| talk.tick().len()).collect();
+    assert_eq!(sent.iter().sum::<usize>(), 19);
+    assert_eq!(sent[5], 0, "and the first one after a pause neither");
+}
+
+#[test]
+fn a_live_agent_that_has_fallen_behind_catches_up_a_frame_a_second() {
+    let mut talk = Talk::live(10);
+    // Three ticks without a word, then all of it, and on it goes.
+    (0..4).for_each(|_| drop(talk.tick()));
+    talk.says_after(10, &[VOICE; 4]);
+    let mut late = Vec::new();
+    for _ in 0..250 {
+        talk.rests(10);
+        late.push(talk.world.session.far.waiting());
+        talk.says_after(10, &[VOICE]);
+    }
+    assert!(late[0] >= 1, "{late:?}");
+    let all_at_once = talk.rests(10);
+    assert_eq!(all_at_once, [0; 0]);
+    assert_eq!(talk.says_after(10, &[VOICE]), [VOICE], "{late:?}");
+    assert!(late.windows(50).all(|second| second[0] - second[49] <= 1), "{late:?}");
+}
+
+#[test]
+fn an_agent_that_began_between_two_ticks_and_never_paused_is_live_in_the_end() {
+    let mut talk = Talk::new();
+    talk.says(&[VOICE; 2]);
+    for _ in 0..200 {
+        talk.rests(13);
+        talk.says_after(7, &[VOICE]);
+    }
+    assert_eq!(talk.rests(13), [0; 0]);
+    assert_eq!(talk.says_after(7, &[VOICE]), [VOICE]);
+}
+
+#[test]
+fn a_queue_is_never_hurried() {
+    let mut talk = Talk::silent();
+    let said = talk.says(&[VOICE; 400]).len();
+    assert_eq!(said, 1);
+    assert!((0..399).all(|_| talk.tick() == [VOICE]));
 }
 
 #[test]
