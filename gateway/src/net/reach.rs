@@ -265,7 +265,9 @@ impl Inner {
                     tickets.push(ticket);
                     return None;
                 }
-                Place::Open(flow, usage) if self.means.outbound.is_open(flow.connection) => {
+                Place::Open(flow, usage)
+                    if usage.is_live() && self.means.outbound.is_open(flow.connection) =>
+                {
                     return Some(Connection { flow: *flow, hold: Hold::new(Some(usage)) });
                 }
                 closed @ Place::Open(..) => *closed = Place::Opening(vec![ticket]),

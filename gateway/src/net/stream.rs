@@ -244,6 +244,7 @@ impl Streams {
             () = &mut write => {}
             finished = read => if finished {
                 // What the last messages are answered with still goes out.
+                side.finish();
                 drop(timeout(LAST_WORDS, write).await);
             },
         }
@@ -328,6 +329,12 @@ impl Side {
             usage.moved.store(true, Ordering::Relaxed);
         }
     }
+
+    fn finish(&self) {
+        if let Side::Opened(usage) = self {
+            usage.finished.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Whether a connection of ours is needed.
@@ -337,6 +344,15 @@ pub(super) struct Usage {
     holders: AtomicUsize,
     /// Something was sent since the last look.
     moved: AtomicBool,
+    /// The peer has said its last: nothing new is begun on it.
+    finished: AtomicBool,
+}
+
+impl Usage {
+    /// Whether requests may still be answered on it.
+    pub(super) fn is_live(&self) -> bool {
+        !self.finished.load(Ordering::Relaxed)
+    }
 }
 
 /// Keeps a connection of ours open for as long as it, or a clone of it, exists, however silent the
