@@ -25,3 +25,4 @@ pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod shard;
+mod terminal;

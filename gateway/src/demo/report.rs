@@ -1,9 +1,9 @@
 //! The report of a demo: every figure in it was measured during the run.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 
 use super::audio::Echo;
+use crate::terminal::Style;
 
 /// What one call showed.
 #[derive(Clone, Debug)]
@@ -61,30 +61,6 @@ pub struct Talk {
     pub notes: Vec<(&'static str, String)>,
     /// Status and end reason of the conversation record.
     pub record: String,
-}
-
-struct Style {
-    bold: &'static str,
-    dim: &'static str,
-    good: &'static str,
-    bad: &'static str,
-    off: &'static str,
-}
-
-impl Style {
-    fn of_stdout() -> Self {
-        if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            Style {
-                bold: "\x1b[1m",
-                dim: "\x1b[2m",
-                good: "\x1b[32m",
-                bad: "\x1b[31m",
-                off: "\x1b[0m",
-            }
-        } else {
-            Style { bold: "", dim: "", good: "", bad: "", off: "" }
-        }
-    }
 }
 
 /// The whole report as text.

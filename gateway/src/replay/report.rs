@@ -1,13 +1,13 @@
 //! What a replay prints: for people, and with `--json` for scripts.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 
 use serde_json::{Value, json};
 
 use super::play::Row;
 use super::verdict::Verdict;
 use super::{CallReport, FileReport};
+use crate::terminal::Style;
 
 /// Reasons of a call that are printed; the JSON form has them all.
 const MAX_REASONS: usize = 4;
@@ -16,36 +16,13 @@ const MAX_REASONS: usize = 4;
 const METHOD: usize = 14;
 const STATUSES: usize = 26;
 
-struct Style {
-    bold: &'static str,
-    dim: &'static str,
-    good: &'static str,
-    other: &'static str,
-    off: &'static str,
-}
-
-impl Style {
-    fn of_stdout() -> Self {
-        if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            Style {
-                bold: "\x1b[1m",
-                dim: "\x1b[2m",
-                good: "\x1b[32m",
-                other: "\x1b[33m",
-                off: "\x1b[0m",
-            }
-        } else {
-            Style { bold: "", dim: "", good: "", other: "", off: "" }
-        }
-    }
-
-    fn of(&self, verdict: Verdict) -> (&'static str, &'static str) {
-        match verdict {
-            Verdict::Same => ("=", self.good),
-            Verdict::Differs => ("≠", self.other),
-            Verdict::Unanswered => ("?", self.other),
-            Verdict::NotReplayable => ("·", self.dim),
-        }
+/// Mark and colour of a verdict.
+fn mark(style: &Style, verdict: Verdict) -> (&'static str, &'static str) {
+    match verdict {
+        Verdict::Same => ("=", style.good),
+        Verdict::Differs => ("≠", style.other),
+        Verdict::Unanswered => ("?", style.other),
+        Verdict::NotReplayable => ("·", style.dim),
     }
 }
 
@@ -94,7 +71,7 @@ pub fn sum(file: &FileReport) -> String {
 }
 
 fn one(text: &mut String, style: &Style, number: usize, call: &CallReport) {
-    let (mark, colour) = style.of(call.verdict);
+    let (mark, colour) = mark(style, call.verdict);
     let _ = writeln!(
         text,
         "\n  {colour}{mark}{} {}{number}. {}{} {}{} → {} · {} · from packet {} · {}{}",

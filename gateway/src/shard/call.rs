@@ -68,6 +68,10 @@ impl From<Admitted> for Parties {
     }
 }
 
+/// Hops of a request that begins with us, or that does not say how many it may take
+/// (RFC 3261 §8.1.1.6, §16.6).
+pub(super) const MAX_FORWARDS: u8 = 70;
+
 /// One call: a leg to the carrier, and an agent.
 pub(super) struct Call {
     pub(super) machine: Machine,
@@ -99,6 +103,36 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// A call with nothing but its parties.
+    pub(super) fn new(
+        now: Instant,
+        machine: Machine,
+        (parties, record): (Parties, Record),
+        (ending, max_duration): (AgentEnding, Duration),
+    ) -> Self {
+        Call {
+            machine,
+            parties,
+            record,
+            tx: None,
+            carrier: None,
+            agent_leg: None,
+            target: None,
+            far: None,
+            dial: None,
+            transfer: None,
+            agent: Agent::Gone,
+            seat: None,
+            wake: Arc::default(),
+            ending,
+            max_forwards: MAX_FORWARDS,
+            received_at: now,
+            accepted_at: None,
+            limit: None,
+            max_duration,
+        }
+    }
+
     /// The carrier's end of signalling, for logs.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         self.carrier.as_ref().map(|leg| leg.flow.remote)

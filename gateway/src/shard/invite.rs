@@ -1,7 +1,6 @@
 //! A new INVITE: admission, limits, media, and the first answer.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use config::ids::OrganisationId;
@@ -15,7 +14,7 @@ use tracing::info;
 
 use super::Shard;
 use super::body::{self, Body};
-use super::call::{Agent, Call, Parties};
+use super::call::{Call, MAX_FORWARDS, Parties};
 use super::leg::{Flows, Leg, Media, Offer, Side};
 use super::record::Record;
 use super::refuse::refused_later;
@@ -255,27 +254,12 @@ impl Shard {
             glares: 0,
             offer: Offer::None,
         };
-        let max_duration = self.max_duration();
+        let rules = (self.services.settings.calls.agent_ending, self.max_duration());
         let call = Call {
-            machine: Machine::inbound(),
-            parties: Parties::from(admitted),
-            record,
             tx: Some(tx),
             carrier: Some(carrier),
-            agent_leg: None,
-            target: None,
-            far: None,
-            dial: None,
-            transfer: None,
-            agent: Agent::Gone,
-            seat: None,
-            wake: Arc::default(),
-            ending: self.services.settings.calls.agent_ending,
-            max_forwards: request.max_forwards().unwrap_or(DEFAULT_HOPS).saturating_sub(1),
-            received_at: now,
-            accepted_at: None,
-            limit: None,
-            max_duration,
+            max_forwards: request.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
+            ..Call::new(now, Machine::inbound(), (Parties::from(admitted), record), rules)
         };
         (key, call, prepared.plan)
     }
@@ -331,9 +315,6 @@ impl Shard {
         self.reach_agent(now, key, (runtime, port));
     }
 }
-
-/// Hops of a request that does not say how many it may take (RFC 3261 §16.6).
-const DEFAULT_HOPS: u8 = 70;
 
 /// Our Contact: where the peer reaches this listener (RFC 3261 §8.1.1.8).
 pub(super) fn contact(flow: &Flow, secure: bool) -> String {

@@ -11,7 +11,7 @@ use sip::Transport;
 use tracing::info;
 
 use super::Shard;
-use super::call::{Agent, Call, Parties};
+use super::call::{Call, Parties};
 use super::leg::Side;
 use super::login::Login;
 use super::record::Record;
@@ -20,9 +20,6 @@ use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
 use crate::net::target::Destination;
 use crate::observe::metric::EndLabels;
-
-/// Hops of a request that begins with us (RFC 3261 §8.1.1.6).
-const MAX_FORWARDS: u8 = 70;
 
 /// One number dialled over a trunk, as one of its own.
 pub(super) struct Dialled<'a> {
@@ -110,27 +107,8 @@ impl Shard {
         let max_duration = self.outbound_duration(trunk.and_then(outbound_config));
         self.by_conversation.insert(record.id(), key);
         self.loads.entry(request.trunk).or_default().live += 1;
-        let call = Call {
-            machine: Machine::outbound(),
-            parties,
-            record,
-            tx: None,
-            carrier: None,
-            agent_leg: None,
-            target: None,
-            far: None,
-            dial: None,
-            transfer: None,
-            agent: Agent::Gone,
-            seat: None,
-            wake: Arc::default(),
-            ending: self.services.settings.calls.agent_ending,
-            max_forwards: MAX_FORWARDS,
-            received_at: now,
-            accepted_at: None,
-            limit: None,
-            max_duration,
-        };
+        let rules = (self.services.settings.calls.agent_ending, max_duration);
+        let call = Call::new(now, Machine::outbound(), (parties, record), rules);
         self.calls.insert(key, call);
         self.live_changed();
         let port = self.prepare_far(key, &request.runtime);
