@@ -198,7 +198,7 @@ fn short_and_forged_rtcp_moves_and_ends_nothing() {
             bye = house.phone.receive(PATIENCE).unwrap_or_default();
             kind(&bye) == "BYE"
         });
-        let ok = crate::callee::response(house.phone.address, &bye, "200 OK", "", "", "");
+        let ok = crate::callee::response(house.phone.address, &bye, "200 OK", "", ("", ""));
         house.phone.send(ok.as_bytes());
         house.finish();
     }

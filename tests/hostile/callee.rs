@@ -67,13 +67,13 @@ impl Callee {
 
     /// Sends a response to a request.
     pub(crate) fn answer(&self, request: &str, line: &str, headers: &str, sdp: &str) {
-        self.answer_as(request, line, "callee", headers, sdp);
+        self.answer_as(request, line, "callee", (headers, sdp));
     }
 
     /// Sends a response with a To tag of its own.
     #[expect(clippy::too_many_arguments, reason = "the parts of a response, in their order")]
-    pub(crate) fn answer_as(&self, request: &str, line: &str, tag: &str, headers: &str, sdp: &str) {
-        self.phone.send(response(self.phone.address, request, line, tag, headers, sdp).as_bytes());
+    pub(crate) fn answer_as(&self, request: &str, line: &str, tag: &str, more: (&str, &str)) {
+        self.phone.send(response(self.phone.address, request, line, tag, more).as_bytes());
     }
 
     /// 200 with an SDP answer that leads to a port where nobody minds what comes.
@@ -156,8 +156,7 @@ pub(crate) fn response(
     request: &str,
     line: &str,
     tag: &str,
-    headers: &str,
-    sdp: &str,
+    (headers, sdp): (&str, &str),
 ) -> String {
     let to = header(request, "To");
     let tag = if to.contains(";tag=") || line.starts_with("100") {

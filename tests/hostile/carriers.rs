@@ -201,7 +201,7 @@ impl Line {
     }
 
     fn answer(&mut self, request: &str, line: &str, sdp: &str) {
-        let text = response(self.address, request, line, "line", SDP, sdp);
+        let text = response(self.address, request, line, "line", (SDP, sdp));
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
@@ -411,10 +411,10 @@ fn a_second_answer_is_acknowledged_and_hung_up() {
     let (gateway, callee, agent) = single(&[], &json!({}));
     let id = gateway.place(OWN, &agent);
     let invite = callee.expect("INVITE");
-    callee.answer_as(&invite, "180 Ringing", "one", "", "");
-    callee.answer_as(&invite, "180 Ringing", "two", "", "");
-    callee.answer_as(&invite, "200 OK", "one", SDP, &callee.sdp());
-    callee.answer_as(&invite, "200 OK", "two", SDP, &callee.sdp());
+    callee.answer_as(&invite, "180 Ringing", "one", ("", ""));
+    callee.answer_as(&invite, "180 Ringing", "two", ("", ""));
+    callee.answer_as(&invite, "200 OK", "one", (SDP, &callee.sdp()));
+    callee.answer_as(&invite, "200 OK", "two", (SDP, &callee.sdp()));
     let mut acked = Vec::new();
     let mut ended = Vec::new();
     eventually("both are acknowledged and one is ended", PATIENCE, || {
@@ -433,7 +433,7 @@ fn a_second_answer_is_acknowledged_and_hung_up() {
     });
     assert_eq!((&*acked, &*ended), (&["one", "two"][..], &["two"][..]));
     // The same answer once more: acknowledged once more (RFC 3261 §13.2.2.4), and that is all.
-    callee.answer_as(&invite, "200 OK", "one", SDP, &callee.sdp());
+    callee.answer_as(&invite, "200 OK", "one", (SDP, &callee.sdp()));
     let again = callee.phone.receive(PATIENCE).unwrap();
     assert!(kind(&again) == "ACK" && again.contains(";tag=one"), "{again}");
     gateway.hang_up(&id);
@@ -444,7 +444,7 @@ fn a_second_answer_is_acknowledged_and_hung_up() {
 
 /// What no SIP element should say to an INVITE, with which the call goes on all the same.
 fn nonsense(callee: &Callee, invite: &str) -> Vec<Vec<u8>> {
-    let ok = response(callee.phone.address, invite, "200 OK", "x", SDP, &callee.sdp());
+    let ok = response(callee.phone.address, invite, "200 OK", "x", (SDP, &callee.sdp()));
     let mut all: Vec<Vec<u8>> = [
         ok.replace("SIP/2.0 200", "SIP/2.0 20"),
         ok.replace("SIP/2.0 200", "SIP/2.0 000"),

@@ -429,7 +429,7 @@ fn no_uri_in_a_message_makes_us_send_or_ask_anything() {
         in_callers += 1;
         let own = format!("<sip:callee@{}>", desk.phone.address);
         let sdp = desk.sdp();
-        let ok = response(desk.phone.address, &invite, "200 OK", "t", &(leading(to) + SDP), &sdp);
+        let ok = response(desk.phone.address, &invite, "200 OK", "t", (&(leading(to) + SDP), &sdp));
         desk.phone.send(ok.replace(&own, &format!("<{to}>")).as_bytes());
         let Some(ack) = desk.next(QUIET) else {
             // An answer that is none is passed over; a proper one is not.
@@ -474,7 +474,7 @@ fn a_redirection_is_not_followed() {
     for to in [format!("sip:x@{}", canary.local_addr().unwrap()), "sip:canary.example".to_owned()] {
         let id = gateway.place(OWN, &agent);
         let invite = callee.expect("INVITE");
-        let text = response(callee.phone.address, &invite, "302 Moved Temporarily", "t", "", "");
+        let text = response(callee.phone.address, &invite, "302 Moved Temporarily", "t", ("", ""));
         let own = format!("<sip:callee@{}>", callee.phone.address);
         callee.phone.send(text.replace(&own, &format!("<{to}>")).as_bytes());
         callee.expect("ACK");

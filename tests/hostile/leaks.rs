@@ -158,10 +158,10 @@ impl Shift {
         match &*kind(text) {
             "INVITE" => {
                 let SocketAddr::V4(v4) = place else { panic!("IPv4 here") };
-                self.say(&response(place, text, "100 Trying", "robot", "", ""));
-                self.say(&response(place, text, "180 Ringing", "robot", "", ""));
+                self.say(&response(place, text, "100 Trying", "robot", ("", "")));
+                self.say(&response(place, text, "180 Ringing", "robot", ("", "")));
                 let sdp = offer(*v4.ip(), 9, "RTP/AVP 0", "");
-                let ok = response(place, text, "200 OK", "robot", SDP, &sdp);
+                let ok = response(place, text, "200 OK", "robot", (SDP, &sdp));
                 self.answers.insert(branch, ok.clone());
                 self.repeat(format!("200 {call}"), ok);
             }
@@ -176,7 +176,7 @@ impl Shift {
             }
             "200 BYE" => drop(self.repeated.remove(&format!("BYE {call}"))),
             "BYE" | "CANCEL" => {
-                let ok = response(place, text, "200 OK", "robot", "", "");
+                let ok = response(place, text, "200 OK", "robot", ("", ""));
                 self.answers.insert(branch, ok.clone());
                 self.say(&ok);
             }
@@ -275,14 +275,15 @@ impl House {
             let less = |left: u32| left.checked_sub(1);
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
         };
+        let caller = || {
+            let phone = Phone::new(PEER, self.gateway.udp);
+            while one_more() {
+                self.one_of_each(&phone);
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..SIDE_BY_SIDE {
-                scope.spawn(|| {
-                    let phone = Phone::new(PEER, self.gateway.udp);
-                    while one_more() {
-                        self.one_of_each(&phone);
-                    }
-                });
+                scope.spawn(caller);
             }
         });
     }

@@ -286,14 +286,14 @@ fn a_forked_200_after_the_end_of_the_call_is_ended_too() {
     let agent = gateway.caller(OWN, &callee.address(), &json!({}));
     let id = gateway.place(OWN, &agent);
     let invite = callee.expect("INVITE");
-    callee.answer_as(&invite, "180 Ringing", "late", "", "");
+    callee.answer_as(&invite, "180 Ringing", "late", ("", ""));
     callee.accept(&invite);
     callee.expect("ACK");
     gateway.await_status(&id, "in_progress");
     gateway.hang_up(&id);
     callee.take_bye();
     let record = gateway.ended(&id);
-    callee.answer_as(&invite, "200 OK", "late", SDP, &callee.sdp());
+    callee.answer_as(&invite, "200 OK", "late", (SDP, &callee.sdp()));
     let ack = callee.expect("ACK");
     assert!(header(&ack, "To").contains(";tag=late"), "{ack}");
     let bye = callee.take_bye();
@@ -351,7 +351,7 @@ fn our_bye_waits_for_the_ack() {
         bye = bridge.phone.receive(QUIET).unwrap_or_default();
         kind(&bye) == "BYE"
     });
-    let ok = crate::callee::response(call.phone.address, &bye, "200 OK", "", "", "");
+    let ok = crate::callee::response(call.phone.address, &bye, "200 OK", "", ("", ""));
     bridge.phone.send(ok.as_bytes());
     bridge.assert_one_ending(1, &["operator_hung_up"]);
     bridge.finish();
@@ -395,7 +395,7 @@ fn answer_all(phone: &Phone) -> String {
             }
             _ => continue,
         };
-        let answer = crate::callee::response(phone.address, &text, line, "", "", "");
+        let answer = crate::callee::response(phone.address, &text, line, "", ("", ""));
         phone.send(answer.as_bytes());
     }
     branches
