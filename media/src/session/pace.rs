@@ -21,9 +21,11 @@
 //!
 //! Frames that a few others have always to wait for are late for nothing, because of a stall perhaps
 //! that is over. When every tick of a second has found some, one more is owed, so that what waits gets
-//! shorter by a frame; the caller's buffer, which was made for that, brings it back into line.
+//! shorter by a frame. The stream is then ahead of real time by so much, and the caller's buffer longer;
+//! that is paid back as soon as there is nothing to say, by every other packet of silence that is left
+//! out.
 //!
-//! What is held back is not sent at once but owed, so each 20 ms of real time become exactly one
+//! What is held back is not sent at once but owed, so in the long run each 20 ms are exactly one
 //! packet of 20 ms and time stamps stay right. A queue is played out with the tick, evenly. Silence
 //! that is sent while somebody speaks live delays all that follows; so a frame that is late by up to
 //! 20 ms does not cause any. The caller never has a gap of more than 60 ms.
@@ -44,25 +46,45 @@ pub(super) struct Pace {
     live: bool,
     /// Ticks in a row that found a few frames waiting.
     behind: u32,
+    /// Packets sent ahead of real time and not paid back.
+    lead: u32,
+    /// The last tick has paid one back.
+    paid: bool,
 }
 
 impl Pace {
     /// Nothing was said yet.
     pub(super) const fn new() -> Self {
-        Self { owed: 0, burst: 0, quiet: QUIET_TICKS - 1, live: false, behind: 0 }
+        Self {
+            owed: 0,
+            burst: 0,
+            quiet: QUIET_TICKS - 1,
+            live: false,
+            behind: 0,
+            lead: 0,
+            paid: false,
+        }
     }
 
     /// 20 ms have passed, and so much is `waiting` to be sent. A tick is not `on_time` when it is made
     /// up for after a stall, right after another one.
     pub(super) fn tick(&mut self, on_time: bool, waiting: u64) {
-        self.owed = self.owed.saturating_add(1);
         if on_time {
             self.burst = 0;
         }
-        self.behind = if (1..=FEW).contains(&waiting) { self.behind + 1 } else { 0 };
-        if self.behind >= BEHIND_TICKS {
+        let silent = waiting == 0 && self.owed >= self.patience();
+        self.paid = silent && self.lead > 0 && !self.paid;
+        if self.paid {
+            self.lead -= 1;
+        } else {
+            self.owed = self.owed.saturating_add(1);
+        }
+        let some = (1..=FEW).contains(&waiting);
+        self.behind = if some { self.behind.saturating_add(1) } else { 0 };
+        if self.behind >= BEHIND_TICKS && self.lead < LEAD_MAX {
             self.behind = 0;
             self.owed += 1;
+            self.lead += 1;
             // Unless there is more than that, what comes next need not wait.
             self.live = true;
         }
@@ -136,6 +158,9 @@ const FEW: u64 = 4;
 
 /// Ticks in a row that must have found frames waiting before one more is owed: a second.
 const BEHIND_TICKS: u32 = 50;
+
+/// What may be sent ahead of real time: half a second.
+const LEAD_MAX: u32 = 25;
 
 /// Ticks held back while the agent is silent.
 const QUIET_PATIENCE: u32 = 1;

@@ -160,6 +160,27 @@ fn a_live_agent_that_has_fallen_behind_catches_up_a_frame_a_second() {
 }
 
 #[test]
+fn what_was_sent_ahead_of_real_time_is_paid_back_in_silence() {
+    let mut talk = Talk::new();
+    talk.world.ticks(10);
+    let mut ticks = 10;
+    for _ in 0..4 {
+        talk.says(&[VOICE; 4]);
+        for _ in 0..200 {
+            talk.rests(20);
+            talk.says(&[VOICE]);
+        }
+        ticks += 200;
+    }
+    let spoken = talk.world.session.report().quality.packets_sent;
+    assert!((ticks + 6..=ticks + 25).contains(&spoken), "{spoken} of {ticks}");
+    let pauses: Vec<_> = (0..100).map(|_| talk.tick().len()).collect();
+    assert!(pauses[3..].windows(2).all(|pair| pair != [0, 0]), "{pauses:?}");
+    let sent = talk.world.session.report().quality.packets_sent;
+    assert_eq!(sent, ticks + 100 - 1, "one is held back for the next word");
+}
+
+#[test]
 fn an_agent_that_began_between_two_ticks_and_never_paused_is_live_in_the_end() {
     let mut talk = Talk::new();
     talk.says(&[VOICE; 2]);
