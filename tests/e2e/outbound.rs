@@ -699,7 +699,7 @@ fn the_second_answer_of_a_fork_is_acknowledged_and_hung_up() {
     let call = gateway.dial(&line(&gateway, plain(carrier.address)), CALLEE);
     carrier.wait_for_message("BYE sip:");
     // The first dialog goes on.
-    assert_eq!(gateway.conversation(&call)["status"], "in_progress");
+    gateway.reaches(&call, "in_progress");
     gateway.ask(&call, "hangup", &json!({}));
     let called = carrier.passes();
     let (acks, byes) = (to_tags(&called, "ACK"), to_tags(&called, "BYE"));
