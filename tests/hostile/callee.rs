@@ -71,7 +71,6 @@ impl Callee {
     }
 
     /// Sends a response with a To tag of its own.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a response, in their order")]
     pub(crate) fn answer_as(&self, request: &str, line: &str, tag: &str, more: (&str, &str)) {
         self.phone.send(response(self.phone.address, request, line, tag, more).as_bytes());
     }
@@ -150,7 +149,6 @@ pub(crate) fn lines(text: &str, name: &str) -> String {
 }
 
 /// A response to `request`, as RFC 3261 §8.2.6 has it.
-#[expect(clippy::too_many_arguments, reason = "the parts of a response, in their order")]
 pub(crate) fn response(
     address: SocketAddr,
     request: &str,
