@@ -10,7 +10,8 @@
 //!
 //! This crate knows nothing of SIP or audio. Calls read an immutable [`snapshot`] and write to a
 //! bounded [`journal`], so that nothing in a call ever waits for the database; what the API asks of
-//! live calls goes through the one trait in [`calls`].
+//! live calls goes through the trait in [`calls`], and what it asks of the workflow engine through that in
+//! [`workflows`].
 
 pub mod api;
 pub mod calls;
@@ -26,3 +27,4 @@ pub mod secret;
 pub mod settings;
 pub mod snapshot;
 pub mod store;
+pub mod workflows;

@@ -26,3 +26,4 @@ pub mod run;
 pub mod serve;
 pub mod shard;
 mod terminal;
+pub mod workflow;

@@ -40,6 +40,7 @@ use crate::observe::workers;
 use crate::random;
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
+use crate::workflow::Engine;
 
 /// Conversation and decision entries that may wait for the store.
 const JOURNAL_DEPTH: usize = 10_000;
@@ -180,7 +181,13 @@ impl Gateway {
         let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
         let options = api::ApiOptions::from(&*settings);
-        let api = Api { store: store.clone(), options, calls: Arc::clone(&live) as _ };
+        let engine = Engine::default();
+        let api = Api {
+            store: store.clone(),
+            options,
+            calls: Arc::clone(&live) as _,
+            workflows: Arc::new(engine),
+        };
         let extra =
             workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
         let observed = health::router(health.clone(), registry, extra);

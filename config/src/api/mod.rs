@@ -53,6 +53,7 @@ use crate::credential::Scope::{
 };
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::workflows::Workflows;
 use error::ApiError;
 use table::Table;
 
@@ -63,6 +64,8 @@ pub struct Api {
     pub store: Store,
     /// What is up right now.
     pub calls: Arc<dyn LiveCalls>,
+    /// What runs workflows.
+    pub workflows: Arc<dyn Workflows>,
     /// What the settings say.
     pub options: ApiOptions,
 }

@@ -8,6 +8,7 @@ use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
 use config::seal::Sealer;
 use config::store::{Store, StoreOptions};
+use config::workflows::NoWorkflows;
 use serde_json::{Value, json};
 
 use crate::server::{Reply, Server};
@@ -197,7 +198,7 @@ async fn two_routers_over_two_stores_share_nothing() {
     let store = Store::open("sqlite::memory:", store).await.unwrap();
     let options = ApiOptions::default();
     let calls = Arc::new(NoCalls);
-    let api = Api { store, calls, options };
+    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows) };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

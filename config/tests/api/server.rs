@@ -16,6 +16,7 @@ use config::journal::{Entry, Journal};
 use config::model::{Conversation, Decision, Direction, NewApiKey};
 use config::seal::Sealer;
 use config::store::{Store, StoreOptions};
+use config::workflows::NoWorkflows;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -150,7 +151,9 @@ impl Server {
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
         let calls = Arc::new(Switchboard::default());
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
-        let router = api::router(Api { store: store.clone(), calls: gateway, options });
+        let workflows = Arc::new(NoWorkflows);
+        let router =
+            api::router(Api { store: store.clone(), options, calls: gateway, workflows });
         Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
     }
 
