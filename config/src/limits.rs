@@ -142,6 +142,16 @@ limits! {
     RUNTIME_URL_CHARACTERS = 2_048 Characters, Config,
         "An agent's URL: proxies cut longer request lines; then 422.";
 
+    // --- asking others over HTTP
+    FETCH_URL_CHARACTERS = 2_048 Characters, Config,
+        "A URL that is fetched: proxies cut longer request lines; then it is not fetched.";
+    LLM_PROMPT_BYTES = 262_144 Bytes, Config,
+        "What a language model is asked: about 64,000 tokens; the end of the material is cut off.";
+    LLM_ANSWER_BYTES = 262_144 Bytes, Config,
+        "What a language model may answer: far more than any prompt of ours asks for; then broken.";
+    LLM_EVENT_BYTES = 262_144 Bytes, Config,
+        "One event of a model's stream: a few tokens with their envelope; then broken.";
+
     // --- the API
     API_BODY_DEPTH = 32 Count, Config,
         "Nesting of a JSON body: no object of ours needs ten, and recursion costs stack; then 422.";

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
+use crate::guard;
 use crate::limits::{
     NAME_BYTES, RUNTIME_HEADERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS,
     RUNTIME_URL_CHARACTERS,
@@ -36,8 +37,10 @@ pub(crate) fn check_address(
         let loc = ["body", name, "runtime", field].map(Value::from);
         ApiError::Violations(vec![Violation::new(&loc, "value_error", message)])
     };
-    let inside =
-        |host: &str| host.parse().is_ok_and(is_private) || host.eq_ignore_ascii_case("localhost");
+    let inside = |host: &str| {
+        host.parse().is_ok_and(|address| !guard::is_public(address))
+            || host.eq_ignore_ascii_case("localhost")
+    };
     const INSIDE: &str = "must not be a private or loopback address on this node";
     if let Some(url) = config.pointer("/runtime/url").and_then(Value::as_str) {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -67,29 +70,6 @@ pub(crate) fn check_address(
 pub(crate) struct AddressRules {
     pub(crate) allow_plain_ws: bool,
     pub(crate) allow_private_addresses: bool,
-}
-
-/// Addresses that are not on the public Internet (RFC 6890 and the like). Names are checked when
-/// they are resolved, by the gateway.
-fn is_private(address: std::net::IpAddr) -> bool {
-    match address.to_canonical() {
-        std::net::IpAddr::V4(four) => {
-            four.is_loopback()
-                || four.is_private()
-                || four.is_link_local()
-                || four.is_unspecified()
-                || four.is_broadcast()
-                || four.is_multicast()
-                || matches!(four.octets(), [100, 64..=127, _, _] | [0, ..])
-        }
-        std::net::IpAddr::V6(six) => {
-            six.is_loopback()
-                || six.is_unspecified()
-                || six.is_multicast()
-                || six.is_unique_local()
-                || six.is_unicast_link_local()
-        }
-    }
 }
 
 fn schema() -> Value {

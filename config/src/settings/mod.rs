@@ -28,8 +28,8 @@ use std::path::Path;
 pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
-    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, LogFormat, MediaSettings,
-    NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings, Strangers,
+    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
+    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings, Strangers,
 };
 
 use read::Reader;

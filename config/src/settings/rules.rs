@@ -11,6 +11,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     media(settings, reader);
     listeners(settings, reader);
     store(settings, reader);
+    llm(settings, reader);
 }
 
 fn names(settings: &Settings, reader: &mut Reader) {
@@ -118,5 +119,27 @@ fn store(settings: &Settings, reader: &mut Reader) {
     let directive = |c: char| c.is_ascii_alphanumeric() || "=,:_-[]{}*.".contains(c);
     if settings.observe.level.is_empty() || !settings.observe.level.chars().all(directive) {
         reader.fault("observe.level", "a level such as \"info\", or \"info,sip=debug\"");
+    }
+}
+
+fn llm(settings: &Settings, reader: &mut Reader) {
+    let llm = &settings.llm;
+    let Some(url) = &llm.base_url else {
+        if llm.model.is_some() || llm.api_key.is_some() {
+            reader.fault("llm.base_url", "needed with llm.model and llm.api_key");
+        }
+        return;
+    };
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '@' && c != '?' && c != '#';
+    if rest.is_none_or(|rest| rest.is_empty() || !rest.chars().all(is_plain)) {
+        reader.fault("llm.base_url", "a URL such as \"https://api.openai.com/v1\"");
+    }
+    if llm.model.is_none() {
+        reader.fault("llm.model", "needed with llm.base_url");
+    }
+    let key = llm.api_key.as_ref().map_or("", |key| key.expose());
+    if !key.chars().all(|c| c.is_ascii_graphic()) {
+        reader.fault("llm.api_key", "printable ASCII characters without spaces");
     }
 }

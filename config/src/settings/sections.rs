@@ -12,6 +12,7 @@ use super::macros::{section, words};
 use super::read::Reader;
 use crate::limits;
 use crate::model::AgentEnding;
+use crate::secret::Secret;
 
 /// All settings of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub struct Settings {
     pub store: StoreSettings,
     /// `[agents]`
     pub agents: AgentSettings,
+    /// `[fetch]`
+    pub fetch: FetchSettings,
+    /// `[llm]`
+    pub llm: LlmSettings,
 }
 
 impl Settings {
@@ -45,6 +50,8 @@ impl Settings {
             observe: ObserveSettings::read(reader),
             store: StoreSettings::read(reader),
             agents: AgentSettings::read(reader),
+            fetch: FetchSettings::read(reader),
+            llm: LlmSettings::read(reader),
         }
     }
 }
@@ -206,6 +213,41 @@ section! {
         /// File with the token that signs the handshake of agents without an `auth_token` of their
         /// own; none means such handshakes are not signed.
         signing_token: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Web addresses that customers write: sites to read, webhooks, HTTP steps.
+    pub struct FetchSettings = "fetch" {
+        /// Seconds that one fetch may take, redirects included.
+        timeout_seconds: u32 = 10, in 1..=60;
+        /// Bytes of a reply's body; more is an error.
+        max_body_bytes: usize = 5_242_880, in 1_024..=67_108_864;
+        /// Allow `http://` besides `https://`.
+        allow_plain_http: bool = false;
+        /// Allow loopback and private addresses.
+        allow_private_addresses: bool = false;
+        /// Allow other ports than 80 and 443.
+        allow_any_port: bool = false;
+        /// PEM file with issuers that are trusted besides the public ones.
+        extra_roots: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// The language model that writes texts: instructions, comparisons, AI expressions of workflows.
+    pub struct LlmSettings = "llm" {
+        /// The endpoint of the OpenAI kind, such as `https://api.openai.com/v1`; none means that texts
+        /// are made from structure, and say so.
+        base_url: Option<String> = None;
+        /// The model's name there.
+        model: Option<String> = None;
+        /// The key it asks for.
+        api_key: Option<Secret<String>> = None;
+        /// Seconds that one answer may take.
+        timeout_seconds: u32 = 60, in 1..=600;
+        /// PEM file with issuers that are trusted for the endpoint besides the public ones.
+        extra_roots: Option<PathBuf> = None;
     }
 }
 

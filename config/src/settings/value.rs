@@ -10,6 +10,7 @@ use super::fault::Origin;
 use super::sections::Advertise;
 use super::source::{Kind, Table, Value};
 use crate::model::AgentEnding;
+use crate::secret::Secret;
 
 /// A value that does not fit, with the place of the part that does not.
 #[derive(Debug)]
@@ -84,6 +85,14 @@ impl FromValue for bool {
             Kind::Loose(text) => Self::from_text(text.trim()).ok_or_else(|| wrong::<Self>(value)),
             _ => Err(wrong::<Self>(value)),
         }
+    }
+}
+
+impl FromValue for Secret<String> {
+    const EXPECTED: &'static str = "a text in quotes";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self::from(text))
     }
 }
 

@@ -28,7 +28,6 @@
 
 pub mod builtin;
 pub mod dialect;
-pub mod guard;
 pub mod link;
 pub mod playout;
 mod pulse;

@@ -13,9 +13,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use config::guard;
 use sip::Transport;
-
-use crate::agent::guard;
 
 /// Most addresses that one look-up gives.
 pub const MAX_TARGETS: usize = 16;
@@ -242,17 +241,7 @@ impl Policy {
     /// not allowed; [`LocateError::NoFamily`].
     pub fn judge(&self, address: IpAddr) -> Result<IpAddr, LocateError> {
         let address = address.to_canonical();
-        let of_no_host = match address {
-            // "This network" (RFC 1122 §3.2.1.3), multicast, and what is reserved, broadcast included.
-            IpAddr::V4(address) => matches!(address.octets(), [0 | 224..=255, ..]),
-            // Link-local addresses say nothing without their interface.
-            IpAddr::V6(address) => {
-                address.is_unspecified()
-                    || address.is_multicast()
-                    || address.is_unicast_link_local()
-            }
-        };
-        if of_no_host || (!self.allow_private && !guard::is_public(address)) {
+        if !guard::is_of_a_host(address) || (!self.allow_private && !guard::is_public(address)) {
             return Err(LocateError::Forbidden);
         }
         let usable = if address.is_ipv6() { self.ipv6 } else { self.ipv4 };

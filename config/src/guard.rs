@@ -1,18 +1,35 @@
-//! Where the gateway may be made to connect to.
+//! Where this program may be made to connect to.
 //!
-//! An agent's URL is written by a customer, so it may name the gateway's own network: a loopback port, the
-//! metadata service of a cloud, a neighbour. Names prove nothing, they resolve to anything, and to something
-//! else a moment later. So a name is resolved once, each address is judged here, and the connection goes to
-//! an address that was judged. Ranges after the IANA special-purpose registries (RFC 6890 and successors).
+//! The URLs of agents, webhooks and sites are written by customers, so they may name our own network: a
+//! loopback port, the metadata service of a cloud, a neighbour. Names prove nothing, they resolve to
+//! anything, and to something else a moment later. So a name is resolved once, each address is judged here,
+//! and the connection goes to an address that was judged. Ranges after the IANA special-purpose registries
+//! (RFC 6890 and successors).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether `address` belongs to a host on the public internet. Addresses that carry another one inside
 /// (IPv4-mapped, NAT64, 6to4) are judged by that one.
+#[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+/// Whether `address` can be that of one host at all, on whichever network: not "this network" (RFC 1122
+/// §3.2.1.3), multicast, reserved or broadcast, and not link-local IPv6, which says nothing without its
+/// interface.
+#[must_use]
+pub fn is_of_a_host(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => !matches!(address.octets(), [0 | 224..=255, ..]),
+        IpAddr::V6(address) => {
+            !(address.is_unspecified()
+                || address.is_multicast()
+                || address.is_unicast_link_local())
+        }
     }
 }
 
