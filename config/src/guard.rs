@@ -26,9 +26,7 @@ pub fn is_of_a_host(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => !matches!(address.octets(), [0 | 224..=255, ..]),
         IpAddr::V6(address) => {
-            !(address.is_unspecified()
-                || address.is_multicast()
-                || address.is_unicast_link_local())
+            !(address.is_unspecified() || address.is_multicast() || address.is_unicast_link_local())
         }
     }
 }

@@ -400,9 +400,7 @@ async fn bodies_end_at_the_limit_whatever_is_promised() {
     fn answer(head: &str, _: SocketAddr) -> Vec<u8> {
         match head.split(' ').nth(1).unwrap_or_default() {
             "/declared" => b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n".to_vec(),
-            "/until-close" => {
-                [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 200_000]].concat()
-            }
+            "/until-close" => [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 200_000]].concat(),
             "/chunked" => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
                 let chunk = [b"4000\r\n".to_vec(), vec![b'x'; 0x4000], b"\r\n".to_vec()].concat();

@@ -53,7 +53,8 @@ impl Endpoint {
         let mut headers = HeaderMap::new();
         if let Some(key) = &settings.api_key {
             let value = HeaderValue::try_from(format!("Bearer {}", key.expose()));
-            let mut value = value.map_err(|_| io::Error::other("llm.api_key is no header value"))?;
+            let mut value =
+                value.map_err(|_| io::Error::other("llm.api_key is no header value"))?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }

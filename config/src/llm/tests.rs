@@ -54,7 +54,8 @@ async fn endpoint(manner: Manner) -> (Endpoint, Arc<Mutex<Vec<String>>>) {
 fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.split("\r\n").next());
+    let length =
+        head.split_once("content-length: ").and_then(|(_, rest)| rest.split("\r\n").next());
     body.len() >= length.unwrap().parse().unwrap()
 }
 

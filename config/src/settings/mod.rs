@@ -29,7 +29,8 @@ pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
-    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings, Strangers,
+    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
+    Strangers,
 };
 
 use read::Reader;
