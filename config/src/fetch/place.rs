@@ -4,7 +4,7 @@
 //! will use: `0x7f.1`, `２１３０７０６４３３` and `127.0.0.1` are one address. What two parsers could
 //! read differently (spaces, control characters, backslashes, `@` in the authority) is refused unread.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::Url;
@@ -89,8 +89,11 @@ impl Resolve for Judged {
                 return Err(FetchError::NotPublic.into());
             }
             // Port 0 is replaced by that of the URL.
-            let addresses: Vec<_> =
-                found.into_iter().take(MAX_ADDRESSES).map(|address| (address, 0).into()).collect();
+            let addresses: Vec<_> = found
+                .into_iter()
+                .take(MAX_ADDRESSES)
+                .map(|address| SocketAddr::new(address, 0))
+                .collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
