@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client;
+
 /// A SIP trunk gateway for voice agents: customers point a PBX or carrier here, an agent answers.
 #[derive(Debug, Parser)]
 #[command(
@@ -14,6 +16,9 @@ use clap::{Args, Parser, Subcommand};
         trunkline demo                      seven real calls on this machine, with a report\n  \
         trunkline serve                     run with loopback defaults; prints one API key, once\n  \
         trunkline check trunkline.toml      find every mistake in a settings file\n\n\
+        Against a running gateway (TRUNKLINE_URL, and the key in TRUNKLINE_API_KEY or --key-file):\n  \
+        trunkline trunk list                what there is; `number`, `agent`, … likewise\n  \
+        trunkline apply -f site.yaml        make it what a file declares, after showing the plan\n\n\
         Settings come from one TOML file and from the environment: TRUNKLINE_<SECTION>__<KEY>,\n\
         for example TRUNKLINE_API__LISTEN=127.0.0.1:9000. `trunkline check --example` prints a file\n\
         with every key and its meaning.",
@@ -47,6 +52,9 @@ pub enum Command {
     Replay(Replay),
     /// Make, list and revoke API keys, directly in the store.
     Keys(Keys),
+    /// The verbs that ask the REST API.
+    #[command(flatten)]
+    Client(client::Command),
 }
 
 /// `trunkline serve`

@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod call;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod keys;

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::cli::{Check, Cli, Command};
 use crate::serve::{FAREWELL, Gateway};
-use crate::{demo, keys, observe, replay};
+use crate::{client, demo, keys, observe, replay};
 
 /// Exit code for settings that cannot be used (`EX_CONFIG` of sysexits).
 pub const EXIT_SETTINGS: u8 = 78;
@@ -32,6 +32,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }),
         Command::Demo(demo) => block_on(demo::run(demo)),
         Command::Replay(args) => block_on(replay::run(args)),
+        Command::Client(command) => block_on(client::run(command)),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    const PLAIN: Style = Style { bold: "", dim: "", good: "", other: "", bad: "", off: "" };
+    pub(crate) const PLAIN: Style = Style { bold: "", dim: "", good: "", other: "", bad: "", off: "" };
 
     const COLOURED: Style = Style {
         bold: "\x1b[1m",

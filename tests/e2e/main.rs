@@ -10,6 +10,7 @@ mod audio;
 mod bridge;
 mod callers;
 mod carriers;
+mod clients;
 mod digest;
 mod failures;
 mod operation;

@@ -10,7 +10,7 @@ use std::process::Command;
 /// Set to `1` when a missing peer is a failure.
 pub const REQUIRE: &str = "TRUNKLINE_REQUIRE_PEERS";
 
-/// The Python that has pipecat.
+/// The Python that has pipecat, requests and schemathesis.
 pub const PYTHON: &str = "TRUNKLINE_PYTHON";
 
 /// True when every one of these programs can be run.
@@ -28,10 +28,19 @@ pub fn have(programs: &[&str]) -> bool {
 /// When there is none and [`REQUIRE`] is `1`.
 #[must_use]
 pub fn python_with_pipecat() -> Option<PathBuf> {
+    python_with("pipecat")
+}
+
+/// The Python interpreter that can import this module, if there is one.
+///
+/// # Panics
+/// When there is none and [`REQUIRE`] is `1`.
+#[must_use]
+pub fn python_with(module: &str) -> Option<PathBuf> {
     let python =
         env::var_os(PYTHON).map_or_else(|| root().join("target/venv/bin/python"), PathBuf::from);
-    let works = Command::new(&python).args(["-c", "import pipecat"]).output();
-    found("pipecat", works.is_ok_and(|output| output.status.success())).then_some(python)
+    let works = Command::new(&python).args(["-c", &format!("import {module}")]).output();
+    found(module, works.is_ok_and(|output| output.status.success())).then_some(python)
 }
 
 /// The folder of the workspace.

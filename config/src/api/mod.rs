@@ -146,6 +146,18 @@ pub fn openapi() -> &'static Value {
     &document::OPENAPI
 }
 
+/// What of a request body does not fit the schema that the document has under `name`: each place, with
+/// what would fit. For programs that want to know before they ask. An unknown name fits anything.
+#[must_use]
+pub fn misfits(name: &str, body: &Value) -> Vec<(Vec<Value>, String)> {
+    let document = openapi();
+    let Some(root) = document.pointer(&format!("/components/schemas/{name}")) else {
+        return Vec::new();
+    };
+    let found = schema::Schema { document, root, enums: false }.violations(body, &[]);
+    found.into_iter().map(|violation| (violation.loc, violation.msg)).collect()
+}
+
 /// Every route with who may use it.
 #[must_use]
 pub fn routes() -> Vec<Route> {
