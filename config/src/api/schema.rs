@@ -226,6 +226,10 @@ impl<'a> Check<'a> {
         if let Some(most) = bound("maximum").filter(|most| number > *most) {
             self.fault("less_than_equal", format!("Input should be at most {most}"));
         }
+        let is_int32 = schema.get("format").is_some_and(|format| format == "int32");
+        if is_int32 && value.as_i64().is_none_or(|number| i32::try_from(number).is_err()) {
+            self.fault("int_type", "Input should be an integer of 32 bits");
+        }
         if let Some(floor) = bound("exclusiveMinimum").filter(|floor| number <= *floor) {
             self.fault("greater_than", format!("Input should be greater than {floor}"));
         }
@@ -293,6 +297,16 @@ mod tests {
         assert_eq!(sizes(json!(10)), ["[\"body\",\"size\"] less_than_equal"]);
         assert_eq!(sizes(json!(-1)), ["[\"body\",\"size\"] greater_than_equal"]);
         assert_eq!(sizes(json!(1.5)), ["[\"body\",\"size\"] int_type"]);
+    }
+
+    #[test]
+    fn an_integer_of_32_bits_is_one() {
+        let schema = json!({"type": "integer", "format": "int32"});
+        assert!(violations(&schema, &json!(i32::MAX)).is_empty());
+        assert!(violations(&schema, &json!(i32::MIN)).is_empty());
+        for beyond in [json!(1_i64 << 31), json!(u64::MAX), json!(-(1_i64 << 40))] {
+            assert_eq!(violations(&schema, &beyond), ["[\"body\"] int_type"], "{beyond}");
+        }
     }
 
     #[test]

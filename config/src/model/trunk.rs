@@ -138,9 +138,10 @@ pub struct InboundConfig {
     /// Digest user that callers must authenticate as (RFC 8760), unique over all trunks.
     #[serde(default)]
     pub auth_username: Option<String>,
-    /// Its password. Write-only; absent or `null` keeps the stored one.
+    /// Its password. Reads as `null`, whether there is one or not; absent or `null` keeps the stored
+    /// one.
     #[serde(default, serialize_with = "hidden")]
-    #[schema(write_only, value_type = Option<String>)]
+    #[schema(value_type = Option<String>)]
     pub auth_password: Option<Secret<String>>,
     /// Whether a password is stored.
     #[serde(default, skip_deserializing)]
@@ -188,9 +189,10 @@ pub struct OutboundConfig {
     pub address: String,
     /// Digest user at the carrier.
     pub auth_username: String,
-    /// Its password. Write-only; absent or `null` keeps the stored one.
+    /// Its password. Reads as `null`, whether there is one or not; absent or `null` keeps the stored
+    /// one.
     #[serde(default, serialize_with = "hidden")]
-    #[schema(write_only, value_type = Option<String>)]
+    #[schema(value_type = Option<String>)]
     pub auth_password: Option<Secret<String>>,
     /// Whether a password is stored.
     #[serde(default, skip_deserializing)]

@@ -39,9 +39,6 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub use connection::Connection;
-pub(crate) use failure::Failure;
-pub(crate) use rest::Rest;
-pub(crate) use shown::Shown;
 
 /// What every noun's page of help ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:\n  \

@@ -167,6 +167,9 @@ impl Rest {
         path: Segments<'_>,
         query: &Query,
     ) -> Result<RequestBuilder, Failure> {
+        if let Some(wrong) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            return Err(Failure::Unusable(format!("\"{wrong}\" names nothing")));
+        }
         let mut url = self.base.clone();
         let wrong = || Failure::Unusable("--url cannot hold a path".to_owned());
         url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
@@ -294,6 +297,9 @@ mod tests {
             rest.request(&Method::GET, &["core", "../admin?x=1#"], &Query::new()).unwrap();
         let url = request.build().unwrap().url().to_string();
         assert!(url.ends_with("/core/..%2Fadmin%3Fx=1%23"), "{url}");
+        for nothing in ["", ".", ".."] {
+            assert!(rest.request(&Method::GET, &["core", nothing], &Query::new()).is_err());
+        }
     }
 
     #[test]

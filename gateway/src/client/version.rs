@@ -70,6 +70,16 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         inputs: Option<PathBuf>,
     },
+    /// What differs between two versions, in words.
+    #[command(after_help = "Example:\n  trunkline agent compare Echo 3 4")]
+    Compare {
+        /// The agent's id or name.
+        agent: String,
+        /// The number of the older version.
+        from: u32,
+        /// The number of the newer one.
+        to: u32,
+    },
     /// Publish a version, for good, and point numbers at it. Publishing an older one is the way back.
     #[command(after_help = "Examples:\n  \
         trunkline agent publish Echo\n  \
@@ -163,6 +173,13 @@ impl Verb {
                     &format!("draft {} of {agent} changed", field(&changed, "version")),
                     &changed,
                 );
+            }
+            Self::Compare { agent, from, to } => {
+                let id = find::agent(rest, &agent).await?;
+                let path = ["core", "agents", &id, "versions", "compare"];
+                let asked = json!({ "from_version": from, "to_version": to });
+                let text = rest.text(&path, &asked).await?;
+                shown.done(text.trim_end(), &json!({ "text": text }));
             }
             Self::Publish { agent, version, number, unassign, direction } => {
                 let mut publish = json!({ "direction": direction.word() });

@@ -44,7 +44,7 @@ use plan::Plan;
 
 /// `trunkline apply`
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = LONG_HELP)]
+#[command(after_help = EXAMPLES, after_long_help = long_help())]
 pub struct Apply {
     #[command(flatten)]
     pub(super) connection: Connection,
@@ -71,14 +71,18 @@ const EXAMPLES: &str = "Examples:\n  \
     trunkline apply -f site.yaml --dry-run\n  \
     trunkline apply -f trunks.yaml -f agents.yaml --yes";
 
-const LONG_HELP: &str = concat!(
-    "A file:\n\n",
-    include_str!("example.yaml"),
-    "\nEvery section may be left out. What is left out of a trunk or an agent stays as it is; a\n\
-     trunk's config that is given replaces the stored one whole. A config that differs from the\n\
-     published one becomes a new version, which is published unless `publish: false`.\n\n\
-     ${NAME} is taken from the environment; secrets must be. $${NAME} is the text itself."
-);
+/// What a file looks like, and what is done with it.
+fn long_help() -> String {
+    let file = include_str!("example.yaml");
+    format!(
+        "{EXAMPLES}\n\nA file:\n\n{file}\n\
+         Every section may be left out. What is left out of a trunk or an agent stays as it is; a\n\
+         trunk's config that is given replaces the stored one whole. A config that differs from the\n\
+         published one becomes a new version, which is published unless `publish: false`.\n\n\
+         ${{NAME}} is taken from the environment; secrets must be. $${{NAME}} is the text itself.\n\n\
+         {EXIT_CODES}"
+    )
+}
 
 /// How a plan is made.
 #[derive(Clone, Copy, Debug, Default)]
