@@ -206,7 +206,6 @@ def state(api, agent_id):
         "phone_numbers": api.every("/core/phone-numbers"),
         "agents": api.every("/core/agents"),
         "versions": api.every(f"/core/agents/{agent_id}/versions"),
-        "routing": api.ask("GET", "/core/inbound-routing-config"),
         "scopes": sorted(api.ask("GET", "/admin/members/me/scopes")),
     })
 
@@ -220,7 +219,8 @@ def main():
     agent_id = agent(api)
     publish(api, agent_id, version(api, agent_id))
     deploy(api, agent_id)
-    routing(api, agent_id)
+    if "/core/inbound-routing-config" in api.ask("GET", "/core/openapi.json")["paths"]:
+        routing(api, agent_id)
     refusals(api)
     print(json.dumps(state(api, agent_id), indent=1, sort_keys=True))
 

@@ -226,3 +226,14 @@ fn a_pipeline_in_python_ends_in_the_same_state_twice() {
     assert_eq!(state["versions"].as_array().map(Vec::len), Some(1), "{first}");
     gateway.finish();
 }
+
+#[test]
+fn the_program_does_what_its_document_says() {
+    let Some(interpreter) = peer::python_with("schemathesis") else { return };
+    // Whom the requests tell to call, nobody finds: no name server, and no way out.
+    let gateway = Gateway::with(&[("sip.nameservers", r#"["127.0.0.1:9"]"#)]);
+    let cases = std::env::var("TRUNKLINE_JUDGE_CASES").unwrap_or_else(|_| "1500".to_owned());
+    let judged = python(&interpreter, &gateway, "judge.py").args(["--cases", &cases]).output();
+    done(judged.unwrap());
+    gateway.finish();
+}

@@ -226,9 +226,9 @@ fn show(shown: &Shown, agent: &Value) {
     }
     shown.one(&alone);
     if let [versions, numbers] = taken.as_slice() {
-        shown.aside("");
+        shown.gap();
         shown.list("versions", version::COLUMNS, versions, false);
-        shown.aside("");
+        shown.gap();
         shown.list("phone numbers", super::number::COLUMNS, numbers, false);
     }
 }

@@ -152,7 +152,7 @@ fn forecast(shown: &Shown, forecast: &Value) {
     let steps = alone.as_object_mut().and_then(|entries| entries.shift_remove("steps"));
     shown.one(&alone);
     if let Some(Value::Array(steps)) = steps {
-        shown.aside("");
+        shown.gap();
         shown.list("steps", STEPS, &steps, false);
     }
 }

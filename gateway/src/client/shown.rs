@@ -62,6 +62,13 @@ impl Shown {
         }
     }
 
+    /// An empty line between two tables.
+    pub(crate) fn gap(&self) {
+        if !self.json {
+            say("\n");
+        }
+    }
+
     /// A line for people beside the result, on standard error.
     #[expect(clippy::unused_self, reason = "everything that is shown goes through here")]
     pub(crate) fn aside(&self, line: &str) {
@@ -130,11 +137,14 @@ fn fields(thing: &Value, style: &Style) -> String {
     let widest = widest.unwrap_or(0);
     for (depth, name, value) in lines {
         let label = format!("{:indent$}{name}", "", indent = depth * 2);
-        let _ = write!(text, "{}{label:<widest$}{}", style.dim, style.off);
+        let Some(value) = value else {
+            let _ = writeln!(text, "{}{label}{}", style.dim, style.off);
+            continue;
+        };
         // A text of several lines stays in its column, so that it cannot pass for other fields.
         let next_line = format!("\n{:1$}", "", widest + 2);
-        let value = value.map(|value| format!("  {}", value.replace('\n', &next_line)));
-        let _ = writeln!(text, "{}", value.unwrap_or_default());
+        let value = value.replace('\n', &next_line);
+        let _ = writeln!(text, "{}{label:<widest$}{}  {value}", style.dim, style.off);
     }
     text
 }
@@ -171,6 +181,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }

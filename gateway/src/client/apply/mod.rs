@@ -46,8 +46,6 @@ use plan::Plan;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = long_help())]
 pub struct Apply {
-    #[command(flatten)]
-    pub(super) connection: Connection,
     /// File that declares trunks, phone_numbers, agents or inbound_routing, in one or more YAML
     /// documents; `-` is standard input. Give it once for each file.
     #[arg(short, long = "file", value_name = "FILE", required = true)]
@@ -65,6 +63,8 @@ pub struct Apply {
     /// Write passwords and tokens again although they are stored already.
     #[arg(long)]
     rewrite_secrets: bool,
+    #[command(flatten)]
+    pub(super) connection: Connection,
 }
 
 const EXAMPLES: &str = "Examples:\n  \
