@@ -34,6 +34,14 @@ fn actions(plan: &Plan) -> Vec<Action> {
     plan.steps.iter().flat_map(|step| step.actions.clone()).collect()
 }
 
+/// The one action of a plan.
+#[track_caller]
+fn only(plan: &Plan) -> Action {
+    let mut all = actions(plan);
+    assert_eq!(all.len(), 1, "{plan:?}");
+    all.remove(0)
+}
+
 const SITE: &str = "
 trunks:
   - name: Carrier
@@ -210,7 +218,7 @@ fn a_draft_with_the_declared_config_is_published_instead_of_a_copy() {
     found.numbers[0]["inbound_agent_version_id"] = Value::Null;
     found.numbers[0]["outbound_agent_version_id"] = Value::Null;
     let plan = plan(SITE, &found, Options::default());
-    let [Action::Publish { version, direction, .. }] = actions(&plan).try_into().unwrap() else {
+    let Action::Publish { version, direction, .. } = only(&plan) else {
         panic!("{plan:?}");
     };
     assert_eq!((version, direction), (Target::Number("1".to_owned()), Direction::Both));
@@ -221,7 +229,7 @@ fn only_the_slot_that_differs_is_written() {
     let mut found = site();
     found.numbers[0]["outbound_agent_version_id"] = json!("other");
     let plan = plan(SITE, &found, Options::default());
-    let [Action::Publish { assign, direction, .. }] = actions(&plan).try_into().unwrap() else {
+    let Action::Publish { assign, direction, .. } = only(&plan) else {
         panic!("{plan:?}");
     };
     assert_eq!((assign.len(), direction), (1, Direction::Outbound));
@@ -256,7 +264,7 @@ fn pruning_clears_slots_that_an_agent_is_not_to_have() {
     let text = SITE.replace("outbound_numbers: [+15550100100]", "outbound_numbers: []");
     assert!(!plan(&text, &site(), Options::default()).has_changes());
     let pruned = plan(&text, &site(), Options { prune: true, ..Options::default() });
-    let [Action::Publish { unassign, direction, .. }] = actions(&pruned).try_into().unwrap() else {
+    let Action::Publish { unassign, direction, .. } = only(&pruned) else {
         panic!("{pruned:?}");
     };
     assert_eq!((unassign, direction), (vec!["+15550100100".to_owned()], Direction::Outbound));
