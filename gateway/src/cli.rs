@@ -52,6 +52,21 @@ pub enum Command {
     Replay(Replay),
     /// Make, list and revoke API keys, directly in the store.
     Keys(Keys),
+    /// Print what a shell needs to complete this command line.
+    #[command(after_help = "Examples:\n  \
+        trunkline completions bash > /etc/bash_completion.d/trunkline\n  \
+        trunkline completions zsh > ~/.zfunc/_trunkline")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command into a folder.
+    #[command(after_help = "Example:\n  trunkline man /usr/local/share/man/man1")]
+    Man {
+        /// The folder, which must be there.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
     /// The verbs that ask the REST API.
     #[command(flatten)]
     Client(client::Command),

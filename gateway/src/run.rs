@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::CommandFactory as _;
 use config::settings::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -32,6 +33,8 @@ pub fn run(cli: Cli) -> ExitCode {
         }),
         Command::Demo(demo) => block_on(demo::run(demo)),
         Command::Replay(args) => block_on(replay::run(args)),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => manual_pages(&folder),
         Command::Client(command) => block_on(client::run(command)),
     }
 }
@@ -65,6 +68,23 @@ fn check(check: &Check) -> ExitCode {
         ));
         ExitCode::SUCCESS
     })
+}
+
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut script);
+    say(&String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
+}
+
+fn manual_pages(folder: &Path) -> ExitCode {
+    match clap_mangen::generate_to(Cli::command(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(&format!("{}: {error}\n", folder.display()));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {

@@ -52,3 +52,19 @@ fn a_key_made_on_the_command_line_opens_the_api_of_the_running_program() {
     });
     gateway.finish();
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_noun() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| program(arguments, folder.path()).output().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]);
+        assert!(script.status.success() && text(&script).contains("conversation"), "{shell}");
+    }
+    let written = run(&["man", "."]);
+    assert!(written.status.success(), "{}", text(&written));
+    for page in ["trunkline.1", "trunkline-apply.1", "trunkline-agent-publish.1"] {
+        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains("trunkline"), "{page}");
+    }
+}

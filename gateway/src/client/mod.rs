@@ -32,6 +32,7 @@ mod token;
 mod trunk;
 mod user;
 mod version;
+mod webhook;
 mod yaml;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ pub enum Command {
     Agent(agent::Agent),
     /// Inbound routing: the workflow that decides who answers.
     Routing(routing::Routing),
+    /// Webhooks: where events are posted to, and what became of them.
+    Webhook(webhook::Webhook),
     /// Conversations: call somebody, look at calls, hang up, hand on.
     Conversation(conversation::Conversation),
     /// Decisions: why calls were refused.
@@ -88,6 +91,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Number(noun) => noun.run().await,
         Command::Agent(noun) => noun.run().await,
         Command::Routing(noun) => noun.run().await,
+        Command::Webhook(noun) => noun.run().await,
         Command::Conversation(noun) => noun.run().await,
         Command::Decision(noun) => noun.run().await,
         Command::Organisation(noun) => noun.run().await,
@@ -114,6 +118,7 @@ impl Command {
             Self::Number(noun) => &noun.connection,
             Self::Agent(noun) => &noun.connection,
             Self::Routing(noun) => &noun.connection,
+            Self::Webhook(noun) => &noun.connection,
             Self::Conversation(noun) => &noun.connection,
             Self::Decision(noun) => &noun.connection,
             Self::Organisation(noun) => &noun.connection,
