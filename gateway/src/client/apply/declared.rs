@@ -330,7 +330,7 @@ impl Reader<'_> {
             (Some(node), None) => self.checked(node, path),
             (None, Some(file)) => {
                 let before = self.faults.file.clone();
-                let found = self.from_file(&self.folder.join(file));
+                let found = self.document_in(&self.folder.join(file));
                 self.faults.file = before;
                 found
             }
@@ -338,7 +338,7 @@ impl Reader<'_> {
         }
     }
 
-    fn from_file(&mut self, file: &Path) -> Option<Document> {
+    fn document_in(&mut self, file: &Path) -> Option<Document> {
         self.faults.file = file.display().to_string();
         let text = match body::text(file) {
             Ok(text) => text,
