@@ -432,7 +432,9 @@ fn make_links(
         ..LinkSettings::default()
     };
     let fans = (0..workers.count())
-        .map(|worker| TickFan::start(workers.tick_fd(media::WorkerId(worker))?))
+        .map(|worker| {
+            TickFan::start(workers.tick_fd(media::WorkerId(worker))?, workers.max_sessions())
+        })
         .collect::<io::Result<Vec<_>>>()?;
     Ok(Links::new(dialer, link, token, (fans, events)))
 }

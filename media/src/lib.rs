@@ -10,6 +10,7 @@
 //! locks, logs or looks anything up by name, and no packet changes any state before it was
 //! authenticated, where there is a key to do that with.
 
+pub mod board;
 pub mod clock;
 pub mod codec;
 pub mod command;

@@ -13,9 +13,10 @@
 //! A worker that would send at once what the agent says next has said so; the push that finds this
 //! knocks at the worker's door. All other pushes cost no wake-up: the worker comes for them in time.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
+use crate::board::Board;
 use crate::doorbell::Doorbell;
 use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::ring::{Consumer, Producer, Record, Words, ring};
@@ -130,8 +131,8 @@ impl AgentPort {
         self.tally.overruns.load(Ordering::Relaxed)
     }
 
-    /// A handle that tells whether there is something to pull, for whoever hears the bell of all the
-    /// calls of a worker; see [`crate::worker::Workers::tick_fd`].
+    /// A handle that says where to mark that there is something to pull, for whoever hears the bell of
+    /// all the calls of a worker; see [`crate::worker::Workers::tick_fd`].
     #[must_use]
     pub fn news(&self) -> PortNews {
         PortNews(Arc::clone(&self.tally))
@@ -144,16 +145,23 @@ impl AgentPort {
     }
 }
 
-/// Tells of one port whether something new has come up; see [`AgentPort::news`].
+/// Where the news of one port are marked; see [`AgentPort::news`].
 #[derive(Clone)]
 pub struct PortNews(Arc<Tally>);
 
 impl PortNews {
-    /// True when the worker has given the agent something since the last call.
-    #[must_use]
-    pub fn take(&self) -> bool {
-        // Most of those who are asked have none, and a read is cheap.
-        self.0.news.load(Ordering::Relaxed) && self.0.news.swap(false, Ordering::Acquire)
+    /// Whatever the worker gives the agent from now on is marked at `place` of `board`. A port knows one
+    /// board for as long as it lives, and may change its place there.
+    pub fn mark_at(&self, board: &Arc<Board>, place: usize) {
+        // A second board would be that of a worker which the first one had given the port to, and
+        // none does.
+        let _ = self.0.board.set(Arc::clone(board));
+        self.0.place.store(place, Ordering::Release);
+    }
+
+    /// Nothing is marked any more.
+    pub fn mark_nowhere(&self) {
+        self.0.place.store(NOWHERE, Ordering::Release);
     }
 }
 
@@ -183,7 +191,7 @@ impl WorkerPort {
         if dropped > 0 {
             self.tally.overruns.fetch_add(dropped, Ordering::Relaxed);
         }
-        self.tally.news.store(true, Ordering::Release);
+        self.tally.mark_news();
     }
 
     /// Takes the next thing the agent wants the caller to hear.
@@ -224,17 +232,38 @@ impl WorkerPort {
     }
 }
 
-#[derive(Default)]
 struct Tally {
     played: AtomicU64,
     overruns: AtomicU64,
-    news: AtomicBool,
+    /// Where it is marked that the agent was given something.
+    board: OnceLock<Arc<Board>>,
+    place: AtomicUsize,
     /// What the agent says next is to be told at the door.
     awaited: AtomicBool,
     door: OnceLock<(Arc<Doorbell>, usize)>,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            played: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+            board: OnceLock::new(),
+            place: AtomicUsize::new(NOWHERE),
+            awaited: AtomicBool::new(false),
+            door: OnceLock::new(),
+        }
+    }
+}
+
 impl Tally {
+    /// The agent was given something.
+    fn mark_news(&self) {
+        if let Some(board) = self.board.get() {
+            board.mark(self.place.load(Ordering::Acquire));
+        }
+    }
+
     /// Something was pushed: tells the worker if it waits for that.
     fn knock(&self) {
         fence(Ordering::SeqCst);
@@ -246,6 +275,9 @@ impl Tally {
         }
     }
 }
+
+/// A place that no board has.
+const NOWHERE: usize = usize::MAX;
 
 /// Set in the tag word of a digit; the tag of a frame is zero.
 const DIGIT: u64 = 1 << 63;
@@ -381,14 +413,28 @@ mod tests {
     }
 
     #[test]
-    fn news_are_told_once_and_to_the_one_they_are_for() {
-        let (mut worker, agent) = agent_port(1);
-        let (_other_worker, other) = agent_port(1);
-        let (news, none) = (agent.news(), other.news());
-        assert!(!news.take());
+    fn news_are_marked_where_the_port_was_told_to_and_nowhere_after_that() {
+        let (mut worker, agent) = agent_port(4);
+        let (mut other_worker, _other) = agent_port(1);
+        let board = Arc::new(Board::new(8));
+        let marked = || {
+            let mut places = Vec::new();
+            board.take(|place| places.push(place));
+            places
+        };
+        let news = agent.news();
         worker.give(Up::Frame(frame(1)));
-        assert!(news.take() && !none.take());
-        assert!(!news.take());
+        news.mark_at(&board, 3);
+        assert_eq!(marked(), [0; 0]);
+        worker.give(Up::Frame(frame(2)));
+        other_worker.give(Up::Frame(frame(2)));
+        assert_eq!(marked(), [3]);
+        news.mark_at(&board, 5);
+        worker.give(Up::Frame(frame(3)));
+        assert_eq!(marked(), [5]);
+        news.mark_nowhere();
+        worker.give(Up::Frame(frame(4)));
+        assert_eq!(marked(), [0; 0]);
     }
 
     #[test]

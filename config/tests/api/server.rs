@@ -152,8 +152,7 @@ impl Server {
         let calls = Arc::new(Switchboard::default());
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
         let workflows = Arc::new(NoWorkflows);
-        let router =
-            api::router(Api { store: store.clone(), options, calls: gateway, workflows });
+        let router = api::router(Api { store: store.clone(), options, calls: gateway, workflows });
         Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
     }
 

@@ -35,16 +35,18 @@ mod pump;
 pub mod signature;
 pub mod tick;
 mod uplink;
+mod wake;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use media::port::AgentPort;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 pub use self::dialect::{Kind, Opening, StreamIds, Warning};
 pub use self::link::{Dialer, LinkError, LinkSettings};
 pub use self::signature::AuthToken;
 pub use self::tick::{TickFan, TickSeat};
+pub use self::wake::Wake;
 
 use self::dialect::Dialect;
 use self::pump::{Pump, Wiring};
@@ -67,8 +69,8 @@ pub struct AgentStart {
     pub dialer: Dialer,
     /// The call's audio. Comes back through [`AgentHandle::reclaim`].
     pub port: AgentPort,
-    /// Notified at every tick of the worker that runs the call: see [`TickFan::register`].
-    pub wake: Arc<Notify>,
+    /// Rung when the worker that runs the call has given something to the port: see [`TickFan::register`].
+    pub wake: Arc<Wake>,
 }
 
 /// What happens on a link. [`AgentEvent::Failed`] or [`AgentEvent::Ended`] is the last event, exactly once.
@@ -121,7 +123,9 @@ pub struct LinkReport {
 
 /// The other end of a running link. Dropping it is [`AgentHandle::stop`].
 pub struct AgentHandle {
-    orders: mpsc::Sender<Order>,
+    /// `None` only while it is dropped: then there will be no more orders.
+    orders: Option<mpsc::Sender<Order>>,
+    wake: Arc<Wake>,
     port: Arc<Mutex<Option<AgentPort>>>,
 }
 
@@ -138,19 +142,33 @@ impl AgentHandle {
     /// # Errors
     /// [`Busy`] when many keys wait already, or the link is over.
     pub fn press(&self, digit: char, duration_ms: u32) -> Result<(), Busy> {
-        self.orders.try_send(Order::Press { digit, duration_ms }).map_err(|_| Busy)
+        self.order(Order::Press { digit, duration_ms })
     }
 
     /// Tells the agent of a key the caller pressed that did not come with the audio (SIP INFO). Lost when many
     /// wait already, or the link is over.
     pub fn digit(&self, digit: char, duration_ms: u32) {
-        let _ = self.orders.try_send(Order::Pressed { digit, duration_ms });
+        let _ = self.order(Order::Pressed { digit, duration_ms });
+    }
+
+    fn order(&self, order: Order) -> Result<(), Busy> {
+        let orders = self.orders.as_ref().ok_or(Busy)?;
+        orders.try_send(order).map_err(|_| Busy)?;
+        self.wake.order();
+        Ok(())
     }
 
     /// The call's audio, once the last event has come: for another agent to go on with. `None` before that,
     /// and the second time.
     pub fn reclaim(&self) -> Option<AgentPort> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for AgentHandle {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.wake.order();
     }
 }
 
@@ -171,7 +189,8 @@ where
 {
     let (orders, order_queue) = mpsc::channel(MAX_ORDERS);
     let port = Arc::new(Mutex::new(None));
-    let handle = AgentHandle { orders, port: Arc::clone(&port) };
+    let wake = Arc::clone(&start.wake);
+    let handle = AgentHandle { orders: Some(orders), wake, port: Arc::clone(&port) };
     tokio::spawn(async move {
         let call = start.call;
         // A task of its own, so that a fault in it is an end that is told and not silence.

@@ -1,12 +1,14 @@
 //! The pump: the one task of a call that joins the media worker's port and the agent's link.
 //!
 //! ```text
-//!            ┌── bell ──────────► pull the caller's frames and keys into the uplink
-//!   wait for ┼── link readable ─► one message: audio, mark, clear → play-out queue
-//!            ├── link writable ─► the uplink's oldest, a batch at a time
-//!            ├── order ─────────► press a key, stop
+//!            ┌── order ─────────► press a key, stop
+//!            ├── bell ──────────► pull the caller's frames and keys into the uplink
+//!   a turn ──┼── link writable ─► the uplink's oldest, a batch at a time
+//!            ├── link readable ─► some messages: audio, mark, clear → play-out queue
 //!            └── deadline ──────► ping, stalled, silent, or a tick the worker did not send
 //!   then     feed the ring, return the marks whose time has come
+//!
+//! Whatever woke the pump, a turn does all there is to do: one wake-up for what comes at about the same time.
 //!
 //! The bell rings when the caller's audio is there, about every 20 ms and sooner or later by what the network
 //! makes of it. What the agent says goes into the ring as soon as it is whole, and the worker is told if it can
@@ -28,8 +30,9 @@ use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
 use media::codec::g711;
 use media::port::{AgentPort, Down, Full, Up};
 use media::{FRAME_MS, Frame};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -39,6 +42,7 @@ use super::link::{CLOSED_ABNORMALLY, Link, LinkError, LinkSettings};
 use super::playout::{FRAME_OCTETS, Playout};
 use super::pulse::{Intake, Pulse};
 use super::uplink::{Item, Uplink};
+use super::wake::Wake;
 use super::{AgentEvent, End, LinkReport, MAX_ORDERS, Order};
 
 /// The call's audio as the pump needs it: [`AgentPort`], or a port a test can see both ends of.
@@ -95,7 +99,7 @@ impl Port for AgentPort {
 /// What ties a pump to the rest of the gateway.
 pub(super) struct Wiring<E> {
     pub(super) call: u64,
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Wake>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) events: mpsc::Sender<(u64, E)>,
 }
@@ -211,32 +215,60 @@ impl<P: Port> Pump<P> {
 
     async fn work<E: From<AgentEvent>>(&mut self, wiring: &mut Wiring<E>) -> End {
         let mut timer = pin!(sleep_until(Instant::now()));
-        loop {
-            self.feed_ring();
-            self.tell_news(wiring);
-            if let Err(error) = self.pulse.check(Instant::now(), &mut self.uplink) {
-                return End::Lost(error);
+        poll_fn(|cx| {
+            let now = Instant::now();
+            let turn = self.turn(cx, wiring, (now, timer.is_elapsed()));
+            if turn.is_pending() {
+                self.set_timer(cx, timer.as_mut(), now);
             }
-            let deadline = self.deadline(Instant::now());
-            if deadline < timer.deadline() || timer.is_elapsed() {
-                timer.as_mut().reset(deadline);
-            }
-            tokio::select! {
-                biased;
-                order = wiring.orders.recv() => match order {
-                    Some(order) => self.obey(order),
-                    None => return End::Stopped,
-                },
-                () = wiring.wake.notified() => self.tick(Instant::now()),
-                message = poll_fn(|cx| self.poll_link(cx)) => match message {
-                    Ok(message) => if let Some(end) = self.take_in(message) { return end },
-                    Err(error) => return End::Lost(error),
-                },
-                () = timer.as_mut() => self.late_tick(Instant::now()),
-            }
-            if self.port.is_closed() {
-                return End::Stopped;
-            }
+            turn
+        })
+        .await
+    }
+
+    /// Does what there is to do now. Returns how the link ends, if it does.
+    fn turn<E: From<AgentEvent>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        wiring: &mut Wiring<E>,
+        (now, is_due): (Instant, bool),
+    ) -> Poll<End> {
+        wiring.wake.register(cx);
+        if wiring.wake.take_orders() && !self.obey_all(&mut wiring.orders) {
+            return Poll::Ready(End::Stopped);
+        }
+        if wiring.wake.take_audio() {
+            self.tick(now);
+        } else if is_due {
+            self.late_tick(now);
+        }
+        if let Some(end) = self.exchange(cx, now) {
+            return Poll::Ready(end);
+        }
+        self.feed_ring();
+        self.tell_news(wiring);
+        if self.port.is_closed() {
+            return Poll::Ready(End::Stopped);
+        }
+        if let Err(error) = self.pulse.check(now, &mut self.uplink) {
+            return Poll::Ready(End::Lost(error));
+        }
+        // Marks whose time has come, and pings.
+        match self.poll_send(cx) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(End::Lost(error)),
+        }
+    }
+
+    /// Wakes this task at the next deadline. The timer is moved only to come earlier: one that comes too early
+    /// finds nothing to do and is set again, which costs less than setting it with every packet.
+    fn set_timer(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, now: Instant) {
+        let deadline = self.deadline(now);
+        if deadline < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(deadline);
+        }
+        if timer.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -290,6 +322,17 @@ impl<P: Port> Pump<P> {
         }
     }
 
+    /// Obeys all orders that wait; false when there will be no more.
+    fn obey_all(&mut self, orders: &mut mpsc::Receiver<Order>) -> bool {
+        loop {
+            match orders.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
     /// Keys towards the caller wait in front of the audio that is still in the play-out queue; more than can be
     /// meant are for nobody.
     fn obey(&mut self, order: Order) {
@@ -304,8 +347,8 @@ impl<P: Port> Pump<P> {
     }
 
     /// Takes one message of the agent. Returns how the link ends, if it does.
-    fn take_in(&mut self, message: Message) -> Option<End> {
-        self.pulse.heard(Instant::now());
+    fn take_in(&mut self, message: Message, now: Instant) -> Option<End> {
+        self.pulse.heard(now);
         self.intake.spend(message.len());
         match message {
             Message::Text(text) => self.apply(Incoming::Text(&text)),
@@ -378,23 +421,35 @@ impl<P: Port> Pump<P> {
         self.news.drain(..told);
     }
 
-    /// Writes what the link takes and reads the next message.
-    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, LinkError>> {
+    /// Writes what the link takes and reads what has come, up to [`MESSAGES_PER_TURN`]. Returns how the link
+    /// ends, if it does.
+    fn exchange(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<End> {
         let sent = self.poll_send(cx);
-        if self.intake.is_spent() {
-            sent?;
-            return Poll::Pending;
-        }
-        // A close frame that came before the socket broke says more than the broken socket.
-        match Pin::new(&mut self.link).poll_next(cx) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(Ok(message)),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(LinkError::of_open_link(&error))),
-            Poll::Ready(None) => Poll::Ready(Err(LinkError::Closed { code: CLOSED_ABNORMALLY })),
-            Poll::Pending => {
-                sent?;
-                Poll::Pending
+        for _ in 0..MESSAGES_PER_TURN {
+            if self.intake.is_spent() {
+                return sent.err().map(End::Lost);
+            }
+            // A close frame that came before the socket broke says more than the broken socket.
+            match Pin::new(&mut self.link).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    let end = self.take_in(message, now);
+                    if end.is_some() {
+                        return end;
+                    }
+                    self.feed_ring();
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Some(End::Lost(LinkError::of_open_link(&error)));
+                }
+                Poll::Ready(None) => {
+                    return Some(End::Lost(LinkError::Closed { code: CLOSED_ABNORMALLY }));
+                }
+                Poll::Pending => return sent.err().map(End::Lost),
             }
         }
+        // There may be more: come back after the other calls had their turn.
+        cx.waker().wake_by_ref();
+        sent.err().map(End::Lost)
     }
 
     /// Gives the link one batch after the other while it takes them.
@@ -495,12 +550,12 @@ impl<P: Port> Pump<P> {
             if stuck || now >= end || !self.playout.is_busy(consumed) {
                 return;
             }
-            tokio::select! {
-                biased;
-                order = wiring.orders.recv() => if order.is_none() { return },
-                () = wiring.wake.notified() => {}
-                () = sleep_until((now + LATE_TICK).min(end)) => {}
+            // Keys are for nobody any more, and there is no stopping twice.
+            if wiring.wake.take_orders() && wiring.orders.is_closed() {
+                return;
             }
+            let _ = timeout((LATE_TICK).min(end - now), wiring.wake.rung()).await;
+            wiring.wake.take_audio();
         }
     }
 }
@@ -521,6 +576,9 @@ fn into_message(wire: Wire) -> Result<Message, LinkError> {
         Wire::Binary(bytes) => Ok(Message::Binary(bytes)),
     }
 }
+
+/// Messages of the agent that are read before other calls have their turn.
+const MESSAGES_PER_TURN: usize = 16;
 
 /// Octets of µ-law per millisecond.
 const OCTETS_PER_MS: u64 = 8;

@@ -14,7 +14,7 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, yield_now};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -149,7 +149,7 @@ impl Port for TestPort {
 /// A call whose link is open, with everything around it in the test's hands.
 struct Rig {
     port: TestPort,
-    wake: Arc<Notify>,
+    wake: Arc<Wake>,
     orders: Option<mpsc::Sender<Order>>,
     events: mpsc::Receiver<(u64, AgentEvent)>,
     pump: JoinHandle<(End, LinkReport)>,
@@ -171,7 +171,7 @@ impl Rig {
         };
         let (link, mut agent) = tokio::join!(dialer.connect(url, None, &settings), accept);
         let port = TestPort::default();
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
         let (orders, order_queue) = mpsc::channel(MAX_ORDERS);
         let (events_in, events) = mpsc::channel(16);
         let dialect = Dialect::new(Kind::Twilio, opening().ids);
@@ -197,7 +197,7 @@ impl Rig {
     /// One tick of the worker, and time for the pump to do its part.
     async fn tick(&self) {
         self.port.tick();
-        self.wake.notify_one();
+        self.wake.audio();
         for _ in 0..4 {
             yield_now().await;
         }
@@ -216,6 +216,7 @@ impl Rig {
 
     fn stop(&mut self) {
         self.orders = None;
+        self.wake.order();
     }
 }
 
@@ -366,6 +367,7 @@ async fn the_callers_audio_and_keys_go_up_in_order_and_stop_comes_last() {
     rig.tick().await;
     let order = Order::Pressed { digit: '9', duration_ms: 90 };
     rig.orders.as_ref().unwrap().send(order).await.unwrap();
+    rig.wake.order();
     let first = heard(&mut agent).await;
     assert_eq!(first["media"]["payload"], STANDARD.encode([0xFF; FRAME_SAMPLES]));
     assert_eq!(
@@ -422,7 +424,7 @@ async fn audio_before_the_answer_waits_and_its_first_frame_is_heard() {
     let said = speech(FRAME_SAMPLES * 20);
     say(&mut agent, media(&said)).await;
     for _ in 0..100 {
-        rig.wake.notify_one(); // the gate is shut: ticks, and nothing is consumed
+        rig.wake.audio(); // the gate is shut: ticks, and nothing is consumed
         yield_now().await;
     }
     assert_eq!(rig.port.ends().ring.len() as u64, playout::AHEAD_FRAMES);
@@ -591,7 +593,7 @@ async fn an_agent_that_only_answers_pings_is_alive() {
 async fn a_call_whose_media_is_gone_says_goodbye() {
     let (rig, mut agent) = Rig::open(settings()).await;
     rig.port.ends().closed = true;
-    rig.wake.notify_one();
+    rig.wake.audio();
     assert_eq!(heard(&mut agent).await["event"], "stop");
     drop(agent);
     assert_eq!(rig.pump.await.unwrap().0, End::Stopped);
@@ -603,6 +605,7 @@ async fn keys_of_the_agent_go_to_the_caller_and_do_not_disturb_marks() {
     for digit in "12#".chars() {
         let order = Order::Press { digit, duration_ms: 100 };
         rig.orders.as_ref().unwrap().send(order).await.unwrap();
+        rig.wake.order();
     }
     say(&mut agent, media(&[5; FRAME_SAMPLES])).await;
     say(&mut agent, mark("m")).await;
@@ -626,7 +629,7 @@ fn start_at(
             settings: settings(),
             dialer: dialer(),
             port,
-            wake: Arc::new(Notify::new()),
+            wake: Arc::new(Wake::default()),
         },
         events_in,
     );

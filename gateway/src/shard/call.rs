@@ -9,7 +9,6 @@ use config::model::{AgentEnding, Clip};
 use media::Far;
 use sip::Request;
 use sip::endpoint::{Content, DialogId, Reply, ServerTx};
-use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
 use super::inputs::Alarm;
@@ -19,7 +18,7 @@ use super::request::{Kind, Pending};
 use super::transfer::Transfer;
 use super::wanted::Outcome;
 use super::{Shard, live_status};
-use crate::agent::{AgentEvent, AgentHandle, End, LinkError, TickSeat};
+use crate::agent::{AgentEvent, AgentHandle, End, LinkError, TickSeat, Wake};
 use crate::call::EndReason;
 use crate::call::admission::Admitted;
 use crate::call::end::EndRow;
@@ -90,7 +89,7 @@ pub(super) struct Call {
     pub(super) agent: Agent,
     /// Keeps the ticks of the media worker coming to the agent link.
     pub(super) seat: Option<TickSeat>,
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Wake>,
     pub(super) ending: AgentEnding,
     /// Hops that a leg we make on behalf of this call may take (RFC 3261 §16.6).
     pub(super) max_forwards: u8,

@@ -8,11 +8,11 @@ use config::model::{Clip, Websocket};
 use media::AgentPort;
 use media::WorkerId;
 use media::port::PortNews;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::agent::{
     self, AgentEvent, AgentHandle, AgentStart, AuthToken, Dialer, Kind, LinkSettings, Opening,
-    StreamIds, TickFan, TickSeat, builtin,
+    StreamIds, TickFan, TickSeat, Wake, builtin,
 };
 
 /// What every agent link of the program shares.
@@ -66,7 +66,7 @@ impl Links {
     pub(super) fn seat(
         &self,
         worker: WorkerId,
-        (wake, news): (&Arc<Notify>, PortNews),
+        (wake, news): (&Arc<Wake>, PortNews),
     ) -> Option<TickSeat> {
         self.fans.get(worker.0).map(|fan| fan.register(Arc::clone(wake), news))
     }
@@ -76,7 +76,7 @@ impl Links {
         &self,
         link: &Websocket,
         who: Introduction,
-        (port, wake): (AgentPort, Arc<Notify>),
+        (port, wake): (AgentPort, Arc<Wake>),
     ) -> AgentHandle {
         let mut settings = self.settings;
         if let Some(ms) = link.connect_timeout_ms {

@@ -83,7 +83,7 @@ pub struct WorkerOptions {
     /// Sessions one worker takes. Over it, `open` is refused.
     pub max_sessions: usize,
     /// Ring the tick bell as soon as an agent was given something instead of once in 20 ms. Its
-    /// listener then hears it often, and asks [`crate::port::AgentPort::news`] whom it is for.
+    /// listener then hears it often, and a [`crate::board::Board`] tells whom it is for.
     pub prompt_bell: bool,
 }
 
@@ -336,6 +336,12 @@ impl Workers {
     #[must_use]
     pub fn count(&self) -> usize {
         self.links.len()
+    }
+
+    /// Sessions that each of them takes.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        self.max_sessions
     }
 
     /// A descriptor of the worker's tick bell (`eventfd(2)`, non-blocking): readable after each tick

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::*;
+use crate::board::Board;
 use crate::codec::Codec;
 use crate::command::LegOptions;
 use crate::frame::{FRAME_SAMPLES, Frame};
@@ -197,7 +198,9 @@ fn a_prompt_bell_rings_for_a_packet_and_not_only_for_a_tick() {
     let worker = phone.open(&workers, 1, &pool, Far::Agent(worker_port));
     workers.gate(SessionKey(1), true).unwrap();
     phone.hear();
-    let (mut bell, news) = (File::from(workers.tick_fd(worker).unwrap()), agent.news());
+    let mut bell = File::from(workers.tick_fd(worker).unwrap());
+    let board = Arc::new(Board::new(1));
+    agent.news().mark_at(&board, 0);
     let poller = sys::Poller::new().unwrap();
     poller.add(bell.as_fd(), 0).unwrap();
     // Each packet is said when the one before it was heard: a bell a tick would take a tick for each.
@@ -209,10 +212,11 @@ fn a_prompt_bell_rings_for_a_packet_and_not_only_for_a_tick() {
             while !heard {
                 poller.wait(&mut sys::Ready::new()).unwrap();
                 bell.read_exact(&mut [0; 8]).unwrap();
-                let ups = news.take().then(|| std::iter::from_fn(|| agent.pull()));
-                for up in ups.into_iter().flatten() {
-                    heard |= matches!(up, Up::Frame(frame) if frame.level_dbfs() > -40.0);
-                }
+                board.take(|_| {
+                    for up in std::iter::from_fn(|| agent.pull()) {
+                        heard |= matches!(up, Up::Frame(frame) if frame.level_dbfs() > -40.0);
+                    }
+                });
             }
         }
         let ticks = workers.metrics()[0].ticks - before;
