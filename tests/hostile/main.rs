@@ -19,6 +19,7 @@ mod carriers;
 mod common;
 mod dialling;
 mod downgrade;
+mod failover;
 mod floods;
 mod framing;
 mod headers;

@@ -19,6 +19,7 @@ pub mod trust;
 pub mod udp;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,6 +40,11 @@ pub enum Inbound {
         flow: Flow,
         /// The message.
         bytes: Bytes,
+    },
+    /// A datagram of ours was refused on its way, or ICMP says so: anybody may.
+    Refused {
+        /// Whom it was for.
+        remote: SocketAddr,
     },
     /// A stream is gone; nothing more comes from it or can be sent on it.
     Closed {
@@ -125,7 +131,13 @@ impl Outbound {
         match flow.transport {
             Transport::Udp => {
                 let socket = self.socket(flow).ok_or(SendError::Gone)?;
-                socket.try_send_to(&bytes, flow.remote).map(|_| ()).map_err(|_| SendError::Full)
+                let send = || socket.try_send_to(&bytes, flow.remote);
+                // What went wrong with an earlier datagram is told to the next one, which is not to blame.
+                let sent = match send() {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
+                    sent => sent,
+                };
+                sent.map(drop).map_err(|_| SendError::Full)
             }
             Transport::Tcp | Transport::Tls => {
                 let connections = self.connections();

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sip::{Flow, Transport};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
@@ -36,10 +38,56 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     // A smaller buffer than asked for is no reason not to start.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     let _ = socket.set_send_buffer_size(RECEIVE_BUFFER);
+    // Nor is it that refusals will only be noticed by their silence.
+    let _ = hear_of_refusals(&socket, address.is_ipv6());
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }
+
+/// Has the kernel keep what ICMP says about datagrams of ours (`ip(7)`, IP_RECVERR).
+#[expect(unsafe_code, reason = "a socket option that no library offers")]
+fn hear_of_refusals(socket: &Socket, v6: bool) -> io::Result<()> {
+    let (level, option) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_RECVERR)
+    };
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the option value is an int of the length given that lives through the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whom the datagrams were for that ICMP says were refused: nobody listens there, or no way leads there.
+/// Takes everything the kernel has kept, and at most [`REFUSALS_PER_TURN`].
+fn refused(socket: &UdpSocket, error: &io::Error) -> Vec<SocketAddr> {
+    let is_refusal = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    );
+    let mut to = Vec::new();
+    for _ in 0..REFUSALS_PER_TURN {
+        // What is quoted of the datagram is of no interest; whom it was for comes as its address.
+        let mut quoted = [MaybeUninit::uninit(); 32];
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        match SockRef::from(socket).recv_from_with_flags(&mut quoted, flags) {
+            Ok((_, address)) if is_refusal => to.extend(address.as_socket()),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    to.dedup();
+    to
+}
+
+/// Refusals that are taken note of before datagrams are read again.
+const REFUSALS_PER_TURN: usize = 64;
 
 /// Binds every address and keeps the sockets by the address they really have.
 ///
@@ -67,9 +115,15 @@ pub async fn receive(
 ) {
     let mut buffer = vec![0u8; MAX_DATAGRAM];
     loop {
-        let Ok((length, remote)) = socket.recv_from(&mut buffer).await else {
-            // ICMP errors of earlier sends surface here; they end nothing.
-            continue;
+        let (length, remote) = match socket.recv_from(&mut buffer).await {
+            Ok(got) => got,
+            Err(error) => {
+                for remote in refused(&socket, &error) {
+                    // A full queue has more urgent things in it.
+                    let _ = inbound.try_send(Inbound::Refused { remote });
+                }
+                continue;
+            }
         };
         let Some(datagram) = buffer.get(..length).filter(|bytes| bytes.len() >= MIN_MESSAGE) else {
             continue;

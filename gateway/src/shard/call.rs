@@ -15,6 +15,7 @@ use super::inputs::Alarm;
 use super::leg::{Leg, Media, Side};
 use super::record::Record;
 use super::request::{Kind, Pending};
+use super::session_id::SessionId;
 use super::transfer::Transfer;
 use super::wanted::Outcome;
 use super::{Shard, live_status};
@@ -76,6 +77,10 @@ pub(super) struct Call {
     pub(super) machine: Machine,
     pub(super) parties: Parties,
     pub(super) record: Record,
+    /// What the call is called by all gateways that pass it on.
+    pub(super) session: SessionId,
+    /// The user part of the Request-URI that it came with; empty when it began here.
+    pub(super) dialled: String,
     /// The carrier's INVITE, when the call came in.
     pub(super) tx: Option<ServerTx>,
     pub(super) carrier: Option<Leg>,
@@ -112,6 +117,8 @@ impl Call {
         Call {
             machine,
             parties,
+            session: SessionId::of_conversation(&record.id()),
+            dialled: String::new(),
             record,
             tx: None,
             carrier: None,
@@ -286,6 +293,7 @@ impl Shard {
             self.alarms.remove(&(limit, Alarm::Call(key)));
         }
         self.by_conversation.remove(&call.record.id());
+        self.sessions.remove(call.session, key);
         self.services.live.ended(&call.record);
         if let Agent::Linked(agent) = std::mem::replace(&mut call.agent, Agent::Gone) {
             agent.stop();

@@ -11,11 +11,13 @@ use sip::{Method, Response};
 use tracing::{debug, info, warn};
 
 use super::Shard;
+use super::avoided::Bearing;
 use super::body::{self, Body};
 use super::inputs::Alarm;
 use super::leg::{Flows, Leg, Media, Offer, Side};
 use super::login::Answers;
 use super::request::{Kind, Pending};
+use super::session_id::SESSION_ID;
 use super::wanted::{Outcome, Wanted};
 use crate::call::EndReason;
 use crate::call::dial::{Action, Input, Machine, State};
@@ -28,12 +30,12 @@ const REMEMBER_PLAIN: Duration = Duration::from_secs(3_600);
 
 /// A leg being dialled.
 pub(super) struct Dial {
-    machine: Machine,
+    pub(super) machine: Machine,
     call: u64,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     targets: VecDeque<Target>,
     /// The one that is being tried.
-    target: Option<Target>,
+    pub(super) target: Option<Target>,
     /// Counts attempts, so that a late answer to an earlier one is known as such.
     attempt: u8,
     connection: Option<Connection>,
@@ -116,7 +118,7 @@ impl Shard {
     }
 
     /// Feeds the dial's machine and does what it says.
-    fn step(&mut self, now: Instant, id: u64, input: Input) {
+    pub(super) fn step(&mut self, now: Instant, id: u64, input: Input) {
         let Some(dial) = self.dials.get_mut(&id) else { return };
         for action in dial.machine.handle(input).into_iter().flatten() {
             self.act_dial(now, id, action);
@@ -159,7 +161,7 @@ impl Shard {
             Reached::Located { ticket, result: Ok(targets) } if !targets.is_empty() => {
                 let count = targets.len();
                 if let Some(dial) = self.dials.get_mut(&(ticket >> 8)) {
-                    dial.targets = targets.into();
+                    dial.targets = self.avoided.behind(now, dial.wanted.trunk, targets).into();
                 }
                 (ticket, Input::Located(count), String::new())
             }
@@ -191,6 +193,7 @@ impl Shard {
         if matches!(input, Input::NotLocated | Input::NotConnected) {
             info!(call = dial.call, why = text, "a target was not reached");
             dial.outcome = Outcome::new(EndReason::CarrierUnreachable, text);
+            self.note_target(now, id, Bearing::Dead);
         }
         self.step(now, id, input);
     }
@@ -247,7 +250,9 @@ impl Shard {
         let offer = negotiation.offer(&mut fill);
         dial.contact = super::invite::contact(&flow, dial.wanted.destination.secure);
         let agent = settings.user_agent.as_str();
+        let session = self.calls.get(&dial.call).map(|call| call.session.header());
         let mut headers = vec![("Allow", super::outside::ALLOW), ("User-Agent", agent)];
+        headers.extend(session.as_deref().map(|session| (SESSION_ID, session)));
         headers.extend(dial.wanted.headers.iter().map(|(name, value)| (&**name, &**value)));
         let invite = Invite {
             flow,
@@ -307,6 +312,7 @@ impl Shard {
         dialog: Option<DialogId>,
     ) -> bool {
         let Some(&id) = self.dial_by_tx.get(&tx) else { return false };
+        self.note_target(now, id, Bearing::of(response));
         let input = match response.status() {
             100 => {
                 self.trust_longer(id);
@@ -398,6 +404,9 @@ impl Shard {
                 Failure::Cancelled => "cancelled",
             };
             dial.outcome = Outcome::new(EndReason::CarrierUnreachable, text);
+        }
+        if why != Failure::Cancelled {
+            self.note_target(now, id, Bearing::Dead);
         }
         self.step(now, id, Input::Unavailable);
         true
@@ -513,6 +522,7 @@ impl Shard {
         }
         if dial.silent_at.is_some_and(|at| at <= now) {
             dial.silent_at = None;
+            self.note_target(now, id, Bearing::Dead);
             self.step(now, id, Input::Silent);
         }
     }

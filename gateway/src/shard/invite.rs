@@ -18,6 +18,7 @@ use super::call::{Call, MAX_FORWARDS, Parties};
 use super::leg::{Flows, Leg, Media, Offer, Side};
 use super::record::Record;
 use super::refuse::refused_later;
+use super::session_id::SessionId;
 use crate::call::admission::{self, Admitted, Facts, Proof, Rule, Verdict};
 use crate::call::machine::Machine;
 use crate::call::pace::Bucket;
@@ -127,7 +128,7 @@ impl Shard {
             to_user: &dialled.to_user,
             from_user: &dialled.from_user,
             max_forwards: request.max_forwards(),
-            looped: self.looped(request),
+            looped: self.looped(request, &dialled),
             answer_strangers: self.services.settings.sip.strangers
                 == config::settings::Strangers::Refuse,
         };
@@ -137,11 +138,24 @@ impl Shard {
 
     /// Whose call has come back here: straight from us, or as another party's whose call we passed
     /// on. A call that began here may come back by way of a carrier once: its callee lives here too.
-    fn looped(&mut self, request: &Request) -> Option<OrganisationId> {
-        let (tx, hops) = self.endpoint.come_back(request)?;
-        let dial = self.dials.get(self.dial_by_tx.get(&tx)?)?;
-        let call = self.calls.get(&dial.call())?;
-        (hops == 0 || !call.record.is_outbound()).then_some(call.parties.organisation)
+    fn looped(&mut self, request: &Request, dialled: &Dialled) -> Option<OrganisationId> {
+        let straight = self.endpoint.come_back(request).and_then(|(tx, hops)| {
+            let dial = self.dials.get(self.dial_by_tx.get(&tx)?)?;
+            let call = self.calls.get(&dial.call())?;
+            (hops == 0 || !call.record.is_outbound()).then_some(call.parties.organisation)
+        });
+        straight.or_else(|| self.gone_round(request, dialled))
+    }
+
+    /// Whose call has come back by way of other gateways: it bears the same name, and is for the same
+    /// number once more.
+    fn gone_round(&self, request: &Request, dialled: &Dialled) -> Option<OrganisationId> {
+        let mut same = self.sessions.calls(SessionId::of(request)?);
+        same.find_map(|key| {
+            let call = self.calls.get(&key)?;
+            let again = !call.record.is_outbound() && call.dialled == dialled.request_user;
+            again.then_some(call.parties.organisation)
+        })
     }
 
     /// Limits, body, ports and offer: the rules that need more than the snapshot.
@@ -255,11 +269,14 @@ impl Shard {
             offer: Offer::None,
         };
         let rules = (self.services.settings.calls.agent_ending, self.max_duration());
+        let begun = Call::new(now, Machine::inbound(), (Parties::from(admitted), record), rules);
         let call = Call {
             tx: Some(tx),
             carrier: Some(carrier),
             max_forwards: request.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
-            ..Call::new(now, Machine::inbound(), (Parties::from(admitted), record), rules)
+            session: SessionId::of(request).unwrap_or(begun.session),
+            dialled: user(&request.uri()).into_owned(),
+            ..begun
         };
         (key, call, prepared.plan)
     }
@@ -304,6 +321,7 @@ impl Shard {
         self.meet(&flow);
         self.by_tx.insert(tx, key);
         self.by_conversation.insert(call.record.id(), key);
+        self.sessions.insert(call.session, key);
         let version = call.parties.version.and_then(|version| snapshot.version(version));
         let runtime = version.map(|version| version.runtime.clone()).unwrap_or_default();
         self.calls.insert(key, call);

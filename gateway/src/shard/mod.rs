@@ -12,6 +12,7 @@
 //! Nothing here waits: inputs are handled to the end, outputs are handed to bounded queues, and
 //! what a full queue means is said where it is filled.
 
+mod avoided;
 mod body;
 mod call;
 mod dial;
@@ -30,6 +31,7 @@ mod record;
 mod refuse;
 mod request;
 mod sdp;
+mod session_id;
 mod transfer;
 mod wanted;
 
@@ -55,11 +57,13 @@ use crate::net::{Inbound, SendError};
 use crate::observe::health::Phase;
 use crate::observe::metric::{LimitLabels, MessageLabels};
 
+use avoided::Avoided;
 use call::Call;
 use dial::Dial;
 use inputs::Alarm;
 use leg::Side;
 use request::Pending;
+use session_id::Sessions;
 
 pub use inputs::{Command, Inputs, Services};
 pub use live::LiveTable;
@@ -105,6 +109,10 @@ pub struct Shard {
     plain_trunks: HashMap<TrunkId, Instant>,
     /// Time limits, earliest first.
     alarms: BTreeSet<(Instant, Alarm)>,
+    /// Targets that have failed lately.
+    avoided: Avoided,
+    /// Calls by the session they belong to.
+    sessions: Sessions,
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
     peers: HashMap<IpAddr, u32>,
@@ -152,6 +160,8 @@ impl Shard {
             queue,
             plain_trunks: HashMap::new(),
             alarms: BTreeSet::new(),
+            avoided: Avoided::default(),
+            sessions: Sessions::default(),
             loads: HashMap::new(),
             peers: HashMap::new(),
             strangers: None,
@@ -264,6 +274,7 @@ impl Shard {
                     shard.endpoint.handle_message(now, flow, bytes, trust);
                 });
             }
+            Inbound::Refused { remote } => self.handle_refused_datagram(now, remote),
             Inbound::Closed { flow } => self.handle_flow_closed(now, &flow),
         }
         self.drain_events(now);

@@ -109,6 +109,7 @@ impl Shard {
         self.loads.entry(request.trunk).or_default().live += 1;
         let rules = (self.services.settings.calls.agent_ending, max_duration);
         let call = Call::new(now, Machine::outbound(), (parties, record), rules);
+        self.sessions.insert(call.session, key);
         self.calls.insert(key, call);
         self.live_changed();
         let port = self.prepare_far(key, &request.runtime);

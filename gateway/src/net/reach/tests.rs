@@ -90,7 +90,7 @@ impl Shard {
     async fn closed(&mut self) -> Flow {
         match self.inbound.recv().await.expect("news") {
             Inbound::Closed { flow } => flow,
-            other @ Inbound::Message { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
