@@ -332,7 +332,7 @@ async fn redirects_are_judged_like_the_first_url() {
     let fetcher = fetcher(&open(), |_| vec![INSIDE.into()]);
     let get = async |path: &str| fetcher.fetch(FetchRequest::get(site.url(path))).await;
     let reply = get("/1").await.unwrap();
-    assert_eq!((&*reply.text(), reply.url), ("end", site.url("/end")));
+    assert_eq!((&*reply.text(), &reply.url), ("end", &site.url("/end")));
     for (path, why) in [
         ("/4", FetchError::TooManyRedirects),
         ("/loop", FetchError::TooManyRedirects),
