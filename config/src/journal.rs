@@ -333,8 +333,6 @@ async fn rest(pause_ms: u64) -> u64 {
 mod tests {
     use std::borrow::Cow;
 
-    use sqlx::Connection as _;
-
     use super::*;
     use crate::clock::Timestamp;
     use crate::credential::Operator;
@@ -400,8 +398,7 @@ mod tests {
     async fn a_locked_store_holds_nobody_up_and_loses_nothing() {
         let store = Scratch::new().await;
         let org = store.organisation().await;
-        let mut other = sqlx::SqliteConnection::connect(&store.url()).await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        let locked = store.lock().await;
 
         let (journal, writer) = Journal::new(10_000);
         let writing = tokio::spawn(writer.run(store.store.clone()));
@@ -419,7 +416,7 @@ mod tests {
         assert_eq!((stats.queued, stats.written), (2_500, 0));
         assert!(store.conversation(&org, calls[0].id).await.is_err());
 
-        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        locked.release().await;
         journal.finish();
         writing.await.unwrap();
         let stats = journal.stats();
@@ -436,13 +433,12 @@ mod tests {
     async fn a_store_that_is_unavailable_is_tried_again() {
         let store = Scratch::new().await; // its verbs do not wait for a lock at all
         let org = store.organisation().await;
-        let mut other = sqlx::SqliteConnection::connect(&store.url()).await.unwrap();
         let (journal, writer) = Journal::new(100);
         let call = opened(org.organisation(), 1);
         journal.record(open(&call));
         let mut batch = Vec::new();
         journal.0.queue().take(&mut batch);
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        let locked = store.lock().await;
         let writing = {
             let store = store.store.clone();
             tokio::spawn(async move { writer.write(&store, &mut batch).await })
@@ -451,7 +447,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(journal.stats().queued, 1, "a batch is queued until it is durable");
-        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        locked.release().await;
         writing.await.unwrap();
         assert_eq!(journal.stats(), JournalStats { written: 1, ..JournalStats::default() });
         assert!(store.conversation(&org, call.id).await.is_ok());

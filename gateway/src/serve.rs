@@ -17,7 +17,7 @@ use config::journal::Journal;
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
-use config::settings::{Advertise, Settings};
+use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
@@ -194,6 +194,7 @@ impl Gateway {
         tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
+        tasks.push(tokio::spawn(store.clone().keep_following()));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
             (network.inbound_in, network.streams, identity.clone()),
@@ -331,7 +332,7 @@ pub async fn open_store(settings: &Settings) -> io::Result<Store> {
                 &settings.sip.host,
             )
         };
-        Store::open(&url, options).await
+        Store::open(url.expose(), options).await
     });
     let failed = |error| io::Error::other(format!("store {}: {error}", settings.store.url));
     opened.await.map_err(failed)
@@ -359,12 +360,12 @@ fn named(path: &Path, error: impl std::fmt::Display) -> io::Error {
 }
 
 /// A relative SQLite path is relative to the data folder.
-fn database_url(url: &str, folder: &Path) -> String {
-    match url.strip_prefix("sqlite:") {
+fn database_url(url: &StoreUrl, folder: &Path) -> StoreUrl {
+    match url.sqlite_path() {
         Some(path) if !path.starts_with('/') && path != ":memory:" => {
-            format!("sqlite:{}", folder.join(path).display())
+            StoreUrl::from(format!("sqlite:{}", folder.join(path).display()).as_str())
         }
-        _ => url.to_owned(),
+        _ => url.clone(),
     }
 }
 
@@ -524,14 +525,13 @@ async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch
     }
 }
 
-/// Looks at the store every second: health says whether it works, and what another process wrote
-/// (keys made or revoked at the command line) takes effect.
+/// Looks at the store every second: health says whether it works.
 async fn watch_store(store: Store, health: Health) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let up = tokio::time::timeout(Duration::from_secs(1), store.follow()).await;
+        let up = tokio::time::timeout(Duration::from_secs(1), store.check()).await;
         health.store_is(matches!(up, Ok(Ok(()))));
     }
 }

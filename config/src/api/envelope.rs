@@ -41,13 +41,13 @@ pub(crate) async fn enclose(State(gate): State<Gate>, request: Request, next: Ne
     let run = async {
         let Ok(_place) = gate.places.try_acquire() else {
             tracing::warn!("refused: too many requests at the same time");
-            return ApiError::Unavailable.into_response();
+            return ApiError::Busy("Too many requests at the same time").into_response();
         };
         match tokio::time::timeout(gate.timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => {
                 tracing::warn!("refused: took too long");
-                ApiError::Unavailable.into_response()
+                ApiError::Busy("Request took too long").into_response()
             }
         }
     };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::model::Invalid;
-use crate::store::StoreError;
+use crate::store::{StoreError, Unavailable};
 
 /// Seconds a client should wait after a 503.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -87,8 +87,8 @@ pub(crate) enum ApiError {
     Violations(Vec<Violation>),
     /// 422: fits the schema and breaks a rule between its parts.
     Unprocessable(String),
-    /// 503: something we depend on cannot answer now.
-    Unavailable,
+    /// 503: the store cannot answer now, and why in one word.
+    Unavailable(Unavailable),
     /// 503: there is no room for it at this moment.
     Busy(&'static str),
     /// 500: our fault; the text goes to the log only.
@@ -111,7 +111,7 @@ impl ApiError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Violations(_) | Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unavailable | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Bug(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -127,7 +127,7 @@ impl ApiError {
             Self::MethodNotAllowed => "Method not allowed".to_owned(),
             Self::TooLarge(limit) => format!("Body is larger than {limit} bytes"),
             Self::Violations(_) => "Request does not fit its schema".to_owned(),
-            Self::Unavailable => "Service unavailable, try again shortly".to_owned(),
+            Self::Unavailable(why) => format!("Store unavailable ({why}), try again shortly"),
             Self::Bug(_) => "Internal server error".to_owned(),
         }
     }
@@ -139,7 +139,7 @@ impl IntoResponse for ApiError {
             tracing::error!(why, "api request failed");
         }
         let (status, detail) = (self.status(), self.sentence());
-        let retry_later = matches!(self, Self::Unavailable | Self::Busy(_));
+        let retry_later = matches!(self, Self::Unavailable(_) | Self::Busy(_));
         let mut response = match self {
             Self::Violations(all) => {
                 let detail = ValidationDetail::Violations(all);
@@ -171,7 +171,7 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(invalid) => Self::from(invalid),
             StoreError::Unavailable(why) => {
                 tracing::warn!(%why, "the store cannot be used");
-                Self::Unavailable
+                Self::Unavailable(why)
             }
             StoreError::Fault => Self::Bug("the store failed".to_owned()),
         }

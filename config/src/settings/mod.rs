@@ -21,6 +21,7 @@ mod read;
 mod rules;
 mod sections;
 mod source;
+mod store_url;
 mod value;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ pub use sections::{
     LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
     Strangers,
 };
+pub use store_url::StoreUrl;
 
 use read::Reader;
 use source::Source;

@@ -109,9 +109,10 @@ fn listeners(settings: &Settings, reader: &mut Reader) {
 }
 
 fn store(settings: &Settings, reader: &mut Reader) {
-    let path = settings.store.url.strip_prefix("sqlite:");
-    if path.is_none_or(str::is_empty) {
-        reader.fault("store.url", "must be \"sqlite:\" followed by a path");
+    let url = &settings.store.url;
+    if !url.is_postgres() && url.sqlite_path().is_none_or(str::is_empty) {
+        let why = "must be \"sqlite:\" and a path, or a URL that begins with \"postgres://\"";
+        reader.fault("store.url", why);
     }
     if settings.store.data_dir.as_os_str().is_empty() {
         reader.fault("store.data_dir", "must name a folder");

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::macros::{section, words};
 use super::read::Reader;
+use super::store_url::StoreUrl;
 use crate::limits;
 use crate::model::AgentEnding;
 use crate::secret::Secret;
@@ -59,7 +60,8 @@ impl Settings {
 section! {
     /// Who this node is.
     pub struct NodeSettings = "node" {
-        /// Name of this node in logs, metrics and records; letters, digits, `-`, `_`, `.`.
+        /// Name of this node in logs, metrics and records; letters, digits, `-`, `_`, `.`. Nodes that
+        /// share a database need names of their own.
         name: String = "trunkline".to_owned();
     }
 }
@@ -191,8 +193,11 @@ section! {
 section! {
     /// Where data is kept.
     pub struct StoreSettings = "store" {
-        /// The database: `sqlite:` and a path, relative to `data_dir`.
-        url: String = "sqlite:trunkline.db".to_owned();
+        /// The database: `sqlite:` and a path, relative to `data_dir`; or
+        /// `postgres://user:password@host/database`, which several nodes can share. How its TLS is
+        /// checked is said by `?sslmode=`: `disable`, `prefer`, `require`, `verify-ca` or
+        /// `verify-full`, the last two with `&sslrootcert=` and a PEM file of issuers.
+        url: StoreUrl = StoreUrl::from("sqlite:trunkline.db");
         /// Folder of the database and of the key that seals secrets.
         data_dir: PathBuf = PathBuf::from("data");
         /// File with the 32-byte key that seals secrets at rest; none means `seal.key` in `data_dir`,

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::fault::Origin;
 use super::sections::Advertise;
 use super::source::{Kind, Table, Value};
+use super::store_url::StoreUrl;
 use crate::model::AgentEnding;
 use crate::secret::Secret;
 
@@ -70,6 +71,7 @@ parsed! {
     IpNet => "a network, such as \"10.0.0.0/8\"",
     String => "a text in quotes",
     PathBuf => "a path in quotes",
+    StoreUrl => "a database URL in quotes, such as \"sqlite:trunkline.db\"",
 }
 
 impl FromValue for bool {

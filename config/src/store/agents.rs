@@ -1,13 +1,11 @@
 //! Verbs on agents and their SIP endpoints.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
-
 use super::routes::Touched;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
     to_json_opt,
 };
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError, numbers, versions};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
@@ -35,7 +33,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let id = AgentId::random();
         let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
-        sqlx::query(
+        sql::query(
             "INSERT INTO agents (id, organization_id, name, name_folded, description, active,
                  is_demo, metadata, created_at, updated_at)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -121,7 +119,7 @@ impl Store {
 
     async fn agents_page(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         scope: &ScopedTo<OrganisationId>,
         filter: &AgentFilter,
         page: Page,
@@ -158,7 +156,7 @@ impl Store {
             updated_at: self.now(),
             ..old
         };
-        sqlx::query(
+        sql::query(
             "UPDATE agents SET name = ?, name_folded = ?, description = ?, active = ?,
                  is_demo = ?, metadata = ?, updated_at = ?
              WHERE id = ?",
@@ -188,15 +186,15 @@ impl Store {
         id: AgentId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let numbers = sqlx::query_scalar(
+        let numbers = sql::query(
             "SELECT phone_number FROM phone_numbers, agent_versions v
              WHERE v.agent_id = ? AND v.id IN (inbound_agent_version_id, outbound_agent_version_id)",
         )
         .bind(id.to_string())
-        .fetch_all(&mut *tx)
+        .fetch_scalars(&mut tx)
         .await?;
         // Versions go, and slots are cleared, by the tables' foreign keys.
-        let done = sqlx::query("DELETE FROM agents WHERE id = ? AND organization_id = ?")
+        let done = sql::query("DELETE FROM agents WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
             .execute(&mut *tx)
@@ -220,7 +218,8 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         self.load_agent(&mut tx, scope, id).await?;
         let sql = "SELECT EXISTS (SELECT 1 FROM agent_versions WHERE agent_id = ? AND published)";
-        if !sqlx::query_scalar::<_, bool>(sql).bind(id.to_string()).fetch_one(&mut *tx).await? {
+        let is_published: bool = sql::query(sql).bind(id.to_string()).fetch_scalar(&mut tx).await?;
+        if !is_published {
             let why = "Agent has no published version".to_owned();
             return Err(StoreError::Conflict(why));
         }
@@ -246,11 +245,11 @@ impl Store {
 
     async fn set_deployed(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         id: AgentId,
         deployed: bool,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        sql::query(
             "UPDATE agents SET deployed_as_sip = ?1, updated_at = ?2
              WHERE id = ?3 AND deployed_as_sip <> ?1",
         )
@@ -264,11 +263,11 @@ impl Store {
 
     pub(super) async fn load_agent(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         scope: &ScopedTo<OrganisationId>,
         id: AgentId,
     ) -> Result<Agent, StoreError> {
-        let row = sqlx::query("SELECT * FROM agents WHERE id = ? AND organization_id = ?")
+        let row = sql::query("SELECT * FROM agents WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
             .fetch_optional(tx)
@@ -276,7 +275,7 @@ impl Store {
         self.agent_from_row(&row.ok_or_else(|| StoreError::not_found("Agent"))?)
     }
 
-    fn agent_from_row(&self, row: &SqliteRow) -> Result<Agent, StoreError> {
+    fn agent_from_row(&self, row: &Row) -> Result<Agent, StoreError> {
         let id = parsed(row, "id")?;
         Ok(Agent {
             id,
@@ -303,13 +302,13 @@ fn has_metadata(agent: &Agent, filter: &AgentFilter) -> bool {
     whole.map_or(part.is_empty(), |whole| contains_all(whole, part))
 }
 
-async fn stats(tx: &mut SqliteConnection, id: AgentId) -> Result<ConversationStats, StoreError> {
-    let row = sqlx::query(
+async fn stats(tx: &mut Connection, id: AgentId) -> Result<ConversationStats, StoreError> {
+    let row = sql::query(
         "SELECT count(*) AS total,
                 count(*) FILTER (WHERE direction = 'inbound') AS inbound,
                 count(*) FILTER (WHERE direction = 'outbound') AS outbound,
                 count(*) FILTER (WHERE status = 'completed') AS completed,
-                coalesce(sum(duration), 0) AS seconds
+                CAST(coalesce(sum(duration), 0) AS BIGINT) AS seconds
          FROM conversations WHERE agent_id = ?",
     )
     .bind(id.to_string())

@@ -1,21 +1,20 @@
 //! Verbs on conversations. Calls write them through the [journal](crate::journal), never directly.
 
 use serde_json::{Map, Value};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::database::Database;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
     raw, time, time_opt, to_json, to_json_opt, to_word, word,
 };
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
     AgentName, Conversation, ConversationChange, ConversationClose, ConversationFilter,
-    ConversationStatus, EndReason, Page, contains_all,
+    ConversationStatus, EndReason, Page, Transfer, TransferStatus, contains_all,
 };
 
 const FREE_STAMP: &str = free_stamp_in!("conversations");
@@ -144,86 +143,106 @@ impl Store {
     /// As the database fails.
     pub async fn close_left_open(&self) -> Result<u64, StoreError> {
         let mut tx = self.0.db.write().await?;
-        let sql = format!(
-            "UPDATE conversations SET status = 'failed', end_reason = ?1, ended_at = ?2,
-                 updated_at = ?2, transfer = {TRANSFER_SETTLED}
-             WHERE node = ?3 AND rowid <= ?4
-               AND status IN ('token_created', 'triggered', 'ringing', 'in_progress')"
-        );
-        let done = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(to_json(&EndReason::gateway_crash())?)
-            .bind(self.now().micros())
-            .bind(&self.0.options.node)
-            .bind(self.0.found_conversations)
-            .execute(&mut *tx)
+        let (reason, now) = (to_json(&EndReason::gateway_crash())?, self.now().micros());
+        let mut closed = 0;
+        for id in &self.0.found_open {
+            let Some(present) = present(&mut tx, id).await? else { continue };
+            if present.status.is_terminal() {
+                continue;
+            }
+            let done = sql::query(
+                "UPDATE conversations SET status = 'failed', end_reason = ?1, ended_at = ?2,
+                     updated_at = ?2, transfer = ?3
+                 WHERE id = ?4",
+            )
+            .bind(&reason)
+            .bind(now)
+            .bind(to_json_opt(settled(present.transfer).as_ref())?)
+            .bind(id)
+            .execute(&mut tx)
             .await?;
+            closed += done.rows_affected();
+        }
         self.commit(tx, After::default()).await?;
-        Ok(done.rows_affected())
+        Ok(closed)
     }
 
     /// Adds a row, unless there is one with its id; says which.
     pub(super) async fn insert_conversation(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         row: &Conversation,
     ) -> Result<bool, StoreError> {
         let created_at = free_stamp(tx, FREE_STAMP, row.created_at).await?;
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO conversations VALUES (");
-        let mut values = query.separated(", ");
-        values
-            .push_bind(row.id.to_string())
-            .push_bind(row.organization_id.to_string())
-            .push_bind(&self.0.options.node)
-            .push_bind(to_word(row.direction)?)
-            .push_bind(to_word(row.channel)?)
-            .push_bind(to_word(row.status)?)
-            .push_bind(&row.user_id)
-            .push_bind(row.agent_id.map(|id| id.to_string()))
-            .push_bind(row.agent_version_id.map(|id| id.to_string()))
-            .push_bind(&row.agent_number)
-            .push_bind(&row.web_widget_id)
-            .push_bind(row.trunk_id.map(|id| id.to_string()))
-            .push_bind(&row.trunk_call_id)
-            .push_bind(row.duration)
-            .push_bind(row.user_turn_count)
-            .push_bind(to_json_opt(row.end_reason.as_ref())?)
-            .push_bind(to_json_opt(row.quality.as_ref())?)
-            .push_bind(&row.summary)
-            .push_bind(&row.initial_context)
-            .push_bind(to_json_opt(row.custom_metadata.as_ref())?)
-            .push_bind(to_json_opt(row.conversation.as_ref())?)
-            .push_bind(to_json_opt(row.recording_details.as_ref())?)
-            .push_bind(row.answered_at.map(Timestamp::micros))
-            .push_bind(row.ended_at.map(Timestamp::micros))
-            .push_bind(created_at.micros())
-            .push_bind(row.updated_at.max(created_at).micros())
-            .push_bind(to_json_opt(row.transfer.as_ref())?);
-        query.push(") ON CONFLICT (id) DO NOTHING");
-        let done = query.build().execute(tx).await?;
+        let done = sql::query(
+            "INSERT INTO conversations (id, organization_id, node, direction, channel, status,
+                 user_id, agent_id, agent_version_id, agent_number, web_widget_id, trunk_id,
+                 trunk_call_id, duration, user_turn_count, end_reason, quality, summary,
+                 initial_context, custom_metadata, conversation, recording_details, answered_at,
+                 ended_at, created_at, updated_at, transfer)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(row.id.to_string())
+        .bind(row.organization_id.to_string())
+        .bind(&self.0.options.node)
+        .bind(to_word(row.direction)?)
+        .bind(to_word(row.channel)?)
+        .bind(to_word(row.status)?)
+        .bind(&row.user_id)
+        .bind(row.agent_id.map(|id| id.to_string()))
+        .bind(row.agent_version_id.map(|id| id.to_string()))
+        .bind(&row.agent_number)
+        .bind(&row.web_widget_id)
+        .bind(row.trunk_id.map(|id| id.to_string()))
+        .bind(&row.trunk_call_id)
+        .bind(row.duration)
+        .bind(row.user_turn_count)
+        .bind(to_json_opt(row.end_reason.as_ref())?)
+        .bind(to_json_opt(row.quality.as_ref())?)
+        .bind(&row.summary)
+        .bind(&row.initial_context)
+        .bind(to_json_opt(row.custom_metadata.as_ref())?)
+        .bind(to_json_opt(row.conversation.as_ref())?)
+        .bind(to_json_opt(row.recording_details.as_ref())?)
+        .bind(row.answered_at.map(Timestamp::micros))
+        .bind(row.ended_at.map(Timestamp::micros))
+        .bind(created_at.micros())
+        .bind(row.updated_at.max(created_at).micros())
+        .bind(to_json_opt(row.transfer.as_ref())?)
+            .execute(tx)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 }
 
-/// What a transfer that nobody will finish came to.
-const TRANSFER_SETTLED: &str = "CASE transfer ->> 'status' WHEN 'pending'
-    THEN json_set(transfer, '$.status', 'failed') ELSE transfer END";
+/// What a transfer came to that nobody will go on with.
+fn settled(transfer: Option<Transfer>) -> Option<Transfer> {
+    let settle = |transfer: Transfer| match transfer.status {
+        TransferStatus::Pending => Transfer { status: TransferStatus::Failed, ..transfer },
+        _ => transfer,
+    };
+    transfer.map(settle)
+}
 
 /// Moves a conversation forward and adds what is known; its status never moves backward, and what is
 /// over stays as it is.
 pub(super) async fn apply_change(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     change: &ConversationChange,
 ) -> Result<(), StoreError> {
-    let Some(present) = status_of(tx, change.id).await? else { return Ok(()) };
-    if change.status.is_terminal() || present.is_terminal() {
+    let Some(Present { status, .. }) = present(tx, &change.id.to_string()).await? else {
+        return Ok(());
+    };
+    if change.status.is_terminal() || status.is_terminal() {
         return Ok(());
     }
-    let status = if present.may_become(change.status) { change.status } else { present };
-    sqlx::query(
-        "UPDATE conversations SET status = ?, answered_at = coalesce(answered_at, ?),
-             trunk_call_id = coalesce(?, trunk_call_id), transfer = coalesce(?, transfer),
-             updated_at = max(updated_at, ?)
-         WHERE id = ?",
+    let status = if status.may_become(change.status) { change.status } else { status };
+    sql::query(
+        "UPDATE conversations SET status = ?1, answered_at = coalesce(answered_at, ?2),
+             trunk_call_id = coalesce(?3, trunk_call_id), transfer = coalesce(?4, transfer),
+             updated_at = CASE WHEN updated_at < ?5 THEN ?5 ELSE updated_at END
+         WHERE id = ?6",
     )
     .bind(to_word(status)?)
     .bind(change.answered_at.map(Timestamp::micros))
@@ -238,57 +257,63 @@ pub(super) async fn apply_change(
 
 /// Ends a conversation; the second end does nothing.
 pub(super) async fn apply_close(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     close: &ConversationClose,
 ) -> Result<(), StoreError> {
-    let Some(status) = status_of(tx, close.id).await? else { return Ok(()) };
-    if !close.status.is_terminal() || !status.may_become(close.status) {
+    let Some(present) = present(tx, &close.id.to_string()).await? else { return Ok(()) };
+    if !close.status.is_terminal() || !present.status.may_become(close.status) {
         return Ok(());
     }
-    let sql = format!(
-        "UPDATE conversations SET status = ?, end_reason = ?, duration = ?,
-             transfer = coalesce(?, {TRANSFER_SETTLED}), quality = coalesce(?, quality),
-             ended_at = ?, updated_at = max(updated_at, ?)
-         WHERE id = ?"
-    );
-    sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(to_word(close.status)?)
-        .bind(to_json(&close.end_reason)?)
-        .bind(close.duration_s)
-        .bind(to_json_opt(close.transfer.as_ref())?)
-        .bind(to_json_opt(close.quality.as_ref())?)
-        .bind(close.closed_at.micros())
-        .bind(close.closed_at.micros())
-        .bind(close.id.to_string())
-        .execute(tx)
-        .await?;
+    let transfer = close.transfer.clone().or_else(|| settled(present.transfer));
+    sql::query(
+        "UPDATE conversations SET status = ?1, end_reason = ?2, duration = ?3, transfer = ?4,
+             quality = coalesce(?5, quality), ended_at = ?6,
+             updated_at = CASE WHEN updated_at < ?6 THEN ?6 ELSE updated_at END
+         WHERE id = ?7",
+    )
+    .bind(to_word(close.status)?)
+    .bind(to_json(&close.end_reason)?)
+    .bind(close.duration_s)
+    .bind(to_json_opt(transfer.as_ref())?)
+    .bind(to_json_opt(close.quality.as_ref())?)
+    .bind(close.closed_at.micros())
+    .bind(close.id.to_string())
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
-/// The last conversation there is, by the order in which they were written.
-pub(super) async fn last_row(db: &Database) -> Result<i64, StoreError> {
+/// The conversations of a node that are open.
+pub(super) async fn open_of(db: &Database, node: &str) -> Result<Vec<String>, StoreError> {
     let mut tx = db.read().await?;
-    let sql = "SELECT coalesce(max(rowid), 0) FROM conversations";
-    Ok(sqlx::query_scalar(sql).fetch_one(&mut *tx).await?)
+    sql::query(
+        "SELECT id FROM conversations WHERE node = ?
+           AND status IN ('token_created', 'triggered', 'ringing', 'in_progress')",
+    )
+    .bind(node)
+    .fetch_scalars(&mut tx)
+    .await
 }
 
-async fn status_of(
-    tx: &mut SqliteConnection,
-    id: ConversationId,
-) -> Result<Option<ConversationStatus>, StoreError> {
-    let row = sqlx::query("SELECT status FROM conversations WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(tx)
-        .await?;
-    row.as_ref().map(|row| word(row, "status")).transpose()
+/// What decides about what may still become of a conversation.
+struct Present {
+    status: ConversationStatus,
+    transfer: Option<Transfer>,
+}
+
+async fn present(tx: &mut Connection, id: &str) -> Result<Option<Present>, StoreError> {
+    let query = sql::query("SELECT status, transfer FROM conversations WHERE id = ?").bind(id);
+    let Some(row) = query.fetch_optional(tx).await? else { return Ok(None) };
+    let (status, transfer) = (word(&row, "status")?, json_opt(&row, "transfer")?);
+    Ok(Some(Present { status, transfer }))
 }
 
 async fn load(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     id: ConversationId,
 ) -> Result<Conversation, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    let mut query = QueryBuilder::new(SELECT);
     query.push(" WHERE t.organization_id = ").push_bind(scope.organisation().to_string());
     query.push(" AND t.id = ").push_bind(id.to_string());
     let row = query.build().fetch_optional(tx).await?;
@@ -296,12 +321,12 @@ async fn load(
 }
 
 async fn conversations_page(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     filter: &ConversationFilter,
     page: Page,
 ) -> Result<Vec<Conversation>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    let mut query = QueryBuilder::new(SELECT);
     query.push(" WHERE t.organization_id = ").push_bind(scope.organisation().to_string());
     and(&mut query, "t.direction =", filter.direction.map(to_word).transpose()?);
     and(&mut query, "t.channel =", filter.channel.map(to_word).transpose()?);
@@ -322,13 +347,12 @@ async fn conversations_page(
     query.build().fetch_all(tx).await?.iter().map(from_row).collect()
 }
 
-/// Lets the database discard most rows by the texts wanted at the top level; the whole comparison
-/// is ours.
-fn and_metadata(query: &mut QueryBuilder<Sqlite>, part: Option<&Map<String, Value>>) {
-    let texts = part.into_iter().flatten().filter_map(|(key, value)| Some((key, value.as_str()?)));
-    for (key, text) in texts {
-        query.push(" AND EXISTS (SELECT 1 FROM json_each(t.custom_metadata) WHERE key = ");
-        query.push_bind(key.clone()).push(" AND atom = ").push_bind(text.to_owned()).push(")");
+/// Lets the database discard most rows by the texts wanted at the top level, which are stored as we
+/// write them here; the whole comparison is ours.
+fn and_metadata(query: &mut QueryBuilder, part: Option<&Map<String, Value>>) {
+    for (key, value) in part.into_iter().flatten().filter(|(_, value)| value.is_string()) {
+        let member = format!("{}:{value}", Value::from(key.as_str()));
+        query.push(" AND instr(t.custom_metadata, ").push_bind(member).push(") > 0");
     }
 }
 
@@ -338,7 +362,7 @@ fn has_metadata(conversation: &Conversation, filter: &ConversationFilter) -> boo
     whole.map_or(part.is_empty(), |whole| contains_all(whole, part))
 }
 
-fn from_row(row: &SqliteRow) -> Result<Conversation, StoreError> {
+fn from_row(row: &Row) -> Result<Conversation, StoreError> {
     let agent_id = parsed_opt(row, "agent_id")?;
     let agent_name: Option<String> = raw(row, "agent_name")?;
     Ok(Conversation {

@@ -3,10 +3,8 @@
 //! Each organisation has its own allowance, and callers nobody could place share another, so that no
 //! flood of strangers pushes out what a customer wants to read.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-
 use super::rows::{and, free_stamp, free_stamp_in, json, paged, time, to_json};
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{Store, StoreError};
 use crate::credential::{Operator, ScopedTo};
 use crate::ids::OrganisationId;
@@ -52,7 +50,7 @@ impl Store {
 
     async fn list_decisions(
         &self,
-        mut query: QueryBuilder<Sqlite>,
+        mut query: QueryBuilder,
         filter: &DecisionFilter,
         page: Page,
     ) -> Result<Vec<Decision>, StoreError> {
@@ -67,12 +65,9 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
-    decision: &Decision,
-) -> Result<(), StoreError> {
+pub(super) async fn insert(tx: &mut Connection, decision: &Decision) -> Result<(), StoreError> {
     let at = free_stamp(tx, FREE_STAMP, decision.at).await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO decisions
              (id, organization_id, source_ip, called_number, rule, record, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -91,23 +86,29 @@ pub(super) async fn insert(
 }
 
 pub(super) async fn trim(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     organisation: Option<OrganisationId>,
     kept: u32,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM decisions WHERE organization_id IS ?1 AND created_at <=
-             (SELECT created_at FROM decisions WHERE organization_id IS ?1
-              ORDER BY created_at DESC LIMIT 1 OFFSET ?2)",
-    )
-    .bind(organisation.map(|id| id.to_string()))
-    .bind(kept)
-    .execute(tx)
-    .await?;
+    // Two texts: neither database has one for both that uses the index.
+    let query = match organisation {
+        Some(id) => sql::query(
+            "DELETE FROM decisions WHERE organization_id = ?1 AND created_at <=
+                 (SELECT created_at FROM decisions WHERE organization_id = ?1
+                  ORDER BY created_at DESC LIMIT 1 OFFSET ?2)",
+        )
+        .bind(id.to_string()),
+        None => sql::query(
+            "DELETE FROM decisions WHERE organization_id IS NULL AND created_at <=
+                 (SELECT created_at FROM decisions WHERE organization_id IS NULL
+                  ORDER BY created_at DESC LIMIT 1 OFFSET ?)",
+        ),
+    };
+    query.bind(kept).execute(tx).await?;
     Ok(())
 }
 
-fn from_row(row: &SqliteRow) -> Result<Decision, StoreError> {
+fn from_row(row: &Row) -> Result<Decision, StoreError> {
     let mut decision: Decision = json(row, "record")?;
     decision.at = time(row, "created_at")?; // the record may have had to make way by a microsecond
     Ok(decision)

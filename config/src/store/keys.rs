@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
-
 use super::rows::{free_stamp, free_stamp_in, json, paged, parsed, raw, time, time_opt, to_json};
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::{
@@ -37,6 +35,12 @@ pub(super) struct KeyEntry {
     expires_at_ms: Option<i64>,
     /// Microseconds; 0 is never.
     last_used: AtomicI64,
+}
+
+impl KeyEntry {
+    pub(super) const fn id(&self) -> KeyId {
+        self.id
+    }
 }
 
 /// All keys that are good.
@@ -144,8 +148,7 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
         page: Page,
     ) -> Result<Vec<ApiKey>, StoreError> {
-        let mut query =
-            sqlx::QueryBuilder::new("SELECT t.* FROM api_keys t WHERE t.organization_id = ");
+        let mut query = QueryBuilder::new("SELECT t.* FROM api_keys t WHERE t.organization_id = ");
         query.push_bind(scope.organisation().to_string());
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
@@ -167,7 +170,7 @@ impl Store {
         id: KeyId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let done = sqlx::query("DELETE FROM api_keys WHERE id = ? AND organization_id = ?")
+        let done = sql::query("DELETE FROM api_keys WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
             .execute(&mut *tx)
@@ -189,7 +192,7 @@ impl Store {
         }
         let mut tx = self.0.db.write().await?;
         for (id, at) in used {
-            sqlx::query(
+            sql::query(
                 "UPDATE api_keys SET last_used_at = ?1
                  WHERE id = ?2 AND coalesce(last_used_at, 0) < ?1",
             )
@@ -201,33 +204,12 @@ impl Store {
         self.commit(tx, After::default()).await
     }
 
-    /// Takes over what another process has written since the last time: keys made or revoked at the
-    /// command line, and everything calls read. Costs one trivial query when nothing has changed.
-    ///
-    /// # Errors
-    /// As the database fails; what is in memory stays.
-    pub async fn follow(&self) -> Result<(), StoreError> {
-        let version = self.0.db.foreign_version().await?;
-        if self.0.followed.swap(version, Ordering::AcqRel) == version {
-            return Ok(());
-        }
-        let mut tx = self.0.db.read().await?;
-        let rows = sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
-        let entries = rows.iter().map(entry_from_row).collect::<Result<Vec<_>, _>>()?;
-        drop(tx);
-        self.0.keys.replace(entries);
-        // Within one turn, so that no write of ours is swapped out again.
-        let turn = self.0.db.write().await?;
-        self.load_routes().await?;
-        drop(turn);
-        Ok(())
-    }
-
+    /// Reads all keys.
     pub(super) async fn load_keys(&self) -> Result<(), StoreError> {
         let mut tx = self.0.db.read().await?;
-        for row in sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await? {
-            self.0.keys.insert(entry_from_row(&row)?);
-        }
+        let rows = sql::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
+        let entries = rows.iter().map(entry_from_row).collect::<Result<Vec<_>, _>>()?;
+        self.0.keys.replace(entries);
         Ok(())
     }
 
@@ -245,7 +227,7 @@ impl Store {
 
     pub(super) async fn insert_key(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         organisation: OrganisationId,
         new: &NewApiKey,
     ) -> Result<(KeyEntry, ApiKey, Secret<String>), StoreError> {
@@ -254,7 +236,7 @@ impl Store {
             StoreError::Fault
         })?;
         let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
-        sqlx::query(
+        sql::query(
             "INSERT INTO api_keys
                  (id, organization_id, name, hash, grants, expires_at, created_at)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -289,7 +271,7 @@ impl Store {
     }
 }
 
-fn from_row(row: &SqliteRow) -> Result<ApiKey, StoreError> {
+fn from_row(row: &Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         key_id: parsed(row, "id")?,
         organization_id: parsed(row, "organization_id")?,
@@ -301,7 +283,7 @@ fn from_row(row: &SqliteRow) -> Result<ApiKey, StoreError> {
     })
 }
 
-fn entry_from_row(row: &SqliteRow) -> Result<KeyEntry, StoreError> {
+pub(super) fn entry_from_row(row: &Row) -> Result<KeyEntry, StoreError> {
     let key = from_row(row)?;
     let hash: Vec<u8> = raw(row, "hash")?;
     Ok(KeyEntry {

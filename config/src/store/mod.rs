@@ -2,14 +2,16 @@
 //!
 //! Verbs are methods of [`Store`], one file per noun. Those that touch an organisation's rows take a
 //! [`ScopedTo`](crate::credential::ScopedTo) and never look beyond it; a row of another organisation
-//! is as absent as one that never was. SQL stands nowhere but in this folder, so that another
-//! database is another set of files behind the same verbs.
+//! is as absent as one that never was. SQL stands nowhere but in this folder, and every query once:
+//! what SQLite and PostgreSQL do not have in common is in [`sql`], [`sqlite`] and [`postgres`].
 //!
 //! Invariants:
 //! - a write that matters to calls has swapped the [snapshot](crate::snapshot) before its verb returns,
 //!   even if the caller went away in between;
-//! - one connection writes, and takes the write lock first (`BEGIN IMMEDIATE`), so a transaction that
-//!   has begun is never turned away half-way; readers never wait for it (write-ahead log);
+//! - one transaction writes at a time, and takes the write lock first (SQLite: `BEGIN IMMEDIATE`;
+//!   PostgreSQL: an advisory lock that all nodes share), so a write that has begun is never turned
+//!   away half-way; readers never wait for it;
+//! - what another node writes is seen here soon, in the order in which it was written ([`follow`]);
 //! - `created_at` is unique per table, so that it can be a cursor;
 //! - nobody waits for a locked database longer than [`StoreOptions::busy_budget_ms`]; then it is
 //!   [`StoreError::Unavailable`].
@@ -19,12 +21,16 @@ mod conversations;
 mod database;
 mod decisions;
 mod entries;
+mod follow;
 mod keys;
 mod numbers;
 mod organisations;
+mod postgres;
 mod publish;
 mod routes;
 mod rows;
+mod sql;
+mod sqlite;
 mod trunks;
 mod versions;
 
@@ -32,7 +38,6 @@ mod versions;
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
 pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
@@ -55,7 +60,8 @@ pub struct StoreOptions {
     pub sip_host: SipHost,
     /// What rows are stamped with.
     pub clock: Clock,
-    /// The node whose calls these are; only its own are closed after a crash.
+    /// The node whose calls these are; only its own are closed after a crash. No two nodes of one
+    /// database may have the same.
     pub node: String,
     /// Most phone numbers of an organisation that has no limit of its own.
     pub max_phone_numbers: u32,
@@ -121,6 +127,12 @@ pub enum Unavailable {
     /// Somebody else holds it.
     #[error("busy")]
     Busy,
+    /// Its server cannot be reached, or says nothing.
+    #[error("no_answer")]
+    NoAnswer,
+    /// Its server does not let us in.
+    #[error("access_denied")]
+    AccessDenied,
     /// The disk is full.
     #[error("storage_full")]
     StorageFull,
@@ -144,10 +156,8 @@ struct Inner {
     db: Database,
     options: StoreOptions,
     keys: KeyTable,
-    /// The last row of the conversations that were there when the store was opened.
-    found_conversations: i64,
-    /// What [`Store::follow`] has seen of other processes' writes.
-    followed: AtomicI64,
+    /// This node's conversations that were open when the store was opened.
+    found_open: Vec<String>,
     snapshot: SnapshotHandle,
 }
 
@@ -184,21 +194,21 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database at `url` (`sqlite:<path>`, or `sqlite::memory:` for one that is forgotten),
-    /// making it and bringing its tables up to date as needed.
+    /// Opens the database at `url` and brings its tables up to date: `sqlite:<path>`, which is made if
+    /// it is not there, `sqlite::memory:` for one that is forgotten, or
+    /// `postgres://<user>:<password>@<host>/<database>`, with `sslmode` and the other parameters of
+    /// a PostgreSQL URL.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a URL of another kind; otherwise as the database fails.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let db = Database::open(url, options.busy_budget_ms).await?;
-        let followed = AtomicI64::new(db.foreign_version().await?);
-        let found_conversations = conversations::last_row(&db).await?;
+        let found_open = conversations::open_of(&db, &options.node).await?;
         let store = Self(Arc::new(Inner {
             db,
             options,
             keys: KeyTable::default(),
-            found_conversations,
-            followed,
+            found_open,
             snapshot: SnapshotHandle::default(),
         }));
         store.load_keys().await?;
@@ -242,11 +252,13 @@ impl Store {
     async fn commit(&self, mut tx: Write, after: After) -> Result<(), StoreError> {
         let store = self.clone();
         let finish = tokio::spawn(async move {
-            let next = match after.routes {
-                Some(touched) => Some(store.next_snapshot(&mut tx, &touched).await?),
+            let next = match &after.routes {
+                Some(touched) => Some(store.next_snapshot(&mut tx, touched).await?),
                 None => None,
             };
-            let turn = tx.commit().await?;
+            let version = store.announce(&mut tx, &after).await?;
+            let mut turn = tx.commit().await?;
+            turn.wrote(version);
             if let Some(next) = next {
                 store.0.snapshot.swap(next);
             }

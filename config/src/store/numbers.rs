@@ -1,12 +1,10 @@
 //! Verbs on phone numbers. Slots are written by publishing only.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-
 use super::routes::Touched;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, paged, parsed, parsed_opt, raw, time,
 };
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
@@ -47,7 +45,7 @@ impl Store {
         }
         self.refuse_over_limit(&mut tx, scope).await?;
         let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
-        sqlx::query("INSERT INTO phone_numbers VALUES (?, ?, ?, NULL, NULL, ?, ?, ?)")
+        sql::query("INSERT INTO phone_numbers VALUES (?, ?, ?, NULL, NULL, ?, ?, ?)")
             .bind(new.phone_number.as_str())
             .bind(scope.organisation().to_string())
             .bind(new.trunk_id.to_string())
@@ -105,7 +103,7 @@ impl Store {
         change: NumberChange,
     ) -> Result<PhoneNumber, StoreError> {
         let mut tx = self.0.db.write().await?;
-        sqlx::query(
+        sql::query(
             "UPDATE phone_numbers SET outbound_shareable = ?, updated_at = ?
              WHERE phone_number = ? AND organization_id = ?",
         )
@@ -134,7 +132,7 @@ impl Store {
         if managed_trunk(&mut tx, scope, &trunk).await? == Some(true) {
             return Err(StoreError::refused("Numbers of a managed trunk are released there"));
         }
-        sqlx::query("DELETE FROM phone_numbers WHERE phone_number = ?")
+        sql::query("DELETE FROM phone_numbers WHERE phone_number = ?")
             .bind(number.as_str())
             .execute(&mut *tx)
             .await?;
@@ -143,10 +141,10 @@ impl Store {
 
     async fn refuse_over_limit(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         scope: &ScopedTo<OrganisationId>,
     ) -> Result<(), StoreError> {
-        let row = sqlx::query(
+        let row = sql::query(
             "SELECT max_phone_numbers AS own_limit,
                     (SELECT count(*) FROM phone_numbers n WHERE n.organization_id = o.id) AS held
              FROM organisations o WHERE o.id = ?",
@@ -166,31 +164,27 @@ impl Store {
 
 /// Whether the organisation's trunk is managed; `None` if it has no such trunk.
 async fn managed_trunk(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     id: &str,
 ) -> Result<Option<bool>, StoreError> {
     let sql = "SELECT managed_account_id IS NOT NULL FROM trunks
                WHERE id = ? AND organization_id = ?";
-    let row = sqlx::query_scalar(sql)
-        .bind(id)
-        .bind(scope.organisation().to_string())
-        .fetch_optional(tx)
-        .await?;
-    Ok(row)
+    let query = sql::query(sql).bind(id).bind(scope.organisation().to_string());
+    query.fetch_scalar_optional(tx).await
 }
 
-async fn exists(tx: &mut SqliteConnection, number: &E164) -> Result<bool, StoreError> {
+async fn exists(tx: &mut Connection, number: &E164) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM phone_numbers WHERE phone_number = ?)";
-    Ok(sqlx::query_scalar(sql).bind(number.as_str()).fetch_one(tx).await?)
+    sql::query(sql).bind(number.as_str()).fetch_scalar(tx).await
 }
 
 pub(super) async fn load(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     number: &E164,
 ) -> Result<PhoneNumber, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    let mut query = QueryBuilder::new(SELECT);
     query.push(" WHERE t.organization_id = ").push_bind(scope.organisation().to_string());
     query.push(" AND t.phone_number = ").push_bind(number.as_str());
     let row = query.build().fetch_optional(tx).await?;
@@ -199,17 +193,17 @@ pub(super) async fn load(
 
 /// The numbers with any version of an agent in a slot, newest first.
 pub(super) async fn of_agent(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     agent: AgentId,
 ) -> Result<Vec<PhoneNumber>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    let mut query = QueryBuilder::new(SELECT);
     query.push(" WHERE (ia.id = ").push_bind(agent.to_string());
     query.push(" OR oa.id = ").push_bind(agent.to_string()).push(")");
     paged(&mut query, Page::first(Page::MAX));
     query.build().fetch_all(tx).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &SqliteRow) -> Result<PhoneNumber, StoreError> {
+fn from_row(row: &Row) -> Result<PhoneNumber, StoreError> {
     let inbound = SlotColumns {
         id: "inbound_agent_version_id",
         version: "inbound_version",
@@ -243,7 +237,7 @@ struct SlotColumns {
     name: &'static str,
 }
 
-fn slot(row: &SqliteRow, columns: &SlotColumns) -> Result<Option<SlotVersion>, StoreError> {
+fn slot(row: &Row, columns: &SlotColumns) -> Result<Option<SlotVersion>, StoreError> {
     let Some(id) = parsed_opt(row, columns.id)? else { return Ok(None) };
     let agent = SlotAgent { id: parsed(row, columns.agent)?, name: raw(row, columns.name)? };
     Ok(Some(SlotVersion { id, version: raw(row, columns.version)?, agent }))

@@ -1,10 +1,8 @@
 //! Verbs on organisations, and the first start.
 
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
-
 use super::routes::Touched;
 use super::rows::{free_stamp, free_stamp_in, parsed, raw, time};
+use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError};
 use crate::credential::{Grants, Operator, ScopedTo};
 use crate::ids::OrganisationId;
@@ -21,10 +19,8 @@ impl Store {
     /// As the database fails.
     pub async fn bootstrap(&self) -> Result<Option<(Organisation, Secret<String>)>, StoreError> {
         let mut tx = self.0.db.write().await?;
-        let any = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT 1 FROM organisations)")
-            .fetch_one(&mut *tx)
-            .await?;
-        if any {
+        let sql = "SELECT EXISTS (SELECT 1 FROM organisations)";
+        if sql::query(sql).fetch_scalar(&mut tx).await? {
             return Ok(None);
         }
         let organisation = self.insert_organisation(&mut tx, "default", None).await?;
@@ -65,7 +61,7 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
     ) -> Result<Organisation, StoreError> {
         let mut tx = self.0.db.read().await?;
-        let row = sqlx::query("SELECT * FROM organisations WHERE id = ?")
+        let row = sql::query("SELECT * FROM organisations WHERE id = ?")
             .bind(scope.organisation().to_string())
             .fetch_optional(&mut *tx)
             .await?;
@@ -81,7 +77,7 @@ impl Store {
         _by: &Operator,
         page: Page,
     ) -> Result<Vec<Organisation>, StoreError> {
-        let mut query = sqlx::QueryBuilder::new("SELECT t.* FROM organisations t WHERE 1");
+        let mut query = QueryBuilder::new("SELECT t.* FROM organisations t WHERE TRUE");
         super::rows::paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
         query.build().fetch_all(&mut *tx).await?.iter().map(from_row).collect()
@@ -89,13 +85,13 @@ impl Store {
 
     async fn insert_organisation(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         name: &str,
         max_phone_numbers: Option<u32>,
     ) -> Result<Organisation, StoreError> {
         let id = OrganisationId::random();
         let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
-        sqlx::query("INSERT INTO organisations VALUES (?, ?, ?, ?, ?)")
+        sql::query("INSERT INTO organisations VALUES (?, ?, ?, ?, ?)")
             .bind(id.to_string())
             .bind(name)
             .bind(max_phone_numbers)
@@ -108,7 +104,7 @@ impl Store {
     }
 }
 
-fn from_row(row: &SqliteRow) -> Result<Organisation, StoreError> {
+fn from_row(row: &Row) -> Result<Organisation, StoreError> {
     Ok(Organisation {
         id: parsed(row, "id")?,
         name: raw(row, "name")?,

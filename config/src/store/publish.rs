@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use sqlx::SqliteConnection;
-
 use super::routes::Touched;
+use super::sql::{self, Connection};
 use super::{After, Store, StoreError, numbers, versions};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
@@ -88,11 +87,13 @@ struct Slots {
 }
 
 impl Slots {
-    async fn assign(&self, tx: &mut SqliteConnection, number: &E164) -> Result<(), StoreError> {
-        sqlx::query(
+    async fn assign(&self, tx: &mut Connection, number: &E164) -> Result<(), StoreError> {
+        sql::query(
             "UPDATE phone_numbers SET
-                 inbound_agent_version_id = iif(?2, ?1, inbound_agent_version_id),
-                 outbound_agent_version_id = iif(?3, ?1, outbound_agent_version_id),
+                 inbound_agent_version_id =
+                     CASE WHEN ?2 THEN ?1 ELSE inbound_agent_version_id END,
+                 outbound_agent_version_id =
+                     CASE WHEN ?3 THEN ?1 ELSE outbound_agent_version_id END,
                  updated_at = ?4
              WHERE phone_number = ?5",
         )
@@ -107,7 +108,7 @@ impl Slots {
     }
 
     /// Clears the chosen slots that hold this agent; says whether any did.
-    async fn clear(&self, tx: &mut SqliteConnection, number: &E164) -> Result<bool, StoreError> {
+    async fn clear(&self, tx: &mut Connection, number: &E164) -> Result<bool, StoreError> {
         let mut cleared = false;
         let (inbound, outbound) = (self.direction.inbound(), self.direction.outbound());
         for (is_meant, sql) in [
@@ -125,7 +126,7 @@ impl Slots {
             ),
         ] {
             if is_meant {
-                let done = sqlx::query(sql)
+                let done = sql::query(sql)
                     .bind(self.now.micros())
                     .bind(number.as_str())
                     .bind(self.agent.to_string())

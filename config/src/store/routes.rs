@@ -1,9 +1,11 @@
 //! Reading what decides about a call: everything at the start, and after a write what it touched.
 
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use std::ops::Not;
+
+use serde::{Deserialize, Serialize};
 
 use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, time};
+use super::sql::{self, Connection, Row};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
 use super::{Store, StoreError};
@@ -14,15 +16,21 @@ use crate::snapshot::{
     TrunkRoute, VersionRoute,
 };
 
-/// The rows that one write may have changed, made or removed.
-#[derive(Default)]
+/// The rows that one write may have changed, made or removed. Other nodes are told in this form.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Touched {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) numbers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) trunks: Vec<TrunkId>,
     /// With all their versions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) agents: Vec<AgentId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) organisations: Vec<OrganisationId>,
     /// All rows there are.
+    #[serde(skip_serializing_if = "Not::not")]
     pub(super) everything: bool,
 }
 
@@ -60,7 +68,7 @@ impl Store {
     /// The present snapshot with the touched rows as they are now.
     pub(super) async fn next_snapshot(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         touched: &Touched,
     ) -> Result<Snapshot, StoreError> {
         if touched.everything {
@@ -82,7 +90,7 @@ impl Store {
             patch.agents.push((*id, one(tx, sql, &key, agent_route).await?));
             let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
                        WHERE published AND agent_id = ?";
-            for row in sqlx::query(sql).bind(key).fetch_all(&mut *tx).await? {
+            for row in sql::query(sql).bind(key).fetch_all(&mut *tx).await? {
                 patch.versions.push(self.version_route(&row)?);
             }
         }
@@ -94,10 +102,7 @@ impl Store {
         Ok(self.0.snapshot.load().patched(patch))
     }
 
-    pub(super) async fn whole_snapshot(
-        &self,
-        tx: &mut SqliteConnection,
-    ) -> Result<Snapshot, StoreError> {
+    pub(super) async fn whole_snapshot(&self, tx: &mut Connection) -> Result<Snapshot, StoreError> {
         let mut patch = Patch::default();
         for row in all(tx, "SELECT id, name FROM organisations", organisation_route).await? {
             patch.organisations.push((row.id, Some(row)));
@@ -117,7 +122,7 @@ impl Store {
         Ok(Snapshot::default().patched(patch))
     }
 
-    fn trunk_route(&self, row: &SqliteRow) -> Result<TrunkRoute, StoreError> {
+    fn trunk_route(&self, row: &Row) -> Result<TrunkRoute, StoreError> {
         let id: TrunkId = parsed(row, "id")?;
         let inbound: InboundConfig = json_opt(row, "inbound_config")?.unwrap_or_default();
         let networks =
@@ -140,7 +145,7 @@ impl Store {
 
     fn digest_user(
         &self,
-        row: &SqliteRow,
+        row: &Row,
         id: TrunkId,
         username: Option<String>,
     ) -> Result<Option<DigestUser>, StoreError> {
@@ -150,11 +155,7 @@ impl Store {
         Ok(Some(DigestUser { username: username.into(), password }))
     }
 
-    fn outbound_route(
-        &self,
-        row: &SqliteRow,
-        id: TrunkId,
-    ) -> Result<Option<OutboundRoute>, StoreError> {
+    fn outbound_route(&self, row: &Row, id: TrunkId) -> Result<Option<OutboundRoute>, StoreError> {
         let config: Option<OutboundConfig> = json_opt(row, "outbound_config")?;
         let Some(config) = config else { return Ok(None) };
         let sealed: &[u8] = raw(row, "outbound_password")?;
@@ -162,7 +163,7 @@ impl Store {
         Ok(Some(OutboundRoute { config, password }))
     }
 
-    fn version_route(&self, row: &SqliteRow) -> Result<VersionRoute, StoreError> {
+    fn version_route(&self, row: &Row) -> Result<VersionRoute, StoreError> {
         let agent_id = parsed(row, "agent_id")?;
         let config: serde_json::Value = json(row, "config")?;
         let token = raw::<Option<&[u8]>>(row, "runtime_token")?
@@ -178,7 +179,7 @@ impl Store {
     }
 }
 
-fn number_route(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
+fn number_route(row: &Row) -> Result<NumberRoute, StoreError> {
     Ok(NumberRoute {
         number: boxed(row, "phone_number")?,
         organization_id: parsed(row, "organization_id")?,
@@ -190,7 +191,7 @@ fn number_route(row: &SqliteRow) -> Result<NumberRoute, StoreError> {
     })
 }
 
-fn agent_route(row: &SqliteRow) -> Result<AgentRoute, StoreError> {
+fn agent_route(row: &Row) -> Result<AgentRoute, StoreError> {
     Ok(AgentRoute {
         id: parsed(row, "id")?,
         organization_id: parsed(row, "organization_id")?,
@@ -201,27 +202,27 @@ fn agent_route(row: &SqliteRow) -> Result<AgentRoute, StoreError> {
     })
 }
 
-fn boxed(row: &SqliteRow, column: &'static str) -> Result<Box<str>, StoreError> {
+fn boxed(row: &Row, column: &'static str) -> Result<Box<str>, StoreError> {
     raw::<&str>(row, column).map(Box::from)
 }
 
-fn organisation_route(row: &SqliteRow) -> Result<OrganisationRoute, StoreError> {
+fn organisation_route(row: &Row) -> Result<OrganisationRoute, StoreError> {
     Ok(OrganisationRoute { id: parsed(row, "id")?, name: boxed(row, "name")? })
 }
 
 async fn all<T>(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     sql: &'static str,
-    read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+    read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    sqlx::query(sql).fetch_all(tx).await?.iter().map(read).collect()
+    sql::query(sql).fetch_all(tx).await?.iter().map(read).collect()
 }
 
 async fn one<T>(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     sql: &'static str,
     key: &str,
-    read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+    read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
-    sqlx::query(sql).bind(key).fetch_optional(tx).await?.as_ref().map(read).transpose()
+    sql::query(sql).bind(key).fetch_optional(tx).await?.as_ref().map(read).transpose()
 }

@@ -4,30 +4,29 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, QueryBuilder, Row as _, Sqlite, SqliteConnection, Type};
 
 use super::StoreError;
+use super::sql::{self, Column, Connection, QueryBuilder, Row};
 use crate::clock::Timestamp;
 use crate::model::{Page, Period};
 
-/// A column as SQLite has it.
-pub(super) fn raw<'r, T>(row: &'r SqliteRow, column: &'static str) -> Result<T, StoreError>
+/// A column as the database has it.
+pub(super) fn raw<'r, T>(row: &'r Row, column: &'static str) -> Result<T, StoreError>
 where
-    T: Decode<'r, Sqlite> + Type<Sqlite>,
+    T: Column<'r>,
 {
-    Ok(row.try_get(column)?)
+    Ok(T::read(row, column)?)
 }
 
 /// A text column that prints and parses.
-pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr>(row: &Row, column: &'static str) -> Result<T, StoreError> {
     let text: &str = raw(row, column)?;
     text.parse().map_err(|_| damaged(column))
 }
 
 /// The same, or null.
 pub(super) fn parsed_opt<T: FromStr>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
 ) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = raw(row, column)?;
@@ -35,17 +34,14 @@ pub(super) fn parsed_opt<T: FromStr>(
 }
 
 /// A JSON column.
-pub(super) fn json<T: DeserializeOwned>(
-    row: &SqliteRow,
-    column: &'static str,
-) -> Result<T, StoreError> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row, column: &'static str) -> Result<T, StoreError> {
     let text: &str = raw(row, column)?;
     serde_json::from_str(text).map_err(|_| damaged(column))
 }
 
 /// The same, or null.
 pub(super) fn json_opt<T: DeserializeOwned>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
 ) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = raw(row, column)?;
@@ -53,29 +49,23 @@ pub(super) fn json_opt<T: DeserializeOwned>(
 }
 
 /// A column that holds the wire name of an enum's value.
-pub(super) fn word<T: DeserializeOwned>(
-    row: &SqliteRow,
-    column: &'static str,
-) -> Result<T, StoreError> {
+pub(super) fn word<T: DeserializeOwned>(row: &Row, column: &'static str) -> Result<T, StoreError> {
     let text: String = raw(row, column)?;
     serde_json::from_value(text.into()).map_err(|_| damaged(column))
 }
 
 /// A column of microseconds.
-pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
+pub(super) fn time(row: &Row, column: &'static str) -> Result<Timestamp, StoreError> {
     raw(row, column).map(Timestamp::from_micros)
 }
 
 /// The same, or null.
-pub(super) fn time_opt(
-    row: &SqliteRow,
-    column: &'static str,
-) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn time_opt(row: &Row, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
     raw::<Option<i64>>(row, column).map(|micros| micros.map(Timestamp::from_micros))
 }
 
 /// A column of a small whole number.
-pub(super) fn small(row: &SqliteRow, column: &'static str) -> Result<u32, StoreError> {
+pub(super) fn small(row: &Row, column: &'static str) -> Result<u32, StoreError> {
     u32::try_from(raw::<i64>(row, column)?).map_err(|_| damaged(column))
 }
 
@@ -123,18 +113,18 @@ pub(super) use free_stamp_in;
 
 /// The first free `created_at` from `wanted` on, by a query of [`free_stamp_in`].
 pub(super) async fn free_stamp(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     query: &'static str,
     wanted: Timestamp,
 ) -> Result<Timestamp, StoreError> {
-    let free = sqlx::query_scalar(query).bind(wanted.micros()).fetch_one(connection).await?;
+    let free = sql::query(query).bind(wanted.micros()).fetch_scalar(connection).await?;
     Ok(Timestamp::from_micros(free))
 }
 
 /// Adds a condition if there is something to compare with. `sql` ends where the value goes.
-pub(super) fn and<'q, T>(query: &mut QueryBuilder<Sqlite>, sql: &'static str, value: Option<T>)
+pub(super) fn and<T>(query: &mut QueryBuilder, sql: &'static str, value: Option<T>)
 where
-    T: sqlx::Encode<'q, Sqlite> + Type<Sqlite>,
+    T: Into<sql::Value>,
 {
     if let Some(value) = value {
         query.push(" AND ").push(sql).push(" ").push_bind(value);
@@ -142,18 +132,14 @@ where
 }
 
 /// Adds "holds this text, whatever the case". `sql` names the column, already in lower case.
-pub(super) fn and_holds(
-    query: &mut QueryBuilder<Sqlite>,
-    sql: &'static str,
-    part: Option<&String>,
-) {
+pub(super) fn and_holds(query: &mut QueryBuilder, sql: &'static str, part: Option<&String>) {
     if let Some(part) = part {
         query.push(" AND instr(").push(sql).push(", ").push_bind(part.to_lowercase()).push(") > 0");
     }
 }
 
 /// Adds the bounds on when; the listed table is called `t`.
-pub(super) fn and_period(query: &mut QueryBuilder<Sqlite>, period: &Period) {
+pub(super) fn and_period(query: &mut QueryBuilder, period: &Period) {
     and(query, "t.created_at >=", period.created_after.map(Timestamp::micros));
     and(query, "t.created_at <=", period.created_before.map(Timestamp::micros));
     and(query, "t.updated_at >=", period.updated_after.map(Timestamp::micros));
@@ -161,7 +147,7 @@ pub(super) fn and_period(query: &mut QueryBuilder<Sqlite>, period: &Period) {
 }
 
 /// Adds the cursor, the order and the limit; the listed table is called `t`.
-pub(super) fn paged(query: &mut QueryBuilder<Sqlite>, page: Page) {
+pub(super) fn paged(query: &mut QueryBuilder, page: Page) {
     and(query, "t.created_at <", page.before.map(Timestamp::micros));
     query.push(" ORDER BY t.created_at DESC LIMIT ").push_bind(page.limit.clamp(1, Page::MAX));
 }

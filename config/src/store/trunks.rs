@@ -1,13 +1,11 @@
 //! Verbs on trunks.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
-
 use super::routes::Touched;
 use super::rows::{
     and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, raw, time,
     to_json_opt,
 };
+use super::sql::{self, Connection, QueryBuilder};
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{OrganisationId, TrunkId};
@@ -158,18 +156,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
         refuse_managed(&self.load_trunk(&mut tx, scope, id).await?.trunk)?;
-        let numbers: Vec<String> = sqlx::query_scalar(
-            "DELETE FROM phone_numbers WHERE trunk_id = ? RETURNING phone_number",
-        )
-        .bind(id.to_string())
-        .fetch_all(&mut *tx)
-        .await?;
+        let sql = "DELETE FROM phone_numbers WHERE trunk_id = ? RETURNING phone_number";
+        let query = sql::query(sql).bind(id.to_string());
+        let numbers: Vec<String> = query.fetch_scalars(&mut tx).await?;
         if !numbers.is_empty() && !force {
             let (count, s) = (numbers.len(), if numbers.len() == 1 { "" } else { "s" });
             let why = format!("Trunk still carries {count} phone number{s}");
             return Err(StoreError::Conflict(why)); // and the numbers are back with the roll-back
         }
-        sqlx::query("DELETE FROM trunks WHERE id = ?")
+        sql::query("DELETE FROM trunks WHERE id = ?")
             .bind(id.to_string())
             .execute(&mut *tx)
             .await?;
@@ -185,7 +180,7 @@ impl Store {
     pub async fn reseal(&self) -> Result<usize, StoreError> {
         let mut tx = self.0.db.write().await?;
         let mut sealed = 0;
-        for row in sqlx::query("SELECT * FROM trunks").fetch_all(&mut *tx).await? {
+        for row in sql::query("SELECT * FROM trunks").fetch_all(&mut *tx).await? {
             let mut row = self.trunk_from_row(&row)?;
             let (inbound, outbound) = (inbound_owner(row.trunk.id), outbound_owner(row.trunk.id));
             sealed += self.reseal_one(&inbound, row.inbound_password.as_mut())?;
@@ -262,11 +257,11 @@ impl Store {
 
     async fn load_trunk(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Connection,
         scope: &ScopedTo<OrganisationId>,
         id: TrunkId,
     ) -> Result<Row, StoreError> {
-        let row = sqlx::query("SELECT * FROM trunks WHERE id = ? AND organization_id = ?")
+        let row = sql::query("SELECT * FROM trunks WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
             .fetch_optional(&mut *tx)
@@ -275,7 +270,7 @@ impl Store {
         self.trunk_from_row(&row)
     }
 
-    fn trunk_from_row(&self, row: &SqliteRow) -> Result<Row, StoreError> {
+    fn trunk_from_row(&self, row: &sql::Row) -> Result<Row, StoreError> {
         let slug: String = raw(row, "slug")?;
         let inbound_password: Option<Vec<u8>> = raw(row, "inbound_password")?;
         let outbound_password: Option<Vec<u8>> = raw(row, "outbound_password")?;
@@ -316,9 +311,9 @@ fn username(trunk: &Trunk) -> Option<&str> {
 
 /// Every trunk has a slug of its own, so addresses that overlap are no tie. Digest credentials
 /// alone must name one trunk: two trunks with one user would be told apart by nothing.
-async fn refuse_tie(tx: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
+async fn refuse_tie(tx: &mut Connection, trunk: &Trunk) -> Result<(), StoreError> {
     let Some(username) = username(trunk) else { return Ok(()) };
-    let other = sqlx::query(
+    let other = sql::query(
         "SELECT id, organization_id, name FROM trunks WHERE inbound_username = ? AND id <> ?",
     )
     .bind(username)
@@ -335,9 +330,9 @@ async fn refuse_tie(tx: &mut SqliteConnection, trunk: &Trunk) -> Result<(), Stor
     }))
 }
 
-async fn insert(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
+async fn insert(tx: &mut Connection, row: &Row) -> Result<(), StoreError> {
     let trunk = &row.trunk;
-    sqlx::query("INSERT INTO trunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    sql::query("INSERT INTO trunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(trunk.id.to_string())
         .bind(trunk.organization_id.to_string())
         .bind(&trunk.name)
@@ -356,9 +351,9 @@ async fn insert(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> 
     Ok(())
 }
 
-async fn update(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
+async fn update(tx: &mut Connection, row: &Row) -> Result<(), StoreError> {
     let trunk = &row.trunk;
-    sqlx::query(
+    sql::query(
         "UPDATE trunks SET name = ?, name_folded = ?, inbound_config = ?, inbound_username = ?,
              inbound_password = ?, outbound_config = ?, outbound_password = ?, updated_at = ?
          WHERE id = ?",

@@ -5,13 +5,12 @@
 //! keeps it while the place and user it belongs to stay the same; an empty text removes it.
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::rows::{
     and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, raw, small, time,
     to_json, to_json_opt, to_word, word,
 };
+use super::sql::{self, Connection, QueryBuilder};
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId};
@@ -102,7 +101,7 @@ impl Store {
         id: AgentVersionId,
     ) -> Result<AgentVersion, StoreError> {
         let mut tx = self.0.db.read().await?;
-        let row = sqlx::query(
+        let row = sql::query(
             "SELECT v.* FROM agent_versions v JOIN agents a ON a.id = v.agent_id
              WHERE v.id = ? AND a.organization_id = ?",
         )
@@ -231,7 +230,7 @@ impl Store {
     /// At the start nobody is generating: what a crash left so has failed.
     pub(super) async fn fail_left_generations(&self) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        sqlx::query(
+        sql::query(
             "UPDATE agent_versions SET instructions_status = 'failed'
              WHERE instructions_status = 'generating'",
         )
@@ -240,13 +239,10 @@ impl Store {
         self.commit(tx, After::default()).await
     }
 
-    pub(super) async fn reseal_tokens(
-        &self,
-        tx: &mut SqliteConnection,
-    ) -> Result<usize, StoreError> {
+    pub(super) async fn reseal_tokens(&self, tx: &mut Connection) -> Result<usize, StoreError> {
         let sql = "SELECT * FROM agent_versions WHERE runtime_token IS NOT NULL";
         let mut sealed = 0;
-        for row in sqlx::query(sql).fetch_all(&mut *tx).await? {
+        for row in sql::query(sql).fetch_all(&mut *tx).await? {
             let mut row = from_row(&row)?;
             sealed += self.reseal_one(&token_owner(row.version.agent_id), row.token.as_mut())?;
             update(tx, &row).await?;
@@ -273,19 +269,11 @@ impl Store {
     }
 
     /// Makes the row a new draft of its agent, with the next number, and writes it.
-    async fn insert_draft(
-        &self,
-        tx: &mut SqliteConnection,
-        row: &mut Row,
-    ) -> Result<(), StoreError> {
+    async fn insert_draft(&self, tx: &mut Connection, row: &mut Row) -> Result<(), StoreError> {
         let agent = row.version.agent_id.to_string();
-        let number: u32 = sqlx::query_scalar(
-            "UPDATE agents SET next_version = next_version + 1 WHERE id = ?
-             RETURNING next_version - 1",
-        )
-        .bind(&agent)
-        .fetch_one(&mut *tx)
-        .await?;
+        let sql = "UPDATE agents SET next_version = next_version + 1 WHERE id = ?
+                   RETURNING next_version - 1";
+        let number: u32 = sql::query(sql).bind(&agent).fetch_scalar(tx).await?;
         let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         let version = &mut row.version;
         version.id = AgentVersionId::random();
@@ -293,7 +281,7 @@ impl Store {
         version.published = false;
         version.instructions_status = InstructionsStatus::Idle;
         (version.created_at, version.updated_at) = (at, at);
-        sqlx::query(
+        sql::query(
             "INSERT INTO agent_versions (id, agent_id, version, config, created_at, updated_at)
              VALUES (?, ?, ?, '{}', ?, ?)",
         )
@@ -364,7 +352,7 @@ fn blank(agent: AgentId) -> Row {
 }
 
 pub(super) async fn list(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     agent: AgentId,
     filter: &VersionFilter,
     page: Page,
@@ -381,14 +369,14 @@ pub(super) async fn list(
 
 /// The version of this number, or the newest; the agent has been checked to be the organisation's.
 pub(super) async fn load(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     agent: AgentId,
     which: VersionRef,
 ) -> Result<Row, StoreError> {
     let found = match which {
         VersionRef::Latest => newest(tx, agent).await?,
         VersionRef::Number(number) => {
-            sqlx::query("SELECT * FROM agent_versions WHERE agent_id = ? AND version = ?")
+            sql::query("SELECT * FROM agent_versions WHERE agent_id = ? AND version = ?")
                 .bind(agent.to_string())
                 .bind(number)
                 .fetch_optional(tx)
@@ -401,15 +389,15 @@ pub(super) async fn load(
     found.ok_or_else(|| StoreError::not_found("Version"))
 }
 
-async fn newest(tx: &mut SqliteConnection, agent: AgentId) -> Result<Option<Row>, StoreError> {
+async fn newest(tx: &mut Connection, agent: AgentId) -> Result<Option<Row>, StoreError> {
     let sql = "SELECT * FROM agent_versions WHERE agent_id = ? ORDER BY version DESC LIMIT 1";
-    let row = sqlx::query(sql).bind(agent.to_string()).fetch_optional(tx).await?;
+    let row = sql::query(sql).bind(agent.to_string()).fetch_optional(tx).await?;
     row.as_ref().map(from_row).transpose()
 }
 
-pub(super) async fn update(tx: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
+pub(super) async fn update(tx: &mut Connection, row: &Row) -> Result<(), StoreError> {
     let version = &row.version;
-    sqlx::query(
+    sql::query(
         "UPDATE agent_versions SET published = ?, config = ?, runtime_token = ?,
              instruction_builder_inputs = ?, instructions_status = ?, instructions_dirty = ?,
              instructions_manually_edited = ?, updated_at = ?
@@ -429,7 +417,7 @@ pub(super) async fn update(tx: &mut SqliteConnection, row: &Row) -> Result<(), S
     Ok(())
 }
 
-fn from_row(row: &SqliteRow) -> Result<Row, StoreError> {
+fn from_row(row: &sql::Row) -> Result<Row, StoreError> {
     let version = AgentVersion {
         id: parsed(row, "id")?,
         agent_id: parsed(row, "agent_id")?,

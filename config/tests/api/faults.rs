@@ -5,30 +5,55 @@ use std::sync::Arc;
 use axum::http::Method;
 use config::api::ApiOptions;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tokio::task::JoinSet;
 
 use crate::server::Server;
 
-/// A server over a file, and a second connection to it.
+/// A server over a database that others can reach, and a second connection to it.
 struct Behind {
     server: Server,
-    database: SqliteConnection,
+    database: Database,
     folder: std::path::PathBuf,
+}
+
+enum Database {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
 }
 
 impl Behind {
     async fn start() -> Self {
         let folder = std::env::temp_dir().join(format!("trunkline-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
-        let url = format!("sqlite:{}", folder.join("store.db").display());
+        let url = match crate::postgres::schema().await {
+            Some(url) => url,
+            None => format!("sqlite:{}", folder.join("store.db").display()),
+        };
         let server = Server::over(&url, ApiOptions::default()).await;
-        let database = SqliteConnection::connect(&url).await.unwrap();
+        let database = if url.starts_with("sqlite:") {
+            Database::Sqlite(SqliteConnection::connect(&url).await.unwrap())
+        } else {
+            Database::Postgres(PgConnection::connect(&url).await.unwrap())
+        };
         Self { server, database, folder }
     }
 
     async fn run(&mut self, sql: &'static str) {
-        sqlx::query(sql).execute(&mut self.database).await.unwrap();
+        let query = sqlx::raw_sql(sql);
+        match &mut self.database {
+            Database::Sqlite(database) => drop(query.execute(database).await.unwrap()),
+            Database::Postgres(database) => drop(query.execute(database).await.unwrap()),
+        }
+    }
+
+    /// Locks out those who write; until `ROLLBACK`.
+    async fn lock(&mut self) {
+        let sql = match &self.database {
+            Database::Sqlite(_) => "BEGIN IMMEDIATE",
+            Database::Postgres(_) => "BEGIN; LOCK TABLE trunks IN EXCLUSIVE MODE",
+        };
+        self.run(sql).await;
     }
 }
 
@@ -69,7 +94,7 @@ async fn a_managed_trunk_is_read_only() {
 async fn a_locked_database_is_503_for_writes_and_nothing_for_reads() {
     let mut behind = Behind::start().await;
     behind.server.trunk("before").await;
-    behind.run("BEGIN IMMEDIATE").await;
+    behind.lock().await;
     let reply = behind.server.post("/core/trunks", json!({ "name": "a" })).await;
     assert!(reply.headers.contains_key("retry-after"));
     reply.is(503);

@@ -1,4 +1,5 @@
-//! The REST API as a client sees it: the whole router in this process, over a store in memory.
+//! The REST API as a client sees it: the whole router in this process, over a store in memory, and in
+//! a second run over PostgreSQL.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +19,14 @@ mod faults;
 mod hostile;
 mod keys;
 mod numbers;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod scopes;
 mod server;
 mod tenants;
 mod trunks;
+
+#[tokio::test]
+async fn everything_holds_on_postgresql_too() {
+    postgres::run_again(&[], &["everything_holds_on_postgresql_too"]).await;
+}

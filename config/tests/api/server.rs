@@ -141,7 +141,8 @@ impl Server {
     }
 
     pub(crate) async fn with(options: ApiOptions) -> Self {
-        Self::over("sqlite::memory:", options).await
+        let url = crate::postgres::schema().await;
+        Self::over(url.as_deref().unwrap_or("sqlite::memory:"), options).await
     }
 
     pub(crate) async fn over(url: &str, options: ApiOptions) -> Self {

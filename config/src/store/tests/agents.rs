@@ -67,7 +67,7 @@ async fn a_config_is_stored_verbatim_but_for_its_token() {
         serde_json::to_string(&expected).unwrap(),
         "keys keep their order"
     );
-    assert!(!store.bytes().windows(6).any(|window| window == b"canary"));
+    assert!(!store.bytes().await.windows(6).any(|window| window == b"canary"));
     store.make_publish(&org, agent, number, json!({})).await.unwrap();
     assert_eq!(token(&store, stored.id).as_deref(), Some("canary"));
 }

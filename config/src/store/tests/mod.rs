@@ -1,7 +1,11 @@
-//! The verbs, on a real database in a file of its own for each test.
+//! The verbs, on a real database of its own for each test: an SQLite file, and in a second run a
+//! PostgreSQL schema.
 
 mod agents;
+mod follow;
 mod keys;
+#[path = "../../../tests/support/postgres.rs"]
+mod postgres;
 mod records;
 mod routes;
 mod trunks;
@@ -10,8 +14,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
-use super::{Store, StoreError, StoreOptions};
+use super::{BUSY_BUDGET_MS, Store, StoreError, StoreOptions};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{Operator, ScopedTo};
 use crate::ids::{AgentId, OrganisationId, TrunkId};
@@ -23,10 +28,32 @@ pub(crate) type Org = ScopedTo<OrganisationId>;
 /// Where the tests' clock starts: 2026-01-01T00:00:00Z. Each reading is a millisecond later.
 pub(super) const START_US: i64 = 1_767_225_600_000_000;
 
-/// A store in a folder that goes when the test does.
+/// A store in a folder that goes when the test does, or in a schema that goes after all tests.
 pub(crate) struct Scratch {
     pub(crate) store: Store,
+    url: String,
     folder: PathBuf,
+}
+
+/// Somebody else who holds the write lock.
+pub(crate) enum Locked {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Locked {
+    pub(crate) async fn release(self) {
+        match self {
+            Self::Sqlite(connection) => connection.close().await.unwrap(),
+            Self::Postgres(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_holds_on_postgresql_too() {
+    let without = ["everything_holds_on_postgresql_too"];
+    postgres::run_again(&["store::tests::", "journal::tests::"], &without).await;
 }
 
 impl std::ops::Deref for Scratch {
@@ -59,27 +86,56 @@ impl Scratch {
         Self::with(options()).await
     }
 
-    pub(crate) async fn with(options: StoreOptions) -> Self {
+    pub(crate) async fn with(mut options: StoreOptions) -> Self {
         let name = format!("trunkline-store-{}", uuid::Uuid::new_v4());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).unwrap();
-        let store = Store::open(&url(&folder), options).await.unwrap();
-        Self { store, folder }
+        let url = match postgres::schema().await {
+            Some(url) => url,
+            None => format!("sqlite:{}/store.db", folder.display()),
+        };
+        if url.starts_with("postgres") {
+            options.busy_budget_ms = BUSY_BUDGET_MS; // a roll-back takes a moment to arrive
+        }
+        let store = Store::open(&url, options).await.unwrap();
+        Self { store, url, folder }
     }
 
-    /// The same database, opened once more, as after a restart.
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.url.starts_with("postgres")
+    }
+
+    /// The same database, opened once more, as after a restart or by another node.
     pub(crate) async fn again(&self, options: StoreOptions) -> Store {
-        Store::open(&url(&self.folder), options).await.unwrap()
+        let busy_budget_ms = self.store.0.options.busy_budget_ms;
+        Store::open(&self.url, StoreOptions { busy_budget_ms, ..options }).await.unwrap()
     }
 
-    /// Every byte the database has on disk.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    /// Every byte the database keeps.
+    pub(super) async fn bytes(&self) -> Vec<u8> {
+        if self.is_postgres() {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let sql = "SELECT query_to_xml('SELECT * FROM ' || tablename, true, false, '')::text
+                       FROM pg_tables WHERE schemaname = current_schema()";
+            let query = sqlx::query_scalar::<_, String>(sql);
+            let tables = query.fetch_all(&mut connection).await.unwrap();
+            assert!(tables.iter().any(|table| table.contains("<created_at>")));
+            return tables.concat().into_bytes();
+        }
         let files = std::fs::read_dir(&self.folder).unwrap();
         files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
     }
 
-    pub(crate) fn url(&self) -> String {
-        url(&self.folder)
+    /// Takes the write lock, as another process would.
+    pub(crate) async fn lock(&self) -> Locked {
+        if self.is_postgres() {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(super::postgres::BEGIN_WRITE).execute(&mut connection).await.unwrap();
+            return Locked::Postgres(connection);
+        }
+        let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        Locked::Sqlite(connection)
     }
 
     pub(crate) async fn organisation(&self) -> Org {
@@ -126,10 +182,6 @@ impl Scratch {
         let publish: Publish = serde_json::from_value(body).unwrap();
         self.publish(org, agent, VersionRef::Number(version), publish).await
     }
-}
-
-fn url(folder: &std::path::Path) -> String {
-    format!("sqlite:{}/store.db", folder.display())
 }
 
 pub(super) fn not_found(what: &str) -> StoreError {

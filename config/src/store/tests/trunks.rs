@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{E164, NumberChange, NumberFilter, Page, Period, TrunkChange, TrunkFilter};
+use crate::store::sql;
 
 fn change(body: Value) -> TrunkChange {
     serde_json::from_value(body).unwrap()
@@ -39,7 +40,7 @@ async fn passwords_are_sealed_on_disk_and_open_in_the_snapshot() {
     let body = json!({"name": "t", "outbound_config": outbound(json!("canary-out")),
         "inbound_config": {"auth_username": "pbx", "auth_password": "canary-in"}});
     let id = store.make_trunk(&org, body).await.unwrap().id;
-    assert!(!store.bytes().windows(7).any(|window| window == b"canary-"));
+    assert!(!store.bytes().await.windows(7).any(|window| window == b"canary-"));
     let snapshot = store.snapshot().load();
     let route = snapshot.trunk(id).unwrap();
     assert_eq!(route.digest.as_ref().unwrap().password.expose(), "canary-in");
@@ -125,7 +126,7 @@ async fn a_managed_trunk_is_read_only() {
     let id = store.plain_trunk(&org).await;
     store.make_number(&org, id, "+15550001").await.unwrap();
     let mut tx = store.0.db.write().await.unwrap();
-    sqlx::query("UPDATE trunks SET managed_account_id = 'twilio'").execute(&mut *tx).await.unwrap();
+    sql::query("UPDATE trunks SET managed_account_id = 'twilio'").execute(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     let refused = |outcome: Result<(), StoreError>| {
         assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");

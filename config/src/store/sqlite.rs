@@ -1,0 +1,136 @@
+//! The SQLite file: its connections, its migrations, and what its errors mean.
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use super::database::{BUSY_BUDGET_MS, migration_failed};
+use super::sql::Connection;
+use super::{StoreError, Unavailable};
+use crate::model::Invalid;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/schema/sqlite");
+
+/// How long SQLite itself waits, in milliseconds: short, because it cannot be interrupted.
+const BUSY_TIMEOUT_MS: u64 = 20;
+
+/// Pauses between attempts, in milliseconds: short first, for a neighbour that is merely quick.
+const PAUSE_FIRST_MS: u64 = 5;
+const PAUSE_MAX_MS: u64 = 100;
+
+const READERS: u32 = 4;
+
+/// One connection that writes and several that read.
+pub(super) struct SqliteFile {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteFile {
+    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let in_memory = url.contains(":memory:");
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|_| Invalid::new("store.url", "is not a SQLite URL"))?
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS));
+        if !in_memory {
+            create_private(options.get_filename()).map_err(|error| {
+                tracing::warn!(%error, "the database's file cannot be made");
+                StoreError::Unavailable(Unavailable::StorageFailed)
+            })?;
+        }
+        let pool = || {
+            SqlitePoolOptions::new()
+                .acquire_timeout(Duration::from_millis(BUSY_BUDGET_MS))
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+        };
+        let writer = pool().max_connections(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await.map_err(migration_failed)?;
+        let readers = if in_memory {
+            writer.clone() // a database in memory lives in its one connection
+        } else {
+            pool().max_connections(READERS).connect_with(options.read_only(true)).await?
+        };
+        Ok(Self { writer, readers })
+    }
+
+    /// Takes the write lock, waiting for it as long as the budget allows.
+    pub(super) async fn write(&self, busy_budget_ms: u64) -> Result<Connection, StoreError> {
+        let mut pause = PAUSE_FIRST_MS;
+        let mut waited = 0;
+        loop {
+            match self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from) {
+                Err(StoreError::Unavailable(Unavailable::Busy)) if waited < busy_budget_ms => {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    waited += pause + BUSY_TIMEOUT_MS;
+                    pause = (pause * 2).min(PAUSE_MAX_MS);
+                }
+                outcome => return outcome.map(Connection::Sqlite),
+            }
+        }
+    }
+
+    pub(super) async fn read(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::Sqlite(self.readers.begin().await?))
+    }
+
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1 FROM organisations LIMIT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// A number that changes when another process has written (SQLite's `data_version`, which does not
+    /// count the writes of its own connection).
+    pub(super) async fn foreign_version(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&self.writer).await?)
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Makes the file, if there is none, so that only its owner can read it; SQLite gives the files it
+/// keeps beside it the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// What SQLite's result code means here; the extended code's low byte is the primary one.
+pub(super) fn meaning(code: &str) -> Option<Unavailable> {
+    match code.parse::<u32>().ok()? & 0xff {
+        5 | 6 => Some(Unavailable::Busy),     // BUSY, LOCKED
+        13 => Some(Unavailable::StorageFull), // FULL
+        8 | 10 | 11 | 14 | 26 => Some(Unavailable::StorageFailed), // READONLY, IOERR, CORRUPT, CANTOPEN, NOTADB
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_codes_are_told_apart_by_their_low_byte() {
+        assert_eq!(meaning("517"), Some(Unavailable::Busy)); // BUSY_SNAPSHOT
+        assert_eq!(meaning("13"), Some(Unavailable::StorageFull));
+        assert_eq!(meaning("778"), Some(Unavailable::StorageFailed)); // IOERR_WRITE
+        assert_eq!(meaning("2067"), None); // CONSTRAINT_UNIQUE
+        assert_eq!(meaning("x"), None);
+    }
+}
