@@ -14,6 +14,7 @@ mod clients;
 mod digest;
 mod failures;
 mod operation;
+mod outage;
 mod outbound;
 mod program;
 mod refusals;

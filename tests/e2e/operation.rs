@@ -1,9 +1,8 @@
-//! What an operator does while calls are up: health tests, stopping, reloading, a broken store.
+//! What an operator does while calls are up: health tests, stopping, reloading.
 
 use std::process::Command;
 use std::time::Duration;
 
-use support::process::Process;
 use support::sipp::Sipp;
 use support::{Gateway, peer, wait};
 
@@ -94,35 +93,5 @@ fn a_reload_shows_the_new_certificate_and_leaves_calls_alone() {
         (now.starts_with("-----BEGIN") && now != before).then_some(())
     });
     live.passes();
-    gateway.finish();
-}
-
-#[test]
-fn calls_go_on_while_the_store_is_locked_and_are_recorded_afterwards() {
-    if !peer::have(&["sipp", "python3"]) {
-        return;
-    }
-    let gateway = Gateway::start();
-    let line = gateway.echo_line();
-    let database = gateway.folder().join("data/trunkline.db");
-    let mut lock = Process::start(
-        "lock",
-        Command::new("python3")
-            .arg("-c")
-            .arg(
-                "import sqlite3, sys, time\n\
-                 store = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
-                 store.execute('BEGIN EXCLUSIVE')\n\
-                 print('locked', flush=True)\n\
-                 time.sleep(60)\n",
-            )
-            .arg(&database),
-    );
-    lock.find("the lock", Duration::from_secs(10), |line| (line == "locked").then_some(()));
-    Sipp::new(&gateway, "call", &line.number).calls(5).passes();
-    assert!(gateway.conversations().is_empty(), "the store was not locked");
-    drop(lock);
-    let records = gateway.ended_conversations(5);
-    assert!(records.iter().all(|record| record["status"] == "completed"), "{records:#?}");
     gateway.finish();
 }

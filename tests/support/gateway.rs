@@ -94,6 +94,21 @@ impl Gateway {
         Self::open(folder, Some(key))
     }
 
+    /// Starts another node of this name on the same database, whose `store.url` is given as TOML.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    #[must_use]
+    pub fn neighbour(&self, name: &str, url: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join(SETTINGS);
+        let (name, key) = (format!("{name:?}"), self.folder().join("data/seal.key"));
+        let key = format!("{key:?}");
+        let changes = [("node.name", &*name), ("store.seal_key", &*key), ("store.url", url)];
+        std::fs::write(&file, settings(folder.path(), &changes)).expect("settings can be written");
+        Self::open(folder, Some(self.key.clone()))
+    }
+
     fn open(folder: TempDir, known_key: Option<String>) -> Self {
         let mut command = program(&["serve", "--settings", SETTINGS], folder.path());
         let mut process = Process::start("trunkline", &mut command);

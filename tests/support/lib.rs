@@ -8,6 +8,7 @@
 //!       ├─► Callee ── carriers and SIP agents: SIPp with a script written in the test
 //!       ├─► Baresip ─ a softphone with a microphone and a loudspeaker that are WAV files
 //!       ├─► Kamailio  a proxy in the route of every dialog; Records: what dnsmasq serves
+//!       ├─► Postgres  the database of one or of several gateways
 //!       └─► Bot ───── an agent on pipecat's own Twilio serializer
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod http;
 pub mod kamailio;
 pub mod peer;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod sipp;
 pub mod sound;

@@ -103,14 +103,15 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Its process number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
-        let Ok(pid) = libc::pid_t::try_from(self.child.id()) else { return };
-        #[expect(unsafe_code, reason = "kill(2) has no safe wrapper; the child is not reaped yet")]
-        // SAFETY: no memory is involved.
-        unsafe {
-            libc::kill(pid, signal);
-        }
+        send_signal(self.child.id(), signal);
     }
 
     /// Waits for its end and for the last of its lines.
@@ -147,6 +148,16 @@ impl Drop for Process {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a child, or to a child's child, that is not reaped yet.
+pub fn send_signal(process: u32, signal: libc::c_int) {
+    let Ok(pid) = libc::pid_t::try_from(process) else { return };
+    #[expect(unsafe_code, reason = "kill(2) has no safe wrapper")]
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::kill(pid, signal);
     }
 }
 
