@@ -2,9 +2,12 @@
 //!
 //! | said | number |
 //! |---|---|
-//! | a number | exactly that one, if it is the organisation's |
+//! | a number | exactly that one, if it is the organisation's or shared with it |
 //! | an agent or a version | the oldest whose outbound slot holds the version |
 //! | the same, and no slot holds it | any with a way out: an empty outbound slot first, then the oldest |
+//!
+//! A number that is `outbound_shareable` is shared with every organisation of its owner's tree, when it is
+//! named: none is taken unasked, and the agent in its slot is its owner's alone.
 //!
 //! Pure: everything is read from one [`Snapshot`], so that number, trunk and agent are of one moment.
 //! A number has a way out when its trunk has an outbound configuration. One that was meant (by its name
@@ -95,7 +98,7 @@ pub fn choose(
     let chooser = Chooser { snapshot, organisation };
     let named = chooser.named(&wanted.speaker)?;
     let route = match (&wanted.number, named) {
-        (Some(number), _) => chooser.own(number)?,
+        (Some(number), _) => chooser.named_number(number)?,
         (None, Some(version)) => chooser.number_for(version)?,
         (None, None) => chooser.any_number()?,
     };
@@ -103,7 +106,9 @@ pub fn choose(
         (Speaker::Inline(runtime), _) => (None, runtime.as_ref()),
         (_, Some(version)) => (Some(version), &version.runtime),
         (_, None) => {
-            let slot = route.outbound_version.ok_or(Refused::EmptySlot)?;
+            // A borrowed number brings nobody else's agent along.
+            let slot = route.outbound_version.filter(|_| route.organization_id == organisation);
+            let slot = slot.ok_or(Refused::EmptySlot)?;
             let version = chooser.version(slot)?;
             (Some(version), &version.runtime)
         }
@@ -159,11 +164,19 @@ impl<'a> Chooser<'a> {
     }
 
     /// The number that was named.
-    fn own(self, number: &E164) -> Result<&'a NumberRoute, Refused> {
+    fn named_number(self, number: &E164) -> Result<&'a NumberRoute, Refused> {
         let route = self.snapshot.number(number.as_str());
-        let route = route.filter(|route| route.organization_id == self.organisation);
+        let route = route.filter(|route| self.may_show(route));
         let route = route.ok_or(Refused::ForeignNumber)?;
         if self.has_way_out(route) { Ok(route) } else { Err(Refused::NoWayOut) }
+    }
+
+    /// Whether the organisation may call from a number.
+    fn may_show(self, route: &NumberRoute) -> bool {
+        let owner = route.organization_id;
+        let is_shared =
+            || route.outbound_shareable && self.snapshot.are_related(owner, self.organisation);
+        owner == self.organisation || is_shared()
     }
 
     /// The number whose outbound slot holds the version, or any.
@@ -190,7 +203,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::model::MediaEncryption;
     use crate::secret::Secret;
-    use crate::snapshot::{OutboundRoute, Patch, TrunkRoute};
+    use crate::snapshot::{OrganisationRoute, OutboundRoute, Patch, TrunkRoute};
 
     /// One organisation with an agent of three published versions; numbers come on top.
     struct House {
@@ -382,6 +395,69 @@ mod tests {
             assert_eq!(house.choose(speaker, number), Err(Refused::NoWayOut));
         }
         let house = House::new();
+        let agent = house.agent;
+        assert_eq!(house.choose(Speaker::Agent(agent), None), Err(Refused::NoNumber));
+    }
+
+    /// What an organisation may do with a number of another: both have the parent that is given.
+    fn borrowed(
+        shareable: bool,
+        parents: [Option<OrganisationId>; 2],
+        agent: bool,
+    ) -> Result<Choice, Refused> {
+        let mut house = House::new();
+        let (lender, borrower) = (house.organisation, OrganisationId::random());
+        house.number("+15550001", 9, house.dialling, Some(0));
+        for (_, number) in &mut house.patch.numbers {
+            number.as_mut().unwrap().outbound_shareable = shareable;
+        }
+        let roots = parents.iter().flatten().map(|root| (*root, None));
+        let all = [(lender, parents[0]), (borrower, parents[1])].into_iter().chain(roots);
+        for (id, parent_id) in all.collect::<Vec<_>>() {
+            let route = OrganisationRoute { id, parent_id, name: "o".into() };
+            house.patch.organisations.push((id, Some(route)));
+        }
+        let own = AgentId::random();
+        house.agent(own, borrower, true, &[1]);
+        let snapshot = Snapshot::default().patched(house.patch);
+        let speaker = if agent { Speaker::Agent(own) } else { Speaker::Slot };
+        let number = Some("+15550001".parse().unwrap());
+        choose(&snapshot, borrower, &Wanted { speaker, number })
+    }
+
+    #[test]
+    fn a_shareable_number_is_lent_within_its_owners_tree() {
+        let root = Some(OrganisationId::random());
+        let choice = borrowed(true, [root, root], true).unwrap();
+        assert_eq!(choice.number.as_str(), "+15550001");
+        assert!(choice.agent.is_some());
+        assert_eq!(borrowed(false, [root, root], true), Err(Refused::ForeignNumber));
+        for other in [None, Some(OrganisationId::random())] {
+            assert_eq!(borrowed(true, [root, other], true), Err(Refused::ForeignNumber));
+        }
+        assert_eq!(borrowed(true, [None, None], true), Err(Refused::ForeignNumber));
+    }
+
+    #[test]
+    fn a_borrowed_number_brings_no_agent_along() {
+        let root = Some(OrganisationId::random());
+        assert_eq!(borrowed(true, [root, root], false), Err(Refused::EmptySlot));
+    }
+
+    #[test]
+    fn no_number_is_borrowed_unasked() {
+        let mut house = House::new();
+        let (lender, root) = (OrganisationId::random(), OrganisationId::random());
+        house.number("+15550001", 9, house.dialling, None);
+        let (_, number) = house.patch.numbers.last_mut().unwrap();
+        let number = number.as_mut().unwrap();
+        (number.organization_id, number.outbound_shareable) = (lender, true);
+        for (id, parent_id) in
+            [(house.organisation, Some(root)), (lender, Some(root)), (root, None)]
+        {
+            let route = OrganisationRoute { id, parent_id, name: "o".into() };
+            house.patch.organisations.push((id, Some(route)));
+        }
         let agent = house.agent;
         assert_eq!(house.choose(Speaker::Agent(agent), None), Err(Refused::NoNumber));
     }

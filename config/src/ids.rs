@@ -85,6 +85,8 @@ id!(/// A conversation: the record of one call.
     ConversationId);
 id!(/// An API key; the public half of `ak_<id>.<secret>`.
     KeyId);
+id!(/// A purchase of a phone number through a managed account.
+    OrderId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
 

@@ -24,6 +24,7 @@ pub mod ids;
 pub mod journal;
 pub mod limits;
 pub mod llm;
+pub mod managed;
 pub mod model;
 pub mod seal;
 pub mod secret;

@@ -133,6 +133,10 @@ limits! {
         "A conversation's own data as JSON: filters read every row's; then 422.";
     PUBLISH_NUMBERS = 1_000 Count, Config,
         "Numbers of one publish request: they are written in one transaction; then 422.";
+    AVAILABLE_NUMBERS = 100 Count, Config,
+        "Numbers of one search at a managed account: people choose from a screenful; then 422.";
+    POOL_NUMBERS = 100_000 Count, Config,
+        "Numbers of the settings' pool: a search reads them all; then the settings are refused.";
     RUNTIME_PARAMETERS = 64 Count, Config,
         "Custom parameters of an agent runtime: they travel in its start message; then 422.";
     RUNTIME_PARAMETER_CHARACTERS = 1_024 Characters, Config,

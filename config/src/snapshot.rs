@@ -22,6 +22,10 @@ use crate::secret::Secret;
 use shards::Shards;
 use tables::{AgentTable, NumberTable, TrunkTable};
 
+/// Generations of organisations that are followed: a tree is written without circles, and should
+/// there be one, it relates nobody.
+const MOST_ANCESTORS: usize = 64;
+
 /// A phone number and where its calls go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberRoute {
@@ -140,6 +144,8 @@ pub struct VersionRoute {
 pub struct OrganisationRoute {
     /// Its id.
     pub id: OrganisationId,
+    /// The organisation it is a part of; `None` at the root of a tree.
+    pub parent_id: Option<OrganisationId>,
     /// Its name.
     pub name: Box<str>,
 }
@@ -206,6 +212,11 @@ impl Snapshot {
         self.trunks.by_id.get(&id).map(Arc::as_ref)
     }
 
+    /// The trunks that are to be registered with their carriers.
+    pub fn registering(&self) -> impl Iterator<Item = &TrunkRoute> {
+        self.trunks.registering.iter().filter_map(|id| self.trunk(*id))
+    }
+
     /// The trunk that a Request-URI names. Slugs are lower case, as host names compare.
     #[must_use]
     pub fn trunk_by_slug(&self, slug: &str) -> Option<&TrunkRoute> {
@@ -261,6 +272,24 @@ impl Snapshot {
     #[must_use]
     pub fn organisation(&self, id: OrganisationId) -> Option<&OrganisationRoute> {
         self.organisations.get(&id)
+    }
+
+    /// Whether two organisations are parts of one whole: the same, or with a common ancestor.
+    #[must_use]
+    pub fn are_related(&self, one: OrganisationId, other: OrganisationId) -> bool {
+        one == other || self.root(one).is_some_and(|root| self.root(other) == Some(root))
+    }
+
+    /// The organisation that another is a part of in the end.
+    fn root(&self, id: OrganisationId) -> Option<OrganisationId> {
+        let mut at = self.organisation(id)?;
+        for _ in 0..MOST_ANCESTORS {
+            match at.parent_id {
+                Some(parent) => at = self.organisation(parent)?,
+                None => return Some(at.id),
+            }
+        }
+        None
     }
 
     /// How many numbers and trunks it holds, for the metrics.
@@ -386,5 +415,30 @@ mod tests {
         handle.swap(snapshot(vec![trunk("t", &[])]));
         assert!(held.trunk_by_slug("t").is_none());
         assert!(handle.clone().load().trunk_by_slug("t").is_some());
+    }
+
+    /// Organisations with their parents, by index.
+    fn tree(parents: &[Option<usize>]) -> (Snapshot, Vec<OrganisationId>) {
+        let ids: Vec<_> = parents.iter().map(|_| OrganisationId::random()).collect();
+        let rows = ids.iter().zip(parents).map(|(id, parent)| {
+            let parent_id = parent.map(|parent| ids[parent]);
+            (*id, Some(OrganisationRoute { id: *id, parent_id, name: "o".into() }))
+        });
+        let organisations = rows.collect();
+        (Snapshot::default().patched(Patch { organisations, ..Patch::default() }), ids)
+    }
+
+    #[test]
+    fn organisations_are_related_by_a_common_root() {
+        let (snapshot, ids) = tree(&[None, Some(0), Some(1), Some(0), None]);
+        for (one, other, related) in
+            [(0, 0, true), (0, 2, true), (2, 3, true), (1, 4, false), (4, 4, true)]
+        {
+            assert_eq!(snapshot.are_related(ids[one], ids[other]), related, "{one} {other}");
+        }
+        let stranger = OrganisationId::random();
+        assert!(!snapshot.are_related(ids[0], stranger));
+        let (circle, ids) = tree(&[Some(1), Some(0)]);
+        assert!(!circle.are_related(ids[0], ids[1]), "and it is found out in finite time");
     }
 }

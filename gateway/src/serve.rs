@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use config::api::{self, Api};
 use config::journal::Journal;
+use config::managed::Managed;
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
@@ -182,11 +183,15 @@ impl Gateway {
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
         let options = api::ApiOptions::from(&*settings);
         let engine = Engine::default();
+        let managed = Managed::of_settings(store.clone(), &settings.managed);
+        let managed = managed.map_err(io::Error::other)?;
+        tasks.push(tokio::spawn(managed.clone().run()));
         let api = Api {
             store: store.clone(),
             options,
             calls: Arc::clone(&live) as _,
             workflows: Arc::new(engine),
+            managed,
         };
         let extra =
             workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));

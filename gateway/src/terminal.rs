@@ -16,7 +16,8 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    pub(crate) const PLAIN: Style = Style { bold: "", dim: "", good: "", other: "", bad: "", off: "" };
+    pub(crate) const PLAIN: Style =
+        Style { bold: "", dim: "", good: "", other: "", bad: "", off: "" };
 
     const COLOURED: Style = Style {
         bold: "\x1b[1m",

@@ -18,4 +18,5 @@ mod outage;
 mod outbound;
 mod program;
 mod refusals;
+mod register;
 mod transfer;

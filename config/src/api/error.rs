@@ -87,6 +87,8 @@ pub(crate) enum ApiError {
     Violations(Vec<Violation>),
     /// 422: fits the schema and breaks a rule between its parts.
     Unprocessable(String),
+    /// 502: somebody else's service, which this needs, refused or failed.
+    Upstream(String),
     /// 503: the store cannot answer now, and why in one word.
     Unavailable(Unavailable),
     /// 503: there is no room for it at this moment.
@@ -111,6 +113,7 @@ impl ApiError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Violations(_) | Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Bug(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -122,6 +125,7 @@ impl ApiError {
             | Self::Forbidden(text)
             | Self::NotFound(text)
             | Self::Conflict(text)
+            | Self::Upstream(text)
             | Self::Unprocessable(text) => text.clone(),
             Self::Unauthenticated(text) | Self::Busy(text) => (*text).to_owned(),
             Self::MethodNotAllowed => "Method not allowed".to_owned(),

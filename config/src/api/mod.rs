@@ -27,6 +27,7 @@ mod error;
 mod extract;
 mod json;
 mod keys;
+mod managed;
 mod numbers;
 mod page;
 mod schema;
@@ -48,9 +49,11 @@ use crate::calls::LiveCalls;
 use crate::credential::Authenticated;
 use crate::credential::Scope::{
     self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
-    ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
-    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
+    ConversationsReadSensitive, ManagedAccountsManage, ManagedAccountsRead, OperatorManage,
+    OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
+    TrunksRead,
 };
+use crate::managed::Managed;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::workflows::Workflows;
@@ -66,6 +69,8 @@ pub struct Api {
     pub calls: Arc<dyn LiveCalls>,
     /// What runs workflows.
     pub workflows: Arc<dyn Workflows>,
+    /// Where numbers are bought.
+    pub managed: Managed,
     /// What the settings say.
     pub options: ApiOptions,
 }
@@ -170,6 +175,9 @@ const TRUNKS_READ: &[Scope] = &[TrunksRead, TrunksManage];
 const TRUNKS_MANAGE: &[Scope] = &[TrunksManage];
 const NUMBERS_READ: &[Scope] = &[PhoneNumbersRead, PhoneNumbersManage];
 const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
+const MANAGED_READ: &[Scope] = &[ManagedAccountsRead, ManagedAccountsManage, PhoneNumbersManage];
+const MANAGED_MANAGE: &[Scope] = &[PhoneNumbersManage, ManagedAccountsManage];
+const OPERATOR_MANAGE: &[Scope] = &[OperatorManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
@@ -191,6 +199,12 @@ fn table() -> Table {
         .route(AnyOf(NUMBERS_READ), routes!(numbers::get_phone_number))
         .route(AnyOf(NUMBERS_MANAGE), routes!(numbers::update_phone_number))
         .route(AnyOf(NUMBERS_MANAGE), routes!(numbers::delete_phone_number))
+        .route(AnyOf(MANAGED_READ), routes!(managed::list_managed_accounts))
+        .route(AnyOf(MANAGED_READ), routes!(managed::list_available_numbers))
+        .route(AnyOf(MANAGED_MANAGE), routes!(managed::purchase_number))
+        .route(AnyOf(MANAGED_MANAGE), routes!(managed::release_number))
+        .route(AnyOf(OPERATOR_MANAGE), routes!(managed::create_managed_trunk))
+        .route(AnyOf(OPERATOR_MANAGE), routes!(managed::delete_managed_trunk))
         .route(AnyOf(AGENTS_READ), routes!(agents::list_agents))
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::create_agent))
         .route(AnyOf(AGENTS_READ), routes!(agents::get_agent))

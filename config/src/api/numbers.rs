@@ -73,12 +73,15 @@ pub(crate) async fn get_phone_number(
         (status = 400, description = "The trunk is managed, or the limit is reached",
             body = super::error::ErrorBody),
         (status = 404, description = "No such trunk", body = super::error::ErrorBody),
-        (status = 409, description = "The number is registered", body = super::error::ErrorBody)))]
+        (status = 409, description = "Somebody has the number already", body = super::error::ErrorBody)))]
 pub(crate) async fn create_phone_number(
     State(api): State<Api>,
     caller: Caller,
     Body(new): Body<NewPhoneNumber>,
 ) -> Result<Json<PhoneNumber>, ApiError> {
+    if api.managed.sells(&new.phone_number) {
+        return Err(ApiError::Conflict("Phone number belongs to a managed account".to_owned()));
+    }
     Ok(Json(api.store.register_number(&caller.organisation(), new).await?))
 }
 

@@ -163,6 +163,13 @@ impl Caller {
         })
     }
 
+    /// The proof that changes the whole node, or 403.
+    pub(crate) fn operator_manage(&self) -> Result<Operator, ApiError> {
+        self.authenticated
+            .operator_manage()
+            .ok_or_else(|| ApiError::Forbidden("Requires any one of: operator:manage".to_owned()))
+    }
+
     pub(crate) const fn authenticated(&self) -> &Authenticated {
         &self.authenticated
     }

@@ -9,6 +9,7 @@ mod agent;
 mod conversation;
 mod decision;
 mod listing;
+mod managed;
 mod new_conversation;
 mod number;
 mod organisation;
@@ -29,6 +30,10 @@ pub(crate) use listing::contains_all;
 pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,
     VersionFilter,
+};
+pub use managed::{
+    AvailableNumber, ManagedAccount, ManagedNumber, ManagedProvider, NewManagedTrunk, NumberSearch,
+    NumberType,
 };
 pub use new_conversation::{NewConversation, NewTransfer};
 pub use number::{

@@ -228,6 +228,26 @@ pub struct OutboundConfig {
 }
 
 impl OutboundConfig {
+    /// A way out to a carrier with nothing special about it.
+    #[must_use]
+    pub fn to(address: &str, auth_username: &str, auth_password: Secret<String>) -> Self {
+        Self {
+            address: address.to_owned(),
+            auth_username: auth_username.to_owned(),
+            auth_password: Some(auth_password),
+            auth_password_set: false,
+            transport: Transport::default(),
+            media_encryption: MediaEncryption::default(),
+            from_user: None,
+            from_host: None,
+            register: false,
+            transfer_mode: TransferMode::default(),
+            codecs: None,
+            ring_timeout_seconds: None,
+            max_duration_seconds: None,
+        }
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors

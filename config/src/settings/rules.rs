@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::read::Reader;
+use crate::limits::POOL_NUMBERS;
 use crate::model::is_host;
 
 /// Checks every rule; each broken one is recorded with the place of the setting to change.
@@ -12,6 +13,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     listeners(settings, reader);
     store(settings, reader);
     llm(settings, reader);
+    managed(settings, reader);
 }
 
 fn names(settings: &Settings, reader: &mut Reader) {
@@ -142,5 +144,64 @@ fn llm(settings: &Settings, reader: &mut Reader) {
     let key = llm.api_key.as_ref().map_or("", |key| key.expose());
     if !key.chars().all(|c| c.is_ascii_graphic()) {
         reader.fault("llm.api_key", "printable ASCII characters without spaces");
+    }
+}
+
+fn managed(settings: &Settings, reader: &mut Reader) {
+    let managed = &settings.managed;
+    let pool = managed.pool_address.is_some();
+    for (key, is_given) in [
+        ("managed.pool_username", managed.pool_username.is_some()),
+        ("managed.pool_password", managed.pool_password.is_some()),
+        ("managed.pool_numbers", !managed.pool_numbers.is_empty()),
+    ] {
+        match (pool, is_given) {
+            (true, false) => reader.fault(key, "needed with managed.pool_address"),
+            (false, true) => reader.fault("managed.pool_address", format!("needed with {key}")),
+            (true, true) | (false, false) => {}
+        }
+    }
+    if managed.pool_address.as_ref().is_some_and(|address| !is_host(address)) {
+        reader.fault("managed.pool_address", "a host name or address with an optional port");
+    }
+    if managed.pool_numbers.len() > POOL_NUMBERS.value_usize() {
+        let message = format!("at most {} numbers", POOL_NUMBERS.value);
+        reader.fault("managed.pool_numbers", message);
+    }
+    let country = &managed.pool_country;
+    if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+        reader.fault("managed.pool_country", "two capital letters, such as \"US\"");
+    }
+    twilio(settings, reader);
+}
+
+fn twilio(settings: &Settings, reader: &mut Reader) {
+    let managed = &settings.managed;
+    match (&managed.twilio_account_sid, &managed.twilio_auth_token) {
+        (Some(_), None) => {
+            reader.fault("managed.twilio_auth_token", "needed with managed.twilio_account_sid");
+        }
+        (None, Some(_)) => {
+            reader.fault("managed.twilio_account_sid", "needed with managed.twilio_auth_token");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let is_sid = |sid: &String| {
+        sid.strip_prefix("AC")
+            .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    if !managed.twilio_account_sid.as_ref().is_none_or(is_sid) {
+        reader.fault("managed.twilio_account_sid", "\"AC\" and 32 hexadecimal digits");
+    }
+    for (key, url) in [
+        ("managed.twilio_api_url", &managed.twilio_api_url),
+        ("managed.twilio_trunking_url", &managed.twilio_trunking_url),
+    ] {
+        // The auth token goes there: unencrypted only where it does not leave the machine.
+        let inside = ["http://127.0.0.1:", "http://[::1]:"];
+        let is_safe = url.starts_with("https://") || inside.iter().any(|own| url.starts_with(own));
+        if !is_safe || url.contains(['@', '?', '#']) {
+            reader.fault(key, "an https:// URL");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::macros::{section, words};
 use super::read::Reader;
 use super::store_url::StoreUrl;
 use crate::limits;
-use crate::model::AgentEnding;
+use crate::model::{AgentEnding, E164, Transport};
 use crate::secret::Secret;
 
 /// All settings of one node.
@@ -38,6 +38,8 @@ pub struct Settings {
     pub fetch: FetchSettings,
     /// `[llm]`
     pub llm: LlmSettings,
+    /// `[managed]`
+    pub managed: ManagedSettings,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             agents: AgentSettings::read(reader),
             fetch: FetchSettings::read(reader),
             llm: LlmSettings::read(reader),
+            managed: ManagedSettings::read(reader),
         }
     }
 }
@@ -254,6 +257,55 @@ section! {
         /// PEM file with issuers that are trusted for the endpoint besides the public ones.
         extra_roots: Option<PathBuf> = None;
     }
+}
+
+section! {
+    /// Managed accounts: where organisations buy numbers.
+    pub struct ManagedSettings = "managed" {
+        /// Numbers of the account `pool`, which organisations buy from the operator.
+        pool_numbers: Vec<E164> = Vec::new();
+        /// Their country, ISO 3166-1 alpha-2.
+        pool_country: String = "US".to_owned();
+        /// The carrier of the pool's numbers: host or domain, with an optional port; none means that
+        /// there is no pool.
+        pool_address: Option<String> = None;
+        /// Digest user at that carrier.
+        pool_username: Option<String> = None;
+        /// Its password.
+        pool_password: Option<Secret<String>> = None;
+        /// What carries SIP to that carrier.
+        pool_transport: Transport = Transport::Udp;
+        /// Where that carrier's calls come from; none means anywhere.
+        pool_allowed_addresses: Vec<IpNet> = Vec::new();
+        /// SID of the account `twilio` at Twilio; none means that there is no such account.
+        twilio_account_sid: Option<String> = None;
+        /// Its auth token.
+        twilio_auth_token: Option<Secret<String>> = None;
+        /// Whether Twilio's trunks use TLS and SRTP.
+        twilio_secure: bool = false;
+        /// Where Twilio's calls come from.
+        twilio_allowed_addresses: Vec<IpNet> = twilio_networks();
+        /// Twilio's REST API.
+        twilio_api_url: String = "https://api.twilio.com".to_owned();
+        /// Twilio's trunking API.
+        twilio_trunking_url: String = "https://trunking.twilio.com".to_owned();
+    }
+}
+
+/// The signalling addresses that Twilio publishes for elastic SIP trunking.
+fn twilio_networks() -> Vec<IpNet> {
+    const PUBLISHED: [([u8; 4], u8); 8] = [
+        ([54, 172, 60, 0], 30),
+        ([54, 244, 51, 0], 30),
+        ([54, 171, 127, 192], 30),
+        ([35, 156, 191, 128], 30),
+        ([54, 65, 63, 192], 30),
+        ([54, 169, 127, 128], 30),
+        ([54, 252, 254, 64], 30),
+        ([177, 71, 206, 192], 30),
+    ];
+    let network = |(address, length)| IpNet::new(IpAddr::from(address), length).ok();
+    PUBLISHED.into_iter().filter_map(network).collect()
 }
 
 words! {

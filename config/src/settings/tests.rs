@@ -187,6 +187,16 @@ fn contradictions_are_refused() {
         ("[api]\nlisten = \"127.0.0.1:5060\"\n", "api.listen"),
         ("[store]\nurl = \"mysql:x\"\n", "store.url"),
         ("[store]\ndata_dir = \"\"\n", "store.data_dir"),
+        ("[managed]\npool_numbers = [\"+15551234567\"]\n", "managed.pool_address"),
+        ("[managed]\npool_numbers = [\"5551234567\"]\n", "managed.pool_numbers"),
+        ("[managed]\npool_address = \"carrier.example\"\n", "managed.pool_password"),
+        ("[managed]\npool_address = \"sip:carrier.example\"\n", "managed.pool_address"),
+        ("[managed]\npool_country = \"us\"\n", "managed.pool_country"),
+        ("[managed]\npool_transport = \"sctp\"\n", "managed.pool_transport"),
+        ("[managed]\ntwilio_auth_token = \"t\"\n", "managed.twilio_account_sid"),
+        ("[managed]\ntwilio_account_sid = \"AC1/..\"\n", "managed.twilio_account_sid"),
+        ("[managed]\ntwilio_api_url = \"http://twilio.example\"\n", "managed.twilio_api_url"),
+        ("[managed]\ntwilio_api_url = \"http://127.0.0.1:1@e\"\n", "managed.twilio_api_url"),
         ("[node]\nname = \"a\\nb\"\n", "node.name"),
         ("[observe]\nlevel = \"\"\n", "observe.level"),
         ("sip = 4\n", "sip"),
@@ -219,4 +229,22 @@ fn messages_hold_neither_control_characters_nor_values() {
     assert_eq!(all.len(), 3);
     assert!(!all.concat().chars().any(char::is_control));
     assert!(!all.concat().contains("hunter2"));
+}
+
+#[test]
+fn a_managed_account_is_read_and_its_secrets_stay_secret() {
+    let text = "[managed]\npool_numbers = [\"+15551234567\"]\npool_address = \"carrier.example\"\n\
+                pool_username = \"u\"\npool_transport = \"tls\"\n";
+    let sid = format!("AC{}", "0".repeat(32));
+    let env = [
+        ("TRUNKLINE_MANAGED__POOL_PASSWORD", "canary-1"),
+        ("TRUNKLINE_MANAGED__TWILIO_ACCOUNT_SID", sid.as_str()),
+        ("TRUNKLINE_MANAGED__TWILIO_AUTH_TOKEN", "canary-2"),
+    ];
+    let settings = with_env(text, &env).unwrap();
+    let password = settings.managed.pool_password.as_ref().unwrap();
+    assert_eq!(password.expose(), "canary-1");
+    assert_eq!(settings.managed.pool_transport, crate::model::Transport::Tls);
+    assert!(!settings.managed.twilio_allowed_addresses.is_empty());
+    assert!(!format!("{settings:?}").contains("canary"));
 }

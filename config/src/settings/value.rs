@@ -10,7 +10,7 @@ use super::fault::Origin;
 use super::sections::Advertise;
 use super::source::{Kind, Table, Value};
 use super::store_url::StoreUrl;
-use crate::model::AgentEnding;
+use crate::model::{AgentEnding, E164, Transport};
 use crate::secret::Secret;
 
 /// A value that does not fit, with the place of the part that does not.
@@ -72,6 +72,7 @@ parsed! {
     String => "a text in quotes",
     PathBuf => "a path in quotes",
     StoreUrl => "a database URL in quotes, such as \"sqlite:trunkline.db\"",
+    E164 => "a phone number in quotes, such as \"+15551234567\"",
 }
 
 impl FromValue for bool {
@@ -122,6 +123,19 @@ macro_rules! whole_number {
 }
 
 whole_number!(u16, u32, usize);
+
+impl FromValue for Transport {
+    const EXPECTED: &'static str = "\"udp\", \"tcp\" or \"tls\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "udp" => Some(Self::Udp),
+            "tcp" => Some(Self::Tcp),
+            "tls" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
 
 impl FromValue for AgentEnding {
     const EXPECTED: &'static str = "\"hangup\" or \"playback\"";

@@ -1,6 +1,6 @@
 //! The parts of a snapshot, and how the next one is made from a part and the rows that changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub(super) struct TrunkTable {
     pub(super) digest_users: Shards<Box<str>, Vec<TrunkId>>,
     /// Trunks that ask for credentials and take calls from everywhere.
     pub(super) open_digest_trunks: usize,
+    /// Trunks that are to be registered with their carriers.
+    pub(super) registering: Arc<BTreeSet<TrunkId>>,
     pub(super) addresses: AddressTable,
 }
 
@@ -67,6 +69,9 @@ impl TrunkTable {
             self.digest_users.add(digest.username.clone(), trunk.id);
             self.open_digest_trunks += usize::from(trunk.allowed.is_none());
         }
+        if registers(trunk) {
+            Arc::make_mut(&mut self.registering).insert(trunk.id);
+        }
         for network in trunk.allowed.iter().flatten() {
             self.addresses.insert(*network, trunk.id);
         }
@@ -78,10 +83,17 @@ impl TrunkTable {
             self.digest_users.take_out(digest.username.clone(), &trunk.id);
             self.open_digest_trunks -= usize::from(trunk.allowed.is_none());
         }
+        if registers(trunk) {
+            Arc::make_mut(&mut self.registering).remove(&trunk.id);
+        }
         for network in trunk.allowed.iter().flatten() {
             self.addresses.remove(*network, trunk.id);
         }
     }
+}
+
+fn registers(trunk: &TrunkRoute) -> bool {
+    trunk.outbound.as_ref().is_some_and(|outbound| outbound.config.register)
 }
 
 /// An agent with its published versions by number.

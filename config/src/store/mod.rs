@@ -23,6 +23,7 @@ mod decisions;
 mod entries;
 mod follow;
 mod keys;
+mod managed;
 mod numbers;
 mod organisations;
 mod postgres;

@@ -7,7 +7,7 @@ use super::rows::{
 use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
-use crate::ids::{AgentId, OrganisationId};
+use crate::ids::{AgentId, OrganisationId, TrunkId};
 use crate::model::{
     E164, NewPhoneNumber, NumberChange, NumberFilter, Page, PhoneNumber, SlotAgent, SlotVersion,
 };
@@ -44,16 +44,8 @@ impl Store {
             return Err(StoreError::Conflict("Phone number is already registered".to_owned()));
         }
         self.refuse_over_limit(&mut tx, scope).await?;
-        let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
-        sql::query("INSERT INTO phone_numbers VALUES (?, ?, ?, NULL, NULL, ?, ?, ?)")
-            .bind(new.phone_number.as_str())
-            .bind(scope.organisation().to_string())
-            .bind(new.trunk_id.to_string())
-            .bind(new.outbound_shareable)
-            .bind(at.micros())
-            .bind(at.micros())
-            .execute(&mut *tx)
-            .await?;
+        let row = (&new.phone_number, new.trunk_id, new.outbound_shareable);
+        self.insert_number(&mut tx, scope, row).await?;
         let number = load(&mut tx, scope, &new.phone_number).await?;
         self.commit(tx, After::routes(Touched::number(&number.phone_number))).await?;
         Ok(number)
@@ -139,14 +131,37 @@ impl Store {
         self.commit(tx, After::routes(Touched::number(number))).await
     }
 
-    async fn refuse_over_limit(
+    /// Makes the row of a number on a trunk, shareable or not.
+    pub(super) async fn insert_number(
+        &self,
+        tx: &mut Connection,
+        scope: &ScopedTo<OrganisationId>,
+        (number, trunk, shareable): (&E164, TrunkId, bool),
+    ) -> Result<(), StoreError> {
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
+        sql::query("INSERT INTO phone_numbers VALUES (?, ?, ?, NULL, NULL, ?, ?, ?)")
+            .bind(number.as_str())
+            .bind(scope.organisation().to_string())
+            .bind(trunk.to_string())
+            .bind(shareable)
+            .bind(at.micros())
+            .bind(at.micros())
+            .execute(&mut *tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Numbers that are being bought count already.
+    pub(super) async fn refuse_over_limit(
         &self,
         tx: &mut Connection,
         scope: &ScopedTo<OrganisationId>,
     ) -> Result<(), StoreError> {
         let row = sql::query(
             "SELECT max_phone_numbers AS own_limit,
-                    (SELECT count(*) FROM phone_numbers n WHERE n.organization_id = o.id) AS held
+                    (SELECT count(*) FROM phone_numbers n WHERE n.organization_id = o.id)
+                    + (SELECT count(*) FROM number_orders b
+                       WHERE b.organization_id = o.id AND b.state = 'buying') AS held
              FROM organisations o WHERE o.id = ?",
         )
         .bind(scope.organisation().to_string())
@@ -174,8 +189,10 @@ async fn managed_trunk(
     query.fetch_scalar_optional(tx).await
 }
 
-async fn exists(tx: &mut Connection, number: &E164) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM phone_numbers WHERE phone_number = ?)";
+/// Whether anybody has the number, or has it on order.
+pub(super) async fn exists(tx: &mut Connection, number: &E164) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM phone_numbers WHERE phone_number = ?1)
+               OR EXISTS (SELECT 1 FROM number_orders WHERE phone_number = ?1)";
     sql::query(sql).bind(number.as_str()).fetch_scalar(tx).await
 }
 

@@ -207,7 +207,7 @@ fn boxed(row: &Row, column: &'static str) -> Result<Box<str>, StoreError> {
 }
 
 fn organisation_route(row: &Row) -> Result<OrganisationRoute, StoreError> {
-    Ok(OrganisationRoute { id: parsed(row, "id")?, name: boxed(row, "name")? })
+    Ok(OrganisationRoute { id: parsed(row, "id")?, parent_id: None, name: boxed(row, "name")? })
 }
 
 async fn all<T>(

@@ -40,6 +40,16 @@ struct Row {
     outbound_password: Option<Vec<u8>>,
 }
 
+/// A trunk to be made; passwords still in its configs.
+pub(super) struct NewRow {
+    pub(super) id: TrunkId,
+    pub(super) slug: String,
+    pub(super) name: String,
+    pub(super) managed_account_id: Option<String>,
+    pub(super) inbound: Option<InboundConfig>,
+    pub(super) outbound: Option<OutboundConfig>,
+}
+
 impl Store {
     /// Makes a trunk of the customer's own.
     ///
@@ -53,29 +63,47 @@ impl Store {
     ) -> Result<Trunk, StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
-        let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
-        let slug = fresh_slug()?;
+        let made = NewRow {
+            id: TrunkId::random(),
+            slug: fresh_slug()?,
+            name: new.name,
+            managed_account_id: None,
+            inbound: new.inbound_config,
+            outbound: new.outbound_config,
+        };
+        let trunk = self.insert_trunk(&mut tx, scope, made).await?;
+        self.commit(tx, After::routes(Touched::trunk(trunk.id))).await?;
+        Ok(trunk)
+    }
+
+    /// Makes a trunk's row, of the customer's own or a managed one.
+    pub(super) async fn insert_trunk(
+        &self,
+        tx: &mut Connection,
+        scope: &ScopedTo<OrganisationId>,
+        made: NewRow,
+    ) -> Result<Trunk, StoreError> {
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         let mut row = Row {
             trunk: Trunk {
-                id: TrunkId::random(),
+                id: made.id,
                 organization_id: scope.organisation(),
-                name: new.name,
-                managed_account_id: None,
+                name: made.name,
+                managed_account_id: made.managed_account_id,
                 inbound_config: None,
                 outbound_config: None,
-                inbound_uri: self.0.options.sip_host.trunk_uri(&slug),
+                inbound_uri: self.0.options.sip_host.trunk_uri(&made.slug),
                 created_at: at,
                 updated_at: at,
             },
-            slug,
+            slug: made.slug,
             inbound_password: None,
             outbound_password: None,
         };
-        self.set_inbound(&mut row, new.inbound_config)?;
-        self.set_outbound(&mut row, new.outbound_config)?;
-        refuse_tie(&mut tx, &row.trunk).await?;
-        insert(&mut tx, &row).await?;
-        self.commit(tx, After::routes(Touched::trunk(row.trunk.id))).await?;
+        self.set_inbound(&mut row, made.inbound)?;
+        self.set_outbound(&mut row, made.outbound)?;
+        refuse_tie(tx, &row.trunk).await?;
+        insert(tx, &row).await?;
         Ok(row.trunk)
     }
 
@@ -156,18 +184,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
         refuse_managed(&self.load_trunk(&mut tx, scope, id).await?.trunk)?;
-        let sql = "DELETE FROM phone_numbers WHERE trunk_id = ? RETURNING phone_number";
-        let query = sql::query(sql).bind(id.to_string());
-        let numbers: Vec<String> = query.fetch_scalars(&mut tx).await?;
+        let numbers = delete(&mut tx, id).await?;
         if !numbers.is_empty() && !force {
             let (count, s) = (numbers.len(), if numbers.len() == 1 { "" } else { "s" });
             let why = format!("Trunk still carries {count} phone number{s}");
             return Err(StoreError::Conflict(why)); // and the numbers are back with the roll-back
         }
-        sql::query("DELETE FROM trunks WHERE id = ?")
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
         let touched = Touched { numbers, ..Touched::trunk(id) };
         self.commit(tx, After::routes(touched)).await
     }
@@ -188,6 +210,7 @@ impl Store {
             update(&mut tx, &row).await?;
         }
         sealed += self.reseal_tokens(&mut tx).await?;
+        sealed += self.reseal_orders(&mut tx).await?;
         self.commit(tx, After::routes(Touched::everything())).await?;
         Ok(sealed)
     }
@@ -230,9 +253,15 @@ impl Store {
         config: Option<OutboundConfig>,
     ) -> Result<(), StoreError> {
         let stored = row.outbound_password.take();
-        row.trunk.outbound_config = config;
+        let before = std::mem::replace(&mut row.trunk.outbound_config, config);
         let Some(config) = &mut row.trunk.outbound_config else { return Ok(()) };
         let given = config.auth_password.take();
+        let moved =
+            before.is_some_and(|before| !before.address.eq_ignore_ascii_case(&config.address));
+        if given.is_none() && stored.is_some() && moved {
+            let message = "must be given again with another address";
+            return Err(Invalid::new("outbound_config.auth_password", message).into());
+        }
         let owner = outbound_owner(row.trunk.id);
         row.outbound_password = self.next_password(&owner, given, stored)?;
         if row.outbound_password.is_none() {
@@ -372,8 +401,16 @@ async fn update(tx: &mut Connection, row: &Row) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Removes a trunk and returns the numbers that went with it.
+pub(super) async fn delete(tx: &mut Connection, id: TrunkId) -> Result<Vec<String>, StoreError> {
+    let sql = "DELETE FROM phone_numbers WHERE trunk_id = ? RETURNING phone_number";
+    let numbers = sql::query(sql).bind(id.to_string()).fetch_scalars(&mut *tx).await?;
+    sql::query("DELETE FROM trunks WHERE id = ?").bind(id.to_string()).execute(&mut *tx).await?;
+    Ok(numbers)
+}
+
 /// 50 random bits: not a secret, and not to be guessed either.
-fn fresh_slug() -> Result<String, StoreError> {
+pub(super) fn fresh_slug() -> Result<String, StoreError> {
     let mut random = [0_u8; SLUG_SYMBOLS];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "no randomness for a slug");

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
+use config::managed::Managed;
 use config::seal::Sealer;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
@@ -198,7 +199,8 @@ async fn two_routers_over_two_stores_share_nothing() {
     let store = Store::open("sqlite::memory:", store).await.unwrap();
     let options = ApiOptions::default();
     let calls = Arc::new(NoCalls);
-    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows) };
+    let managed = Managed::new(store.clone(), Vec::new());
+    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), managed };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -18,6 +18,7 @@ mod errors;
 mod faults;
 mod hostile;
 mod keys;
+mod managed;
 mod numbers;
 #[path = "../support/postgres.rs"]
 mod postgres;
@@ -25,6 +26,7 @@ mod scopes;
 mod server;
 mod tenants;
 mod trunks;
+mod twilio;
 
 #[tokio::test]
 async fn everything_holds_on_postgresql_too() {

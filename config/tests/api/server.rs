@@ -13,7 +13,8 @@ use config::clock::{Clock, Timestamp};
 use config::credential::{Operator, ScopedTo};
 use config::ids::{ConversationId, OrganisationId};
 use config::journal::{Entry, Journal};
-use config::model::{Conversation, Decision, Direction, NewApiKey};
+use config::managed::{Account, Line, Managed, Pool};
+use config::model::{Conversation, Decision, Direction, InboundConfig, NewApiKey, OutboundConfig};
 use config::seal::Sealer;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
@@ -124,6 +125,14 @@ impl LiveCalls for Switchboard {
     }
 }
 
+/// Three numbers of San Francisco and one of New York, on the operator's carrier.
+pub(crate) fn pool() -> Pool {
+    let numbers = ["+14155550100", "+14155550101", "+14155550102", "+12125550100"];
+    let outbound = OutboundConfig::to("carrier.example.net", "operator", "canary".into());
+    let line = Line { inbound: InboundConfig::default(), outbound };
+    Pool::new(numbers.map(|number| number.parse().unwrap()), "US", line)
+}
+
 /// The API over a store of its own, with one organisation.
 pub(crate) struct Server {
     pub(crate) router: Router,
@@ -153,7 +162,9 @@ impl Server {
         let calls = Arc::new(Switchboard::default());
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
         let workflows = Arc::new(NoWorkflows);
-        let router = api::router(Api { store: store.clone(), options, calls: gateway, workflows });
+        let managed = Managed::new(store.clone(), vec![Account::pool(pool())]);
+        let api = Api { store: store.clone(), options, calls: gateway, workflows, managed };
+        let router = api::router(api);
         Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
     }
 

@@ -22,6 +22,8 @@ impl Things {
         let publish = format!("/core/agents/{agent}/versions/1/publish");
         server.post(&publish, json!({ "phone_numbers": [number] })).await.is(200);
         let conversation = server.conversation(server.organisation, |_| ()).await.id.to_string();
+        let bought = json!({ "phone_number": "+14155550100" });
+        server.post("/core/managed-accounts/pool/purchase-number", bought).await.is(200);
         let key = server.post("/admin/organization-pats", json!({ "name": "twin" })).await.is(200);
         let key = key["key_id"].as_str().unwrap().to_owned();
         Self { trunk, agent, number, conversation, key }
@@ -59,6 +61,11 @@ impl Things {
                 Method::POST,
                 format!("/core/conversations/{conversation}/transfer"),
                 json!({ "transfer_number": "+15550000009" }),
+            ),
+            (
+                Method::POST,
+                "/core/managed-accounts/pool/release-number".to_owned(),
+                json!({ "phone_number": "+14155550100" }),
             ),
             (Method::DELETE, format!("/admin/organization-pats/{key}"), none),
         ]

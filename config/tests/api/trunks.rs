@@ -90,12 +90,34 @@ async fn a_password_goes_in_stays_and_never_comes_out() {
         assert_eq!(made[config]["auth_password"], Value::Null);
         assert_eq!(made[config]["auth_password_set"], true);
     }
-    let kept = json!({ "outbound_config": { "address": "b.example.com", "auth_username": "u" } });
+    let kept = json!({ "outbound_config": { "address": "Carrier.example.com",
+        "auth_username": "u" } });
     let changed = server.put(&path, kept).await.is(200);
     assert_eq!(changed["outbound_config"]["auth_password_set"], true);
     for path in [path.as_str(), "/core/trunks"] {
         assert!(!server.get(path).await.text.contains("canary"));
     }
+}
+
+#[tokio::test]
+async fn a_stored_password_is_not_sent_to_another_carrier() {
+    let server = Server::start().await;
+    let made =
+        server.post("/core/trunks", json!({ "name": "a", "outbound_config": outbound() })).await;
+    let path = format!("/core/trunks/{}", id(&made.is(200)));
+    let moved = |password: Value| {
+        json!({ "outbound_config": { "address": "b.example.com", "auth_username": "u",
+            "auth_password": password } })
+    };
+    let places = server.put(&path, moved(Value::Null)).await.places();
+    assert_eq!(places, ["body.outbound_config.auth_password"]);
+    let stays = server.get(&path).await.is(200)["outbound_config"]["address"].clone();
+    assert_eq!(stays, "carrier.example.com");
+    server.put(&path, moved(json!("other"))).await.is(200);
+    // Nor is it kept by way of no carrier at all.
+    server.put(&path, json!({ "outbound_config": null })).await.is(200);
+    let places = server.put(&path, moved(Value::Null)).await.places();
+    assert_eq!(places, ["body.outbound_config.auth_password"]);
 }
 
 #[tokio::test]

@@ -9,5 +9,6 @@ pub mod machine;
 pub mod number;
 pub mod pace;
 pub mod queue;
+pub mod registration;
 
 pub use end::{EndReason, Party};

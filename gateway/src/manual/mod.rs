@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`architecture`] | Which part does what, on which thread, and what happens when a queue is full? |
 //! | [`calls`] | How is a call taken, placed, put through and handed on? |
+//! | [`numbers`] | Whose is a number, which trunk carries it, and how is one bought? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`provisioning`] | How do trunks, numbers and agents come to be, by hand, by file, by a pipeline? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
@@ -18,6 +19,9 @@ pub mod architecture {}
 
 #[doc = include_str!("calls.md")]
 pub mod calls {}
+
+#[doc = include_str!("numbers.md")]
+pub mod numbers {}
 
 #[doc = include_str!("agents.md")]
 pub mod agents {}

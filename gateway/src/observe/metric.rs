@@ -63,6 +63,8 @@ pub struct Metrics {
     pub challenged: Counter,
     /// Calls that are up or being set up.
     pub live: Gauge,
+    /// Trunks that their carriers know.
+    pub registrations: Gauge,
     /// INVITE received to 180 or final response sent.
     pub post_dial_delay: Histogram,
     /// INVITE received to 200 sent.
@@ -102,6 +104,7 @@ impl Metrics {
             refused: Family::default(),
             challenged: Counter::default(),
             live: Gauge::default(),
+            registrations: Gauge::default(),
             post_dial_delay: seconds(),
             set_up: seconds(),
             first_agent_frame: seconds(),
@@ -118,6 +121,8 @@ impl Metrics {
         registry.register("calls_refused", "INVITEs refused, by rule", m.refused.clone());
         registry.register("calls_challenged", "INVITEs answered 401", m.challenged.clone());
         registry.register("calls_live", "Calls up or being set up", m.live.clone());
+        let held = m.registrations.clone();
+        registry.register("trunks_registered", "Trunks registered with their carriers", held);
         registry.register_with_unit(
             "post_dial_delay",
             "INVITE to ringing or final response",

@@ -152,6 +152,9 @@ impl Shard {
 
     /// What the resolver or a connection has to say.
     pub(super) fn handle_reached(&mut self, now: Instant, reached: Reached) {
+        if self.handle_registrar_reached(now, &reached) {
+            return;
+        }
         if let Reached::Connected { ticket, result } = &reached
             && self.handle_reconnected(*ticket, result)
         {

@@ -24,6 +24,7 @@ impl Shard {
     /// A connection is gone: requests on it fail, and the legs that used it get another.
     pub(super) fn handle_flow_closed(&mut self, now: Instant, flow: &Flow) {
         self.endpoint.handle_flow_failed(now, flow);
+        self.handle_registrar_closed(now, flow);
         let uses = |call: &super::call::Call, side: Side| {
             call.leg(side).is_some_and(|leg| leg.flow == *flow && leg.target.is_some())
         };

@@ -105,4 +105,8 @@ pub(super) enum Alarm {
     Transfer(u64),
     /// An offer of ours that met the peer's and is to be made again.
     Offer(u64, Side),
+    /// It is time to look which trunks are to be registered.
+    Registrations,
+    /// A registration that is to be refreshed or tried again.
+    Registration(u64),
 }

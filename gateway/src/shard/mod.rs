@@ -29,6 +29,7 @@ mod outbound;
 mod outside;
 mod record;
 mod refuse;
+mod register;
 mod request;
 mod sdp;
 mod session_id;
@@ -105,6 +106,8 @@ pub struct Shard {
     requests: HashMap<ClientTx, Pending>,
     /// Calls that wait for their turn to be placed.
     queue: DialQueue,
+    /// Trunks that are known to their carriers, or are to be.
+    registrations: register::Registrations,
     /// Trunks whose carrier has refused the secure offer, and until when that is remembered.
     plain_trunks: HashMap<TrunkId, Instant>,
     /// Time limits, earliest first.
@@ -158,6 +161,7 @@ impl Shard {
             next_dial: 1,
             requests: HashMap::new(),
             queue,
+            registrations: register::Registrations::default(),
             plain_trunks: HashMap::new(),
             alarms: BTreeSet::new(),
             avoided: Avoided::default(),
@@ -173,6 +177,7 @@ impl Shard {
 
     /// Runs until every sender of commands is gone.
     pub async fn run(mut self, mut inputs: Inputs) {
+        self.look_at_registrations(clock::now());
         loop {
             self.note_depths(&inputs);
             let deadline = tokio::time::Instant::from_std(self.next_deadline());
@@ -360,7 +365,7 @@ impl Shard {
                 self.handle_response(now, tx, &response, dialog);
             }
             Event::Failed { tx, why } => {
-                if !self.handle_dial_failed(now, tx, why) {
+                if !self.handle_dial_failed(now, tx, why) && !self.handle_register_failed(now, tx) {
                     self.handle_request_failed(now, tx, why);
                 }
             }
@@ -383,6 +388,8 @@ impl Shard {
             self.handle_dial_response(now, tx, response, dialog);
         } else if self.requests.contains_key(&tx) {
             self.handle_request_response(now, tx, response, dialog);
+        } else if self.handle_register_response(now, tx, response) {
+            // It has been dealt with.
         } else if (200..300).contains(&response.status()) {
             let fork = dialog.filter(|dialog| !self.by_dialog.contains_key(dialog));
             self.acknowledge_orphan(now, fork);
@@ -430,6 +437,8 @@ impl Shard {
                 Alarm::Dial(id) => self.handle_dial_alarm(now, id),
                 Alarm::Transfer(key) => self.handle_transfer_alarm(now, key),
                 Alarm::Offer(key, side) => self.handle_offer_alarm(now, key, side),
+                Alarm::Registrations => self.look_at_registrations(now),
+                Alarm::Registration(id) => self.handle_registration_alarm(now, id),
             }
         }
         if self.queue.poll_timeout().is_some_and(|limit| limit <= now) {

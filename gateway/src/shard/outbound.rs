@@ -144,13 +144,7 @@ impl Shard {
     pub(super) fn wanted(&self, trunk: &TrunkRoute, dialled: Dialled<'_>) -> Option<Wanted> {
         let route = trunk.outbound.as_ref()?;
         let config = &route.config;
-        let transport = match config.transport {
-            config::model::Transport::Udp => Transport::Udp,
-            config::model::Transport::Tcp => Transport::Tcp,
-            config::model::Transport::Tls => Transport::Tls,
-        };
-        let (host, port) = split_port(&config.address);
-        let destination = Destination { host: host.to_owned(), port, transport, secure: false };
+        let destination = destination(config);
         let from_user = config.from_user.as_deref().unwrap_or(dialled.shown);
         let from_host = config.from_host.as_deref().unwrap_or_else(|| self.our_host());
         let ring = config.ring_timeout_seconds;
@@ -213,6 +207,17 @@ impl Shard {
     }
 }
 
+/// Where a trunk's carrier is.
+pub(super) fn destination(config: &OutboundConfig) -> Destination {
+    let transport = match config.transport {
+        config::model::Transport::Udp => Transport::Udp,
+        config::model::Transport::Tcp => Transport::Tcp,
+        config::model::Transport::Tls => Transport::Tls,
+    };
+    let (host, port) = split_port(&config.address);
+    Destination { host: host.to_owned(), port, transport, secure: false }
+}
+
 fn outbound_config(trunk: &TrunkRoute) -> Option<&OutboundConfig> {
     trunk.outbound.as_ref().map(|route| &route.config)
 }
@@ -227,7 +232,7 @@ pub(super) fn login(trunk: &TrunkRoute) -> Option<Arc<Login>> {
 }
 
 /// A host and its port, if one is written; an IPv6 address keeps its brackets.
-fn split_port(address: &str) -> (&str, Option<u16>) {
+pub(super) fn split_port(address: &str) -> (&str, Option<u16>) {
     match address.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
             port.parse().map_or((address, None), |port| (host, Some(port)))

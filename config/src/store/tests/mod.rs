@@ -4,6 +4,7 @@
 mod agents;
 mod follow;
 mod keys;
+mod managed;
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 mod records;
