@@ -87,6 +87,10 @@ id!(/// An API key; the public half of `ak_<id>.<secret>`.
     KeyId);
 id!(/// A purchase of a phone number through a managed account.
     OrderId);
+id!(/// A user: a person, whatever organisations they belong to.
+    UserId);
+id!(/// A personal access token; the public half of `pat_<id>.<secret>`.
+    TokenId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
 

@@ -115,6 +115,18 @@ limits! {
     // --- what customers configure
     NAME_BYTES = 255 Bytes, Config,
         "Names, user names and host names: shown in one line, and RFC 1035 §2.3.4; then 422.";
+    EMAIL_BYTES = 254 Bytes, Config,
+        "An e-mail address: what RFC 5321 §4.5.3.1.3 leaves of a path; then 422.";
+    ORGANISATION_KEYS = 10_000 Count, Config,
+        "API keys of one organisation: all are kept in memory; then 400.";
+    ORGANISATION_MEMBERS = 10_000 Count, Config,
+        "Members of one organisation: all are kept in memory; then 400.";
+    ORGANISATION_CHILDREN = 10_000 Count, Config,
+        "Organisations right below one: a reseller's customers; then 400.";
+    ORGANISATION_DEPTH = 8 Count, Config,
+        "Organisations from a root down to a leaf: the tree is walked at every look below; then 400.";
+    USER_TOKENS = 1_000 Count, Config,
+        "Personal access tokens of one user: all are kept in memory; then 400.";
     TEXT_BYTES = 10_000 Bytes, Config,
         "An agent's description: prose, not a document; then 422.";
     PASSWORD_BYTES = 1_024 Bytes, Config,
@@ -171,6 +183,8 @@ limits! {
         "A cursor: ours are a fifth of that; then 422.";
     API_CREDENTIAL_CHARACTERS = 512 Characters, Config,
         "An Authorization header: a key is a fifth of that; then 401 before anything is looked up.";
+    API_AUDIT_OBJECT_BYTES = 64 Bytes, Config,
+        "What a refused request names: our ids and numbers are shorter; longer is not written down.";
     API_FILTER_CHARACTERS = 4_096 Characters, Config,
         "A JSON filter in a query: proxies cut request lines at 8 KiB; then 422.";
     JOURNAL_ENTRIES = 10_000 Count, Config,

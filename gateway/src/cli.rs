@@ -50,8 +50,10 @@ pub enum Command {
     /// the capture dials. Exit code 0 when everything could be read, whatever the verdicts; 2 when a
     /// file could not.
     Replay(Replay),
-    /// Make, list and revoke API keys, directly in the store.
+    /// Make, list and revoke API keys, and let users in, directly in the store.
     Keys(Keys),
+    /// Check the audit log, directly in the store.
+    Audit(Audit),
     /// Print what a shell needs to complete this command line.
     #[command(after_help = "Examples:\n  \
         trunkline completions bash > /etc/bash_completion.d/trunkline\n  \
@@ -163,6 +165,24 @@ pub enum KeysCommand {
         #[arg(long, value_name = "ID")]
         organization: Option<String>,
     },
+    /// Make somebody a member of the organisation, and print a personal access token for them.
+    ///
+    /// The user is made if the store knows none by the address; one who is a member already keeps
+    /// their role. The token is printed once and never again. Requests with it name the organisation
+    /// in the header X-Anyreach-Org.
+    User {
+        /// The user's e-mail address.
+        email: String,
+        /// What they may do: `admin` or `viewer`.
+        #[arg(long, value_name = "ROLE", default_value = "viewer", value_parser = ["admin", "viewer"])]
+        role: String,
+        /// The organisation's id; not needed while there is only one.
+        #[arg(long, value_name = "ID")]
+        organization: Option<String>,
+        /// Days until the token expires; without it the token lasts until it is revoked.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: Option<u32>,
+    },
     /// Revoke a key; requests with it fail at once.
     Revoke {
         /// The key's id, as `list` shows it.
@@ -171,6 +191,27 @@ pub enum KeysCommand {
         #[arg(long, value_name = "ID")]
         organization: Option<String>,
     },
+}
+
+/// `trunkline audit`
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Settings file, for the store.
+    #[arg(short, long, value_name = "FILE", env = "TRUNKLINE_SETTINGS", global = true)]
+    pub settings: Option<PathBuf>,
+    /// What to do with the audit log.
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+/// The verbs of `trunkline audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Say whether every entry of every log is there and as it was written.
+    ///
+    /// Exit code 0 when all are, 1 when one is missing or was changed. The head that is printed for
+    /// each log, noted elsewhere, shows later that nothing before it was written anew.
+    Verify,
 }
 
 #[cfg(test)]

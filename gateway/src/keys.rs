@@ -1,11 +1,11 @@
-//! `trunkline keys`: API keys, made and revoked directly in the store.
+//! `trunkline keys`: API keys made and revoked, and users let in, directly in the store.
 
 use std::process::ExitCode;
 
 use config::clock::Timestamp;
-use config::credential::{Grants, Operator, ScopedTo};
+use config::credential::{Grants, Operator, Role, ScopeSet, ScopedTo};
 use config::ids::{KeyId, OrganisationId};
-use config::model::{NewApiKey, Page};
+use config::model::{Email, NewApiKey, NewMember, NewPersonalToken, Page};
 use config::settings::Settings;
 use config::store::{Store, StoreError};
 
@@ -27,6 +27,10 @@ pub async fn run(keys: Keys, settings: Settings) -> ExitCode {
             create(&store, &name, organization, days).await
         }
         KeysCommand::List { organization } => list(&store, organization).await,
+        KeysCommand::User { email, role, organization, days } => {
+            let role = if role == "admin" { Role::Admin } else { Role::Viewer };
+            let_in(&store, &email, role, organization, days).await
+        }
         KeysCommand::Revoke { key, organization } => revoke(&store, &key, organization).await,
     };
     store.close().await;
@@ -49,11 +53,11 @@ async fn organisation(
     if let Some(named) = named {
         let id: OrganisationId =
             named.parse().map_err(|_| format!("{named} is no organisation id"))?;
-        return Ok(ScopedTo::by_gateway(id));
+        return Ok(Operator::by_process().within(id));
     }
     let all = store.organisations(&Operator::by_process(), Page::default()).await;
     match all.map_err(explain)?.as_slice() {
-        [only] => Ok(ScopedTo::by_gateway(only.id)),
+        [only] => Ok(Operator::by_process().within(only.id)),
         [] => Err("the store has no organisation yet: run `trunkline serve` once".to_owned()),
         many => {
             let names: Vec<_> = many.iter().map(|o| format!("  {}  {}", o.id, o.name)).collect();
@@ -69,14 +73,45 @@ async fn create(
     days: Option<u32>,
 ) -> Result<(), String> {
     let scope = organisation(store, named).await?;
-    let expires_at =
-        days.map(|days| clock::unix_micros() / 1000 + i64::from(days) * MILLIS_PER_DAY);
+    let expires_at = days.map(in_days);
     let new = NewApiKey { name: name.to_owned(), expires_at, grants: Grants::default() };
     let by = Operator::by_process();
     let made = store.create_key_for(&by, scope.organisation(), new).await;
     let (key, secret) = made.map_err(explain)?;
     say(&format!("{}\n", secret.expose()));
     say_error(&format!("key {} \"{name}\": shown this once\n", key.key_id));
+    Ok(())
+}
+
+fn in_days(days: u32) -> i64 {
+    clock::unix_micros() / 1000 + i64::from(days) * MILLIS_PER_DAY
+}
+
+async fn let_in(
+    store: &Store,
+    email: &str,
+    role: Role,
+    named: Option<String>,
+    days: Option<u32>,
+) -> Result<(), String> {
+    let by = Operator::by_process();
+    let email: Email = email.parse().map_err(|_| format!("{email} is no e-mail address"))?;
+    let organisation = organisation(store, named).await?.organisation();
+    let scope = by.within(organisation);
+    store.organisation(&scope).await.map_err(explain)?;
+    let new = NewMember { email: email.clone(), name: String::new(), role };
+    match store.add_member(&scope, ScopeSet::all(), new).await {
+        Ok(_) | Err(StoreError::Conflict(_)) => {}
+        Err(error) => return Err(explain(error)),
+    }
+    let user = store.user_with_email(&by, &email).await.map_err(explain)?;
+    let expires_at = days.map(in_days);
+    let new = NewPersonalToken { name: "made at the command line".to_owned(), expires_at };
+    let made = store.create_token_for(&by, user.id, new).await;
+    let (token, secret) = made.map_err(explain)?;
+    say(&format!("{}\n", secret.expose()));
+    let text = format!("token {} of {email}: shown this once\n", token.token_id);
+    say_error(&format!("{text}use it with the header X-Anyreach-Org: {organisation}\n"));
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod agent;
+pub mod audit;
 pub mod call;
 pub mod cli;
 pub mod client;

@@ -525,7 +525,8 @@ async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
         warn!(%error, "HTTP listener failed");
     }
 }

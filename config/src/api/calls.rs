@@ -242,6 +242,7 @@ pub(crate) async fn hang_up_conversation(
     let conversation = api.store.conversation(&scope, id).await?;
     // A call that was handed on lives, though its conversation is over: it is asked first.
     if api.calls.hang_up(scope.organisation(), id).is_ok() {
+        api.store.note_act(&scope, "conversation.hangup", id).await;
         return Ok((StatusCode::ACCEPTED, ConversationReply::new(&view, &conversation)?));
     }
     // It may have ended since it was read.
@@ -287,6 +288,7 @@ pub(crate) async fn transfer_conversation(
         Err(TransferRefused::NoOutbound) => return Err(ApiError::Refused(NO_WAY_OUT.to_owned())),
         Err(why) => return Err(ApiError::Conflict(why.to_string())),
     }
+    api.store.note_act(&scope, "conversation.transfer", id).await;
     // The record will say the same in a moment: the gateway writes it.
     conversation.transfer = Some(Transfer {
         status: TransferStatus::Pending,

@@ -60,8 +60,9 @@ fn security_schemes() -> Value {
     json!({ "bearerAuth": {
         "type": "http",
         "scheme": "bearer",
-        "bearerFormat": "ak_<id>.<secret>",
-        "description": "An organization API key.",
+        "bearerFormat": "ak_<id>.<secret> or pat_<id>.<secret>",
+        "description": "An organization API key; or a user's personal access token, beside which the \
+            header X-Anyreach-Org names the organization to act in.",
     } })
 }
 
@@ -146,6 +147,7 @@ fn finish_operation(operation: &mut Value, row: &Route) {
     let who = match row.access {
         Access::Anyone => "Needs no key.".to_owned(),
         Access::AnyKey => "Needs a valid key.".to_owned(),
+        Access::AnyUser => "Needs a personal access token; X-Anyreach-Org may be left out.".to_owned(),
         Access::AnyOf(scopes) => {
             let words: Vec<String> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
             format!("Needs any one of the scopes {}.", words.join(", "))
@@ -159,10 +161,11 @@ fn finish_operation(operation: &mut Value, row: &Route) {
     if row.access != Access::Anyone {
         errors.push(("401", "No valid key"));
     }
-    if matches!(row.access, Access::AnyOf(_)) {
-        errors.push(("403", "The key holds none of the scopes"));
-    } else if row.access == Access::AnyKey {
-        errors.push(("403", "The key belongs to another organization"));
+    match row.access {
+        Access::Anyone => {}
+        Access::AnyKey => errors.push(("403", "The key belongs to another organization")),
+        Access::AnyUser => errors.push(("403", "The credential is not a user's")),
+        Access::AnyOf(_) => errors.push(("403", "The key holds none of the scopes")),
     }
     if row.path.contains('{') {
         errors.push(("404", "No such thing"));

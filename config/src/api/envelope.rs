@@ -26,7 +26,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(options: ApiOptions) -> Self {
+    pub(crate) fn new(options: &ApiOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.max_concurrent_requests));
         Self { places, timeout: options.request_timeout }
     }
@@ -99,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_with_500_and_nothing_of_its_text() {
         let router = Router::new().route("/", get(async || -> () { panic!("canary") }));
-        let (status, body) = answer(Gate::new(ApiOptions::default()), router).await;
+        let (status, body) = answer(Gate::new(&ApiOptions::default()), router).await;
         assert_eq!((status, body.as_str()), (500, r#"{"detail":"Internal server error"}"#));
     }
 
@@ -107,14 +107,14 @@ mod tests {
     async fn a_request_that_takes_too_long_is_answered_with_503() {
         let router = Router::new().route("/", get(async || std::future::pending::<()>().await));
         let options = ApiOptions { request_timeout: Duration::ZERO, ..ApiOptions::default() };
-        let (status, _) = answer(Gate::new(options), router).await;
+        let (status, _) = answer(Gate::new(&options), router).await;
         assert_eq!(status, 503);
     }
 
     #[tokio::test]
     async fn a_request_gives_its_place_back() {
         let options = ApiOptions { max_concurrent_requests: 1, ..ApiOptions::default() };
-        let gate = Gate::new(options);
+        let gate = Gate::new(&options);
         for _ in 0..3 {
             let router = Router::new().route("/", get(async || ()));
             assert_eq!(answer(gate.clone(), router).await.0, 200);

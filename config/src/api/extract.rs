@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
-use crate::ids::{AgentId, ConversationId, KeyId, TrunkId};
+use crate::ids::{AgentId, ConversationId, KeyId, OrganisationId, TokenId, TrunkId, UserId};
 
 /// A JSON body that fits the schema of `T` in the served document.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -178,6 +178,9 @@ named! {
     AgentId = "id", "Agent";
     ConversationId = "conversation_id", "Conversation";
     KeyId = "key_id", "API key";
+    OrganisationId = "id", "Organization";
+    TokenId = "token_id", "Personal access token";
+    UserId = "user_id", "User";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

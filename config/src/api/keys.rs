@@ -1,19 +1,20 @@
-//! `/admin/organization-pats`: the organization's API keys; and what one's own key may do.
+//! `/admin/organization-pats`: the organization's API keys; and what one's own credential may do.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Serialize};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
 use super::extract::{Body, Id, Params};
-use super::page::{Cursor, page, reply};
+use super::page::{PageOnly, page, reply, shown_once};
 use super::table::Caller;
 use crate::ids::KeyId;
 use crate::model::{ApiKey, NewApiKey};
+use crate::secret::Secret;
 
 /// A key that was just made. The only reply that holds its text.
 #[derive(Serialize, ToSchema)]
@@ -24,11 +25,11 @@ pub(crate) struct CreatedKey<'a> {
     pat_key: &'a str,
 }
 
-/// Makes an API key. It cannot hold more than the key that makes it.
+/// Makes an API key. It cannot hold more than whoever makes it.
 #[utoipa::path(post, path = "/admin/organization-pats", tag = "keys", request_body = NewApiKey,
     responses((status = 200, description = "The key, whole, this once", body = CreatedKey),
-        (status = 400, description = "It would hold more than the key that makes it",
-            body = super::error::ErrorBody)))]
+        (status = 400, description = "It would hold more than whoever makes it, or there are too \
+            many", body = super::error::ErrorBody)))]
 pub(crate) async fn create_organization_pat(
     State(api): State<Api>,
     caller: Caller,
@@ -37,31 +38,21 @@ pub(crate) async fn create_organization_pat(
     new.validate()?;
     let held = caller.authenticated().scopes();
     let (key, text) = api.store.create_key(&caller.organisation(), held, new).await?;
-    let mut response = Json(CreatedKey { key, pat_key: text.expose() }).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(created(key, &text))
 }
 
-/// The page of the list of keys.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(default)]
-pub(crate) struct ListKeys {
-    /// Most items to return.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<u32>,
-    /// Where the page before ended: Base64 of the `created_at` of its last item.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
+/// The reply that shows a new key, this once.
+pub(crate) fn created(key: ApiKey, text: &Secret<String>) -> Response {
+    shown_once(&CreatedKey { key, pat_key: text.expose() })
 }
 
 /// The organization's API keys, newest first, without their secrets.
-#[utoipa::path(get, path = "/admin/organization-pats", tag = "keys", params(ListKeys),
+#[utoipa::path(get, path = "/admin/organization-pats", tag = "keys", params(PageOnly),
     responses((status = 200, description = "Keys", body = [ApiKey])))]
 pub(crate) async fn list_organization_pats(
     State(api): State<Api>,
     caller: Caller,
-    Params(query): Params<ListKeys>,
+    Params(query): Params<PageOnly>,
 ) -> Result<Response, ApiError> {
     let page = page(query.limit, query.cursor);
     let keys = api.store.keys(&caller.organisation(), page).await?;
@@ -81,7 +72,7 @@ pub(crate) async fn delete_organization_pat(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The scopes of one's own key.
+/// What the caller may do in the organization: the scopes of its key, or of the user's role.
 #[utoipa::path(get, path = "/admin/members/me/scopes", tag = "keys",
     responses((status = 200, description = "Scopes", body = [String])))]
 pub(crate) async fn get_my_scopes(caller: Caller) -> Json<Vec<&'static str>> {

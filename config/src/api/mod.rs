@@ -18,6 +18,7 @@
 
 mod agent_config;
 mod agents;
+mod audit;
 mod calls;
 mod conversations;
 mod decisions;
@@ -28,17 +29,23 @@ mod extract;
 mod json;
 mod keys;
 mod managed;
+mod members;
 mod numbers;
+mod organisations;
+mod origin;
 mod page;
 mod schema;
 mod table;
+mod tokens;
 mod trunks;
+mod users;
 mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Json, Router, middleware};
+use ipnet::IpNet;
 use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::routes;
@@ -46,10 +53,11 @@ use utoipa_axum::routes;
 pub use table::{Access, Route};
 
 use crate::calls::LiveCalls;
-use crate::credential::Authenticated;
 use crate::credential::Scope::{
     self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
     ConversationsReadSensitive, ManagedAccountsManage, ManagedAccountsRead, OperatorManage,
+    self, AgentsManage, AgentsRead, ChildOrganizationsManage, ConversationsManage,
+    ConversationsRead, ConversationsReadSensitive, MembersManage, MembersRead, OperatorManage,
     OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
     TrunksRead,
 };
@@ -82,11 +90,6 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    fn authenticate(&self, key: &str) -> Result<Authenticated, ApiError> {
-        let refused = |_| ApiError::Unauthenticated("Invalid, expired or revoked token");
-        self.store.authenticate(key).map_err(refused)
-    }
-
     const fn address_rules(&self) -> agent_config::AddressRules {
         agent_config::AddressRules {
             allow_plain_ws: self.options.allow_plain_ws,
@@ -96,7 +99,7 @@ impl Api {
 }
 
 /// The settings that concern the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiOptions {
     /// Bytes of a request body; more gets 413.
     pub max_body_bytes: usize,
@@ -110,6 +113,8 @@ pub struct ApiOptions {
     pub allow_plain_ws: bool,
     /// Accept agents at private addresses.
     pub allow_private_addresses: bool,
+    /// Networks of the proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -121,6 +126,7 @@ impl From<&Settings> for ApiOptions {
             require_inbound_protection: settings.sip.require_inbound_protection,
             allow_plain_ws: settings.agents.allow_plain_ws,
             allow_private_addresses: settings.agents.allow_private_addresses,
+            trusted_proxies: settings.api.trusted_proxies.as_slice().into(),
         }
     }
 }
@@ -134,7 +140,7 @@ impl Default for ApiOptions {
 /// The whole API as a router, ready to serve.
 pub fn router(api: Api) -> Router {
     extract::warm_up();
-    let gate = envelope::Gate::new(api.options);
+    let gate = envelope::Gate::new(&api.options);
     let (router, _) = table().router.split_for_parts();
     router
         .fallback(async || ApiError::NotFound("Not found".to_owned()))
@@ -183,10 +189,18 @@ const CONVERSATIONS_READ: &[Scope] =
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
 const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
 const KEYS_MANAGE: &[Scope] = &[OrganizationsManage];
+const MEMBERS_READ: &[Scope] = &[MembersRead, MembersManage];
+const MEMBERS_MANAGE: &[Scope] = &[MembersManage];
+const CHILDREN_MANAGE: &[Scope] = &[ChildOrganizationsManage, OperatorManage];
+const ORGANIZATION_MANAGE: &[Scope] =
+    &[OrganizationsManage, ChildOrganizationsManage, OperatorManage];
+const AUDIT_READ: &[Scope] = &[OrganizationsManage, OperatorRead, OperatorManage];
+const USERS_READ: &[Scope] = &[OperatorRead, OperatorManage];
+const USERS_MANAGE: &[Scope] = &[OperatorManage];
 
 /// The table: every route, with the scopes of which any one opens it.
 fn table() -> Table {
-    use Access::{AnyKey, AnyOf, Anyone};
+    use Access::{AnyKey, AnyOf, AnyUser, Anyone};
     Table::new()
         .route(Anyone, routes!(get_openapi))
         .route(AnyOf(TRUNKS_READ), routes!(trunks::list_trunks))
@@ -228,6 +242,27 @@ fn table() -> Table {
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))
         .route(AnyKey, routes!(keys::get_my_scopes))
+        .route(AnyUser, routes!(tokens::list_my_organizations))
+        .route(AnyUser, routes!(tokens::create_personal_access_token))
+        .route(AnyUser, routes!(tokens::list_personal_access_tokens))
+        .route(AnyUser, routes!(tokens::delete_personal_access_token))
+        .route(AnyOf(MEMBERS_READ), routes!(members::list_members))
+        .route(AnyOf(MEMBERS_MANAGE), routes!(members::add_member))
+        .route(AnyOf(MEMBERS_READ), routes!(members::get_member))
+        .route(AnyOf(MEMBERS_MANAGE), routes!(members::update_member))
+        .route(AnyOf(MEMBERS_MANAGE), routes!(members::remove_member))
+        .route(AnyKey, routes!(organisations::list_organizations))
+        .route(AnyKey, routes!(organisations::get_organization))
+        .route(AnyOf(CHILDREN_MANAGE), routes!(organisations::create_organization))
+        .route(AnyOf(ORGANIZATION_MANAGE), routes!(organisations::update_organization))
+        .route(AnyOf(CHILDREN_MANAGE), routes!(organisations::create_pat_for_organization))
+        .route(AnyOf(CHILDREN_MANAGE), routes!(organisations::add_member_to_organization))
+        .route(AnyOf(USERS_READ), routes!(users::list_users))
+        .route(AnyOf(USERS_MANAGE), routes!(users::create_user))
+        .route(AnyOf(USERS_MANAGE), routes!(users::delete_user))
+        .route(AnyOf(USERS_MANAGE), routes!(users::create_token_for_user))
+        .route(AnyOf(AUDIT_READ), routes!(audit::list_audit_log))
+        .route(AnyOf(AUDIT_READ), routes!(audit::verify_audit_log))
 }
 
 /// This document.

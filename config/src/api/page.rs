@@ -5,7 +5,7 @@
 //! caller's own rows, so it needs no signature. A full page carries it as X-Next-Cursor too.
 
 use axum::Json;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -51,6 +51,19 @@ pub(crate) fn page(limit: Option<u32>, cursor: Option<Cursor>) -> Page {
     Page { limit: limit.unwrap_or(Page::DEFAULT), before: cursor.map(|cursor| cursor.0) }
 }
 
+/// The query of a list that has no filters.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(crate) struct PageOnly {
+    /// Most items to return.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    pub(crate) limit: Option<u32>,
+    /// Where the page before ended: Base64 of the `created_at` of its last item.
+    #[param(value_type = Option<String>)]
+    pub(crate) cursor: Option<Cursor>,
+}
+
 /// A filter that is a JSON object in a query parameter.
 #[derive(Clone, Debug)]
 pub(crate) struct JsonObject(pub(crate) Map<String, Value>);
@@ -67,6 +80,13 @@ impl<'de> Deserialize<'de> for JsonObject {
             Err(why) => Err(D::Error::custom(format!("Filter is not JSON: {why}"))),
         }
     }
+}
+
+/// A reply that holds a secret: nothing on the way may keep it.
+pub(crate) fn shown_once<T: Serialize>(body: &T) -> Response {
+    let mut response = Json(body).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// A page as a reply.

@@ -4,27 +4,32 @@
 //! called without an [`Access`]; it puts [`guard`] in front of the handler, and nothing but the
 //! guard makes a [`Caller`], which every handler that touches an organisation's rows asks for.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
-use super::Api;
 use super::error::ApiError;
-use crate::credential::{Authenticated, Operator, Scope, ScopedTo};
+use super::{Api, origin};
+use crate::credential::{Authenticated, Operator, Person, Scope, ScopedTo};
 use crate::ids::OrganisationId;
-use crate::limits::API_CREDENTIAL_CHARACTERS;
+use crate::limits::{API_AUDIT_OBJECT_BYTES, API_CREDENTIAL_CHARACTERS};
+use crate::store::Store;
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Anyone at all; nothing of an organisation is behind it.
     Anyone,
-    /// Any valid key.
+    /// Any valid credential, in whatever organisation it acts.
     AnyKey,
-    /// A key that holds at least one of these scopes.
+    /// Any user, by a personal access token; no organisation need be named.
+    AnyUser,
+    /// A credential that holds at least one of these scopes.
     AnyOf(&'static [Scope]),
 }
 
@@ -52,7 +57,9 @@ impl Table {
 
     /// Adds one handler, behind a guard that lets `access` through.
     pub(crate) fn route(mut self, access: Access, handler: UtoipaMethodRouter<Api>) -> Self {
+        let mut template = String::new();
         for (path, item) in &handler.1.paths {
+            template.clone_from(path);
             let methods = [
                 (Method::GET, item.get.is_some()),
                 (Method::POST, item.post.is_some()),
@@ -63,46 +70,109 @@ impl Table {
             let present = methods.into_iter().filter_map(|(method, is)| is.then_some(method));
             self.rows.extend(present.map(|method| Route { method, path: path.clone(), access }));
         }
-        let guarded = handler.map(|methods| methods.route_layer(from_fn_with_state(access, guard)));
+        let post = Post { access, template: template.into() };
+        let guarded = handler.map(|methods| methods.route_layer(from_fn_with_state(post, guard)));
         self.router = self.router.routes(guarded);
         self
     }
 }
 
-/// Lets a request through when its key holds what the route asks for.
-async fn guard(State(access): State<Access>, mut request: Request, next: Next) -> Response {
-    match admit(access, &request) {
-        Ok(Some(caller)) => {
+/// Where a guard stands.
+#[derive(Clone)]
+struct Post {
+    access: Access,
+    /// The path with `{name}` for its parameters.
+    template: Arc<str>,
+}
+
+/// Lets a request through when its credential holds what the route asks for. What it is refused to
+/// change, here or behind, goes to the audit log.
+async fn guard(State(post): State<Post>, mut request: Request, next: Next) -> Response {
+    let access = post.access;
+    if access == Access::Anyone {
+        return next.run(request).await;
+    }
+    let Some(api) = request.extensions().get::<Api>().cloned() else {
+        let why = "the router has no state in its extensions";
+        return ApiError::Bug(why.to_owned()).into_response();
+    };
+    let admitted = match identify(&api, &request) {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    let attempt = Attempt::of(&post.template, &request, &admitted);
+    let response = match admit(access, admitted) {
+        Ok(Admitted::Caller(caller)) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Ok(None) => next.run(request).await,
+        Ok(Admitted::Person(person)) => {
+            request.extensions_mut().insert(Bearer(person));
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
+    };
+    if let Some(attempt) = attempt.filter(|_| response.status().is_client_error()) {
+        attempt.refused(&api.store, response.status()).await;
+    }
+    response
+}
+
+/// Whose credential it is, and in which organisation.
+enum Admitted {
+    Caller(Caller),
+    /// A user who names no organisation.
+    Person(Person),
+}
+
+/// Finds out who asks. A credential that opens nothing learns nothing more than that.
+fn identify(api: &Api, request: &Request) -> Result<Admitted, ApiError> {
+    let text = bearer(request.headers())?;
+    let source = origin::source(request, &api.options.trusted_proxies);
+    let refused = |_| ApiError::Unauthenticated("Invalid, expired or revoked token");
+    if text.starts_with(TOKEN_PREFIX) {
+        let person = api.store.identify(text).map_err(refused)?.seen_at(source);
+        return Ok(match named_organisation(request.headers())? {
+            Some(named) => {
+                let member = named.and_then(|named| api.store.member_of(&person, named));
+                Admitted::Caller(Caller { authenticated: member.ok_or_else(not_yours)? })
+            }
+            None => Admitted::Person(person),
+        });
+    }
+    let authenticated = api.store.authenticate(text).map_err(refused)?.seen_at(source);
+    let own = authenticated.organisation().organisation();
+    match named_organisation(request.headers())? {
+        Some(named) if named != Some(own) => Err(not_yours()),
+        _ => Ok(Admitted::Caller(Caller { authenticated })),
     }
 }
 
-fn admit(access: Access, request: &Request) -> Result<Option<Caller>, ApiError> {
-    let scopes = match access {
-        Access::Anyone => return Ok(None),
-        Access::AnyKey => None,
-        Access::AnyOf(scopes) => Some(scopes),
+/// Lets in whoever the route is for.
+fn admit(access: Access, admitted: Admitted) -> Result<Admitted, ApiError> {
+    let person = match &admitted {
+        Admitted::Person(person) => Some(*person),
+        Admitted::Caller(caller) => caller.authenticated.person(),
     };
-    let Some(api) = request.extensions().get::<Api>() else {
-        return Err(ApiError::Bug("the router has no state in its extensions".to_owned()));
-    };
-    let key = bearer(request.headers())?;
-    let authenticated = api.authenticate(key)?;
-    same_organisation(request.headers(), authenticated.organisation().organisation())?;
-    match scopes {
-        Some(scopes) if !authenticated.scopes().holds_any(scopes) => {
+    match (access, admitted) {
+        (Access::AnyUser, _) => match person {
+            Some(person) => Ok(Admitted::Person(person)),
+            None => Err(ApiError::Forbidden("Requires a personal access token".to_owned())),
+        },
+        (_, Admitted::Person(_)) => {
+            Err(ApiError::Unauthenticated("Token is missing organization claim."))
+        }
+        (Access::AnyOf(scopes), Admitted::Caller(caller))
+            if !caller.authenticated.scopes().holds_any(scopes) =>
+        {
             let words: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
             Err(ApiError::Forbidden(format!("Requires any one of: {}", words.join(", "))))
         }
-        _ => Ok(Some(Caller { authenticated })),
+        (_, admitted) => Ok(admitted),
     }
 }
 
-/// The key in the Authorization header (RFC 6750 §2.1).
+/// The credential in the Authorization header (RFC 6750 §2.1).
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     const MALFORMED: ApiError = ApiError::Unauthenticated("Malformed Authorization header");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -118,28 +188,55 @@ fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(MALFORMED);
     }
-    if token.starts_with("pat_") && !headers.contains_key(ORGANISATION_HEADER) {
-        return Err(ApiError::Unauthenticated("Token is missing organization claim."));
-    }
     Ok(token)
 }
 
-/// A key is bound to one organisation; naming another one beside it is refused.
-fn same_organisation(headers: &HeaderMap, own: OrganisationId) -> Result<(), ApiError> {
-    let named = headers.get_all(ORGANISATION_HEADER).iter();
-    let foreign = |value: &axum::http::HeaderValue| {
-        value.to_str().ok().and_then(|text| text.parse::<OrganisationId>().ok()) != Some(own)
-    };
-    if named.into_iter().any(foreign) {
-        let why = "The key does not belong to the organization in X-Anyreach-Org";
-        return Err(ApiError::Forbidden(why.to_owned()));
-    }
-    Ok(())
+/// The organisation that is named beside the credential: none is, or this one, or what is no id.
+fn named_organisation(headers: &HeaderMap) -> Result<Option<Option<OrganisationId>>, ApiError> {
+    let mut named = headers.get_all(ORGANISATION_HEADER).iter();
+    let Some(first) = named.next() else { return Ok(None) };
+    let id = first.to_str().ok().and_then(|text| text.parse().ok());
+    // Two that say the same are one.
+    if named.all(|other| other == first) { Ok(Some(id)) } else { Err(not_yours()) }
 }
 
+fn not_yours() -> ApiError {
+    let why = "The credential does not belong to the organization in X-Anyreach-Org";
+    ApiError::Forbidden(why.to_owned())
+}
+
+/// A request that would change something, as the audit log tells of it when it is refused.
+struct Attempt {
+    by: Authenticated,
+    action: String,
+    object_id: Option<String>,
+}
+
+impl Attempt {
+    fn of(path: &str, request: &Request, admitted: &Admitted) -> Option<Self> {
+        let Admitted::Caller(caller) = admitted else { return None };
+        if request.method().is_safe() {
+            return None;
+        }
+        let mut named = path.split('/').zip(request.uri().path().split('/'));
+        let named = named.find(|(template, _)| template.starts_with('{'));
+        let fits = |text: &&str| text.len() <= API_AUDIT_OBJECT_BYTES.value_usize();
+        let object_id =
+            named.map(|(_, text)| text).filter(fits).map(|text| text.replace("%2B", "+"));
+        let action = format!("{} {path}", request.method());
+        Some(Self { by: caller.authenticated, action, object_id })
+    }
+
+    async fn refused(self, store: &Store, status: StatusCode) {
+        let status = status.as_u16();
+        store.note_refusal(&self.by, self.action, self.object_id, status).await;
+    }
+}
+
+const TOKEN_PREFIX: &str = "pat_";
 const ORGANISATION_HEADER: &str = "x-anyreach-org";
 
-/// Who is asking. Made by the guard of the route and by nothing else.
+/// Who is asking, and in which organisation. Made by the guard of the route and by nothing else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     authenticated: Authenticated,
@@ -151,23 +248,22 @@ impl Caller {
         self.authenticated.organisation()
     }
 
-    /// Whether the key holds this scope.
+    /// Whether the credential holds this scope.
     pub(crate) const fn holds(&self, scope: Scope) -> bool {
         self.authenticated.scopes().holds(scope)
     }
 
-    /// The proof that opens the whole node, or 403.
+    /// The proof that opens the whole node to look at, or 403.
     pub(crate) fn operator(&self) -> Result<Operator, ApiError> {
         self.authenticated.operator_read().ok_or_else(|| {
             ApiError::Forbidden("Requires any one of: operator:read, operator:manage".to_owned())
         })
     }
 
-    /// The proof that changes the whole node, or 403.
+    /// The proof that opens the whole node to change, or 403.
     pub(crate) fn operator_manage(&self) -> Result<Operator, ApiError> {
-        self.authenticated
-            .operator_manage()
-            .ok_or_else(|| ApiError::Forbidden("Requires any one of: operator:manage".to_owned()))
+        let forbidden = || ApiError::Forbidden("Requires operator:manage".to_owned());
+        self.authenticated.operator_manage().ok_or_else(forbidden)
     }
 
     pub(crate) const fn authenticated(&self) -> &Authenticated {
@@ -181,5 +277,18 @@ impl FromRequestParts<Api> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
         let caller = parts.extensions.get::<Self>().copied();
         caller.ok_or_else(|| ApiError::Bug("a handler asks who calls behind Anyone".to_owned()))
+    }
+}
+
+/// The user who is asking, behind [`Access::AnyUser`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bearer(pub(crate) Person);
+
+impl FromRequestParts<Api> for Bearer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        let person = parts.extensions.get::<Self>().copied();
+        person.ok_or_else(|| ApiError::Bug("a handler asks for a user behind a key".to_owned()))
     }
 }

@@ -6,6 +6,7 @@
 //! other rows are left to the store.
 
 mod agent;
+mod audit;
 mod conversation;
 mod decision;
 mod listing;
@@ -16,10 +17,15 @@ mod organisation;
 mod runtime;
 mod sip_agent;
 mod trunk;
+mod user;
 mod version;
 
 pub use agent::{
     Agent, AgentChange, AgentDetail, ConversationStats, NewAgent, SipEndpoint, SipHost,
+};
+pub use audit::{
+    AuditActor, AuditActorKind, AuditChain, AuditEntry, AuditFault, AuditFaultKind, AuditFilter,
+    AuditOutcome,
 };
 pub use conversation::{
     AgentName, Channel, Conversation, ConversationChange, ConversationClose, ConversationStatus,
@@ -39,7 +45,7 @@ pub use new_conversation::{NewConversation, NewTransfer};
 pub use number::{
     E164, NewPhoneNumber, NotE164, NumberChange, PhoneNumber, SlotAgent, SlotVersion,
 };
-pub use organisation::{ApiKey, NewApiKey, Organisation};
+pub use organisation::{ApiKey, NewApiKey, NewOrganisation, Organisation, OrganisationChange};
 pub use runtime::{
     AgentEnding, Builtin, Clip, Dialect, Runtime, RuntimeError, SERVED_RUNTIMES, Websocket,
 };
@@ -47,6 +53,10 @@ pub use sip_agent::{SipAgent, Values as SipAgentValues};
 pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
     Transport, Trunk, TrunkChange,
+};
+pub use user::{
+    Email, Member, MemberChange, Membership, NewMember, NewPersonalToken, NewUser, PersonalToken,
+    User,
 };
 pub use version::{
     AgentVersion, InstructionsStatus, NewVersion, Publish, SlotDirection, VersionChange, VersionRef,
@@ -72,6 +82,14 @@ impl Invalid {
     pub fn new(field: &'static str, message: impl Into<String>) -> Self {
         Self { field, message: message.into() }
     }
+}
+
+/// Refuses an expiry that is no moment after the epoch.
+pub(crate) fn check_expiry(expires_at: Option<i64>) -> Result<(), Invalid> {
+    if expires_at.is_some_and(|at| at <= 0) {
+        return Err(Invalid::new("expires_at", "must be milliseconds since the epoch"));
+    }
+    Ok(())
 }
 
 /// Refuses an empty, oversized or unprintable name.

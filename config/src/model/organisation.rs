@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Invalid, check_name};
+use super::{Invalid, check_expiry, check_name, present};
 use crate::clock::Timestamp;
 use crate::credential::Grants;
 use crate::ids::{KeyId, OrganisationId};
@@ -13,6 +13,8 @@ use crate::ids::{KeyId, OrganisationId};
 pub struct Organisation {
     /// Its id.
     pub id: OrganisationId,
+    /// The organisation it is a part of; `null` at the root of a tree.
+    pub parent_id: Option<OrganisationId>,
     /// Its name, for people.
     pub name: String,
     /// Most phone numbers it may register; `null` is the node's setting.
@@ -21,6 +23,55 @@ pub struct Organisation {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// An organisation to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
+pub struct NewOrganisation {
+    /// Its name, for people.
+    pub name: String,
+    /// The organisation it becomes a part of. Absent is one's own; an explicit `null` makes the root
+    /// of a new tree, which takes the operator.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<OrganisationId>)]
+    pub parent_id: Option<Option<OrganisationId>>,
+    /// Most phone numbers it may register. Absent or `null` is what its parent has; only the operator
+    /// may say another number.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub max_phone_numbers: Option<u32>,
+}
+
+impl NewOrganisation {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        check_name("name", &self.name)
+    }
+}
+
+/// A change to an organisation: an absent key leaves things as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct OrganisationChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// Most phone numbers it may register, `null` for the node's setting; the operator's to say.
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 0)]
+    pub max_phone_numbers: Option<Option<u32>>,
+}
+
+impl OrganisationChange {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.name.as_deref().map_or(Ok(()), |name| check_name("name", name))
+    }
 }
 
 /// An API key, without its secret: the secret is shown once, when the key is made.
@@ -64,9 +115,6 @@ impl NewApiKey {
     /// The first field that is not acceptable.
     pub fn validate(&self) -> Result<(), Invalid> {
         check_name("name", &self.name)?;
-        if self.expires_at.is_some_and(|at| at <= 0) {
-            return Err(Invalid::new("expires_at", "must be milliseconds since the epoch"));
-        }
-        Ok(())
+        check_expiry(self.expires_at)
     }
 }

@@ -177,6 +177,9 @@ section! {
         max_concurrent_requests: usize = 256, in 1..=65_536;
         /// Phone numbers an organisation may hold.
         max_phone_numbers_per_organization: u32 = 100, in 1..=1_000_000;
+        /// Networks of the proxies in front of the API: the audit log has the address that they name in
+        /// X-Forwarded-For instead of theirs.
+        trusted_proxies: Vec<IpNet> = Vec::new();
     }
 }
 

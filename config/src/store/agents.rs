@@ -6,7 +6,7 @@ use super::rows::{
     to_json_opt,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError, numbers, versions};
+use super::{After, Change, Store, StoreError, numbers, versions};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
 use crate::model::{
@@ -51,6 +51,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let agent = self.load_agent(&mut tx, scope, id).await?;
+        tx.note(Change::of(scope, "agent.create").object(id).after(&agent)?);
         self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(agent)
     }
@@ -147,6 +148,7 @@ impl Store {
         change.validate()?;
         let mut tx = self.0.db.write().await?;
         let old = self.load_agent(&mut tx, scope, id).await?;
+        let note = Change::of(scope, "agent.update").object(id).before(&old)?;
         let agent = Agent {
             name: change.name.unwrap_or(old.name),
             description: change.description.unwrap_or(old.description),
@@ -171,6 +173,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *tx)
         .await?;
+        tx.note(note.after(&agent)?);
         self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(agent)
     }
@@ -186,6 +189,7 @@ impl Store {
         id: AgentId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
+        let agent = self.load_agent(&mut tx, scope, id).await?;
         let numbers = sql::query(
             "SELECT phone_number FROM phone_numbers, agent_versions v
              WHERE v.agent_id = ? AND v.id IN (inbound_agent_version_id, outbound_agent_version_id)",
@@ -194,14 +198,8 @@ impl Store {
         .fetch_scalars(&mut tx)
         .await?;
         // Versions go, and slots are cleared, by the tables' foreign keys.
-        let done = sql::query("DELETE FROM agents WHERE id = ? AND organization_id = ?")
-            .bind(id.to_string())
-            .bind(scope.organisation().to_string())
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::not_found("Agent"));
-        }
+        sql::query("DELETE FROM agents WHERE id = ?").bind(id.to_string()).execute(&mut tx).await?;
+        tx.note(Change::of(scope, "agent.delete").object(id).before(&agent)?);
         let touched = Touched { numbers, ..Touched::agent(id) };
         self.commit(tx, After::routes(touched)).await
     }
@@ -216,7 +214,7 @@ impl Store {
         id: AgentId,
     ) -> Result<SipEndpoint, StoreError> {
         let mut tx = self.0.db.write().await?;
-        self.load_agent(&mut tx, scope, id).await?;
+        let agent = self.load_agent(&mut tx, scope, id).await?;
         let sql = "SELECT EXISTS (SELECT 1 FROM agent_versions WHERE agent_id = ? AND published)";
         let is_published: bool = sql::query(sql).bind(id.to_string()).fetch_scalar(&mut tx).await?;
         if !is_published {
@@ -224,6 +222,9 @@ impl Store {
             return Err(StoreError::Conflict(why));
         }
         self.set_deployed(&mut tx, id, true).await?;
+        let note = Change::of(scope, "agent.deploy").object(id).before(&agent)?;
+        let note = note.after(&self.load_agent(&mut tx, scope, id).await?)?;
+        tx.note(note);
         self.commit(tx, After::routes(Touched::agent(id))).await?;
         Ok(SipEndpoint { uri: self.0.options.sip_host.agent_uri(id), deployed: true })
     }
@@ -238,8 +239,11 @@ impl Store {
         id: AgentId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        self.load_agent(&mut tx, scope, id).await?;
+        let agent = self.load_agent(&mut tx, scope, id).await?;
         self.set_deployed(&mut tx, id, false).await?;
+        let note = Change::of(scope, "agent.undeploy").object(id).before(&agent)?;
+        let note = note.after(&self.load_agent(&mut tx, scope, id).await?)?;
+        tx.note(note);
         self.commit(tx, After::routes(Touched::agent(id))).await
     }
 

@@ -8,9 +8,9 @@ use super::rows::{
     raw, time, time_opt, to_json, to_json_opt, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::credential::ScopedTo;
+use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
     AgentName, Conversation, ConversationChange, ConversationClose, ConversationFilter,
@@ -54,6 +54,11 @@ impl Store {
             StoreError::NotFound(_) => StoreError::Conflict("id is already taken".to_owned()),
             error => error,
         })?;
+        // What calls record of themselves is no change that anybody made.
+        if is_new && scope.actor().who != Who::Gateway {
+            let note = Change::of(scope, "conversation.create").object(stored.id);
+            tx.note(note.after(&stored)?);
+        }
         self.commit(tx, After::default()).await?;
         Ok(Opened { conversation: stored, is_new })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::audit::Change;
 use super::follow::Turn;
 use super::postgres::{self, PostgresServer};
 use super::sql::Connection;
@@ -43,6 +44,8 @@ pub(super) struct Database {
 pub(super) struct Write {
     connection: Connection,
     turn: OwnedMutexGuard<Turn>,
+    /// What the audit log will say about it.
+    notes: Vec<Change>,
 }
 
 impl Deref for Write {
@@ -60,6 +63,15 @@ impl DerefMut for Write {
 }
 
 impl Write {
+    /// Tells the audit log what is being done; it is written with it, or not at all.
+    pub(super) fn note(&mut self, change: Change) {
+        self.notes.push(change);
+    }
+
+    pub(super) fn take_notes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.notes)
+    }
+
     /// Makes it durable; the turn lasts for as long as the caller keeps it.
     pub(super) async fn commit(self) -> Result<OwnedMutexGuard<Turn>, StoreError> {
         self.connection.commit().await?;
@@ -117,7 +129,7 @@ impl Database {
             Engine::Postgres(server) => server.write().await,
         };
         self.is_stuck.store(connection.is_err(), Ordering::Relaxed);
-        Ok(Write { connection: connection?, turn })
+        Ok(Write { connection: connection?, turn, notes: Vec::new() })
     }
 
     /// Keeps our own writers waiting, and waits for the one there may be.

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::database::Write;
-use super::keys::entry_from_row;
+use super::door::DoorChange;
 use super::postgres::{self, PostgresServer};
 use super::routes::Touched;
-use super::{After, Store, StoreError, sql};
+use super::{After, Store, StoreError, keys};
 use crate::ids::KeyId;
 
 /// How often the number of the last write is looked at, in milliseconds, while nobody tells it.
@@ -42,6 +42,9 @@ struct Notice {
     /// Keys that were made or ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<KeyId>,
+    /// Tokens were made or ended, or users belong elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    users: bool,
     /// Too much to tell: everything has to be read again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     everything: bool,
@@ -49,9 +52,15 @@ struct Notice {
 
 impl Notice {
     fn of(after: &After) -> Option<Self> {
-        let keys = after.key_added.iter().map(super::keys::KeyEntry::id).chain(after.key_revoked);
-        let notice = Self { routes: after.routes.clone(), keys: keys.collect(), everything: false };
-        (notice.routes.is_some() || !notice.keys.is_empty()).then_some(notice)
+        let mut notice = Self { routes: after.routes.clone(), ..Self::default() };
+        match &after.door {
+            Some(DoorChange::KeyAdded(entry)) => notice.keys.push(entry.id),
+            Some(DoorChange::KeyRevoked(id)) => notice.keys.push(*id),
+            Some(_) => notice.users = true,
+            None if notice.routes.is_none() => return None,
+            None => {}
+        }
+        Some(notice)
     }
 
     fn into_text(self) -> Result<String, StoreError> {
@@ -127,8 +136,8 @@ impl From<StoreError> for Deaf {
 }
 
 impl Store {
-    /// Takes over what another process has written since the last time: keys made or revoked, and
-    /// everything calls read. Costs one trivial query when nothing has changed. Says whether
+    /// Takes over what another process has written since the last time: credentials made or
+    /// revoked, and everything calls read. Costs one trivial query when nothing has changed. Says whether
     /// anything had.
     ///
     /// # Errors
@@ -219,18 +228,17 @@ impl Store {
             Some(touched) => Some(self.next_snapshot(&mut tx, touched).await?),
             None => None,
         };
-        let mut keys = Vec::new();
+        let mut changes = Vec::new();
         for id in &notice.keys {
-            let query = sql::query("SELECT * FROM api_keys WHERE id = ?").bind(id.to_string());
-            let row = query.fetch_optional(&mut tx).await?;
-            keys.push((*id, row.as_ref().map(entry_from_row).transpose()?));
+            let entry = keys::entry(&mut tx, *id).await?;
+            changes.push(entry.map_or(DoorChange::KeyRevoked(*id), DoorChange::KeyAdded));
         }
         drop(tx);
-        for (id, entry) in keys {
-            match entry {
-                Some(entry) => self.0.keys.insert(entry),
-                None => self.0.keys.remove(id),
-            }
+        if notice.users {
+            self.load_door().await?;
+        }
+        for change in changes {
+            self.0.door.apply(change);
         }
         if let Some(snapshot) = snapshot {
             self.0.snapshot.swap(snapshot);
@@ -240,7 +248,7 @@ impl Store {
 
     /// Reads everything, which is then as it was at `version` or later.
     async fn read_again(&self, turn: &mut Turn, version: i64) -> Result<(), StoreError> {
-        self.load_keys().await?;
+        self.load_door().await?;
         self.load_routes().await?;
         turn.caught_up(version);
         Ok(())

@@ -1,118 +1,23 @@
-//! Verbs on API keys, and the table in memory that opens the door.
-//!
-//! Keys are few and asked for at every request, so all of them are kept in memory: a request is let
-//! in or turned away without the database, also while that is down, and a revoked key is out at once.
+//! Verbs on API keys.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{PoisonError, RwLock};
-
+use super::door::{DoorChange, KeyEntry, KeyPowers};
 use super::rows::{free_stamp, free_stamp_in, json, paged, parsed, raw, time, time_opt, to_json};
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::credential::{
-    self, Authenticated, KeyHash, Operator, ScopeSet, ScopedTo, Unauthenticated,
-};
+use super::{After, Change, Store, StoreError};
+use crate::credential::{self, Operator, ScopeSet, ScopedTo};
 use crate::ids::{KeyId, OrganisationId};
+use crate::limits::ORGANISATION_KEYS;
 use crate::model::{ApiKey, NewApiKey, Page};
 use crate::secret::Secret;
 
 const FREE_STAMP: &str = free_stamp_in!("api_keys");
 
-/// How exactly it is remembered when a key was last used, in microseconds: a minute.
-const LAST_USED_GRAIN_US: i64 = 60_000_000;
-
-/// Compared with when there is no such key, so that the answer takes as long.
-const NO_KEY: KeyHash = [0; 32];
-
-/// A key in memory.
-pub(super) struct KeyEntry {
-    id: KeyId,
-    organisation: OrganisationId,
-    hash: KeyHash,
-    scopes: ScopeSet,
-    expires_at_ms: Option<i64>,
-    /// Microseconds; 0 is never.
-    last_used: AtomicI64,
-}
-
-impl KeyEntry {
-    pub(super) const fn id(&self) -> KeyId {
-        self.id
-    }
-}
-
-/// All keys that are good.
-#[derive(Default)]
-pub(super) struct KeyTable(RwLock<HashMap<KeyId, KeyEntry>>);
-
-impl KeyTable {
-    pub(super) fn insert(&self, entry: KeyEntry) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
-    }
-
-    /// These and no others; when the ones that stay were last used is kept.
-    fn replace(&self, entries: Vec<KeyEntry>) {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::take(&mut *keys);
-        for entry in entries {
-            if let Some(known) = old.get(&entry.id) {
-                let used = known.last_used.load(Ordering::Relaxed);
-                entry.last_used.fetch_max(used, Ordering::Relaxed);
-            }
-            keys.insert(entry.id, entry);
-        }
-    }
-
-    pub(super) fn remove(&self, id: KeyId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    fn check(&self, text: &str, now: Timestamp) -> Result<Authenticated, Unauthenticated> {
-        let id = credential::id_of(text).ok_or(Unauthenticated)?;
-        let hash = credential::hash(text);
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = keys.get(&id);
-        let matches = credential::hashes_match(&hash, entry.map_or(&NO_KEY, |entry| &entry.hash));
-        let entry = entry.filter(|_| matches).ok_or(Unauthenticated)?;
-        if entry.expires_at_ms.is_some_and(|at| at <= now.millis()) {
-            return Err(Unauthenticated);
-        }
-        entry.last_used.fetch_max(now.micros(), Ordering::Relaxed);
-        Ok(Authenticated::by_key(entry.id, entry.organisation, entry.scopes))
-    }
-
-    fn last_used(&self, id: KeyId) -> Option<Timestamp> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let micros = keys.get(&id)?.last_used.load(Ordering::Relaxed);
-        (micros > 0).then(|| Timestamp::from_micros(micros - micros % LAST_USED_GRAIN_US))
-    }
-
-    fn all_last_used(&self) -> Vec<(KeyId, i64)> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let used = |entry: &KeyEntry| entry.last_used.load(Ordering::Relaxed);
-        keys.values()
-            .filter(|entry| used(entry) > 0)
-            .map(|entry| (entry.id, used(entry) - used(entry) % LAST_USED_GRAIN_US))
-            .collect()
-    }
-}
-
 impl Store {
-    /// Lets a bearer in, or not. Answers from memory, in a time that does not tell a wrong secret
-    /// from an unknown key.
-    ///
-    /// # Errors
-    /// [`Unauthenticated`], whatever is wrong with the key.
-    pub fn authenticate(&self, key: &str) -> Result<Authenticated, Unauthenticated> {
-        self.0.keys.check(key, self.now())
-    }
-
     /// Makes a key. Returns its text too: it cannot be had again.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if it would hold more than `held`, what its maker holds.
+    /// [`StoreError::Refused`] if it would hold more than `held`, what its maker holds, or at the
+    /// limit of keys.
     pub async fn create_key(
         &self,
         scope: &ScopedTo<OrganisationId>,
@@ -120,9 +25,9 @@ impl Store {
         new: NewApiKey,
     ) -> Result<(ApiKey, Secret<String>), StoreError> {
         if !held.covers(new.grants.scopes()) {
-            return Err(StoreError::refused("a key cannot hold more than the key that makes it"));
+            return Err(StoreError::refused("a key cannot hold more than whoever makes it"));
         }
-        self.add_key(scope.organisation(), new).await
+        self.add_key(scope, new).await
     }
 
     /// Makes a key for any organisation, holding anything.
@@ -131,12 +36,13 @@ impl Store {
     /// [`StoreError::NotFound`] if there is no such organisation.
     pub async fn create_key_for(
         &self,
-        _by: &Operator,
+        by: &Operator,
         organisation: OrganisationId,
         new: NewApiKey,
     ) -> Result<(ApiKey, Secret<String>), StoreError> {
-        self.organisation(&ScopedTo::by_gateway(organisation)).await?;
-        self.add_key(organisation, new).await
+        let scope = by.within(organisation);
+        self.organisation(&scope).await?;
+        self.add_key(&scope, new).await
     }
 
     /// The organisation's keys, newest first.
@@ -155,7 +61,7 @@ impl Store {
         let rows = query.build().fetch_all(&mut *tx).await?;
         let mut keys = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
         for key in &mut keys {
-            key.last_used_at = self.0.keys.last_used(key.key_id).or(key.last_used_at);
+            key.last_used_at = self.0.door.key_last_used(key.key_id).or(key.last_used_at);
         }
         Ok(keys)
     }
@@ -170,58 +76,37 @@ impl Store {
         id: KeyId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let done = sql::query("DELETE FROM api_keys WHERE id = ? AND organization_id = ?")
+        let row = sql::query("SELECT * FROM api_keys WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::not_found("API key"));
-        }
-        self.commit(tx, After::key_revoked(id)).await
-    }
-
-    /// Writes down when keys were last used. The journal's writer calls it now and then.
-    ///
-    /// # Errors
-    /// As the database fails; nothing is lost but this.
-    pub async fn flush_last_used(&self) -> Result<(), StoreError> {
-        let used = self.0.keys.all_last_used();
-        if used.is_empty() {
-            return Ok(());
-        }
-        let mut tx = self.0.db.write().await?;
-        for (id, at) in used {
-            sql::query(
-                "UPDATE api_keys SET last_used_at = ?1
-                 WHERE id = ?2 AND coalesce(last_used_at, 0) < ?1",
-            )
-            .bind(at)
+            .fetch_optional(&mut tx)
+            .await?
+            .ok_or_else(|| StoreError::not_found("API key"))?;
+        sql::query("DELETE FROM api_keys WHERE id = ?")
             .bind(id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
-        }
-        self.commit(tx, After::default()).await
-    }
-
-    /// Reads all keys.
-    pub(super) async fn load_keys(&self) -> Result<(), StoreError> {
-        let mut tx = self.0.db.read().await?;
-        let rows = sql::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
-        let entries = rows.iter().map(entry_from_row).collect::<Result<Vec<_>, _>>()?;
-        self.0.keys.replace(entries);
-        Ok(())
+        tx.note(Change::of(scope, "key.revoke").object(id).before(&from_row(&row)?)?);
+        self.commit(tx, After::door(DoorChange::KeyRevoked(id))).await
     }
 
     async fn add_key(
         &self,
-        organisation: OrganisationId,
+        scope: &ScopedTo<OrganisationId>,
         new: NewApiKey,
     ) -> Result<(ApiKey, Secret<String>), StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
-        let (entry, key, text) = self.insert_key(&mut tx, organisation, &new).await?;
-        self.commit(tx, After::key_added(entry)).await?;
+        let held: i64 = sql::query("SELECT count(*) FROM api_keys WHERE organization_id = ?")
+            .bind(scope.organisation().to_string())
+            .fetch_scalar(&mut tx)
+            .await?;
+        if held >= i64::from(ORGANISATION_KEYS.value_u32()) {
+            return Err(StoreError::refused("API key limit reached"));
+        }
+        let (entry, key, text) = self.insert_key(&mut tx, scope.organisation(), &new).await?;
+        tx.note(Change::of(scope, "key.create").object(key.key_id).after(&key)?);
+        self.commit(tx, After::door(DoorChange::KeyAdded(entry))).await?;
         Ok((key, text))
     }
 
@@ -231,10 +116,7 @@ impl Store {
         organisation: OrganisationId,
         new: &NewApiKey,
     ) -> Result<(KeyEntry, ApiKey, Secret<String>), StoreError> {
-        let minted = credential::mint().map_err(|error| {
-            tracing::error!(%error, "no randomness for a key");
-            StoreError::Fault
-        })?;
+        let minted = credential::mint::<KeyId>().map_err(no_randomness)?;
         let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
         sql::query(
             "INSERT INTO api_keys
@@ -250,14 +132,8 @@ impl Store {
         .bind(at.micros())
         .execute(&mut *tx)
         .await?;
-        let entry = KeyEntry {
-            id: minted.id,
-            organisation,
-            hash: minted.hash,
-            scopes: new.grants.scopes(),
-            expires_at_ms: new.expires_at,
-            last_used: AtomicI64::new(0),
-        };
+        let powers = KeyPowers { organisation, scopes: new.grants.scopes() };
+        let entry = KeyEntry::new(minted.id, powers, minted.hash, new.expires_at);
         let key = ApiKey {
             key_id: minted.id,
             organization_id: organisation,
@@ -283,15 +159,39 @@ fn from_row(row: &Row) -> Result<ApiKey, StoreError> {
     })
 }
 
-pub(super) fn entry_from_row(row: &Row) -> Result<KeyEntry, StoreError> {
+/// All keys, for the door.
+pub(super) async fn entries(tx: &mut Connection) -> Result<Vec<KeyEntry>, StoreError> {
+    let rows = sql::query("SELECT * FROM api_keys").fetch_all(tx).await?;
+    rows.iter().map(entry_from_row).collect()
+}
+
+/// One key, for the door.
+pub(super) async fn entry(tx: &mut Connection, id: KeyId) -> Result<Option<KeyEntry>, StoreError> {
+    let row = sql::query("SELECT * FROM api_keys WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(tx).await?.as_ref().map(entry_from_row).transpose()
+}
+
+/// Writes down when a key was last used.
+pub(super) async fn set_last_used(
+    tx: &mut Connection,
+    id: KeyId,
+    at_us: i64,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE api_keys SET last_used_at = ?1
+               WHERE id = ?2 AND coalesce(last_used_at, 0) < ?1";
+    sql::query(sql).bind(at_us).bind(id.to_string()).execute(tx).await?;
+    Ok(())
+}
+
+pub(super) fn no_randomness(error: getrandom::Error) -> StoreError {
+    tracing::error!(%error, "no randomness for a credential");
+    StoreError::Fault
+}
+
+fn entry_from_row(row: &Row) -> Result<KeyEntry, StoreError> {
     let key = from_row(row)?;
     let hash: Vec<u8> = raw(row, "hash")?;
-    Ok(KeyEntry {
-        id: key.key_id,
-        organisation: key.organization_id,
-        hash: hash.try_into().map_err(|_| StoreError::Fault)?,
-        scopes: key.grants.scopes(),
-        expires_at_ms: key.expires_at,
-        last_used: AtomicI64::new(0),
-    })
+    let hash = hash.try_into().map_err(|_| StoreError::Fault)?;
+    let powers = KeyPowers { organisation: key.organization_id, scopes: key.grants.scopes() };
+    Ok(KeyEntry::new(key.key_id, powers, hash, key.expires_at))
 }

@@ -17,13 +17,16 @@
 //!   [`StoreError::Unavailable`].
 
 mod agents;
+mod audit;
 mod conversations;
 mod database;
 mod decisions;
+mod door;
 mod entries;
 mod follow;
 mod keys;
 mod managed;
+mod memberships;
 mod numbers;
 mod organisations;
 mod postgres;
@@ -32,7 +35,9 @@ mod routes;
 mod rows;
 mod sql;
 mod sqlite;
+mod tokens;
 mod trunks;
+mod users;
 mod versions;
 
 #[cfg(test)]
@@ -44,12 +49,12 @@ pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
 
 use crate::clock::{Clock, Timestamp};
-use crate::ids::KeyId;
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
 use crate::snapshot::SnapshotHandle;
+use audit::Change;
 use database::{Database, Write};
-use keys::{KeyEntry, KeyTable};
+use door::{Door, DoorChange};
 use routes::Touched;
 
 /// What a store needs to know beside where its database is.
@@ -156,7 +161,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     db: Database,
     options: StoreOptions,
-    keys: KeyTable,
+    door: Door,
     /// This node's conversations that were open when the store was opened.
     found_open: Vec<String>,
     snapshot: SnapshotHandle,
@@ -168,10 +173,8 @@ struct Inner {
 struct After {
     /// Calls must see these rows.
     routes: Option<Touched>,
-    /// This key is good from now on.
-    key_added: Option<KeyEntry>,
-    /// This key is no longer good.
-    key_revoked: Option<KeyId>,
+    /// Others may come in from now on, or no longer.
+    door: Option<DoorChange>,
 }
 
 impl After {
@@ -179,12 +182,8 @@ impl After {
         Self { routes: Some(touched), ..Self::default() }
     }
 
-    fn key_added(entry: KeyEntry) -> Self {
-        Self { key_added: Some(entry), ..Self::default() }
-    }
-
-    fn key_revoked(id: KeyId) -> Self {
-        Self { key_revoked: Some(id), ..Self::default() }
+    fn door(change: DoorChange) -> Self {
+        Self { door: Some(change), ..Self::default() }
     }
 }
 
@@ -208,11 +207,11 @@ impl Store {
         let store = Self(Arc::new(Inner {
             db,
             options,
-            keys: KeyTable::default(),
+            door: Door::default(),
             found_open,
             snapshot: SnapshotHandle::default(),
         }));
-        store.load_keys().await?;
+        store.load_door().await?;
         store.fail_left_generations().await?;
         store.load_routes().await?;
         Ok(store)
@@ -253,6 +252,8 @@ impl Store {
     async fn commit(&self, mut tx: Write, after: After) -> Result<(), StoreError> {
         let store = self.clone();
         let finish = tokio::spawn(async move {
+            let notes = tx.take_notes();
+            audit::append(&mut tx, notes, store.now()).await?;
             let next = match &after.routes {
                 Some(touched) => Some(store.next_snapshot(&mut tx, touched).await?),
                 None => None,
@@ -263,11 +264,8 @@ impl Store {
             if let Some(next) = next {
                 store.0.snapshot.swap(next);
             }
-            if let Some(entry) = after.key_added {
-                store.0.keys.insert(entry);
-            }
-            if let Some(id) = after.key_revoked {
-                store.0.keys.remove(id);
+            if let Some(change) = after.door {
+                store.0.door.apply(change);
             }
             drop(turn);
             Ok(())

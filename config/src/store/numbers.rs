@@ -5,7 +5,7 @@ use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, paged, parsed, parsed_opt, raw, time,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId, TrunkId};
 use crate::model::{
@@ -47,6 +47,7 @@ impl Store {
         let row = (&new.phone_number, new.trunk_id, new.outbound_shareable);
         self.insert_number(&mut tx, scope, row).await?;
         let number = load(&mut tx, scope, &new.phone_number).await?;
+        tx.note(Change::of(scope, "number.create").object(&new.phone_number).after(&number)?);
         self.commit(tx, After::routes(Touched::number(&number.phone_number))).await?;
         Ok(number)
     }
@@ -95,6 +96,8 @@ impl Store {
         change: NumberChange,
     ) -> Result<PhoneNumber, StoreError> {
         let mut tx = self.0.db.write().await?;
+        let note = Change::of(scope, "number.update").object(number);
+        let note = note.before(&load(&mut tx, scope, number).await?)?;
         sql::query(
             "UPDATE phone_numbers SET outbound_shareable = ?, updated_at = ?
              WHERE phone_number = ? AND organization_id = ?",
@@ -106,6 +109,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let number = load(&mut tx, scope, number).await?;
+        tx.note(note.after(&number)?);
         self.commit(tx, After::routes(Touched::number(&number.phone_number))).await?;
         Ok(number)
     }
@@ -120,7 +124,8 @@ impl Store {
         number: &E164,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let trunk = load(&mut tx, scope, number).await?.trunk_id.to_string();
+        let before = load(&mut tx, scope, number).await?;
+        let trunk = before.trunk_id.to_string();
         if managed_trunk(&mut tx, scope, &trunk).await? == Some(true) {
             return Err(StoreError::refused("Numbers of a managed trunk are released there"));
         }
@@ -128,6 +133,7 @@ impl Store {
             .bind(number.as_str())
             .execute(&mut *tx)
             .await?;
+        tx.note(Change::of(scope, "number.delete").object(number).before(&before)?);
         self.commit(tx, After::routes(Touched::number(number))).await
     }
 

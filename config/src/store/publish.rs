@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::routes::Touched;
 use super::sql::{self, Connection};
-use super::{After, Store, StoreError, numbers, versions};
+use super::{After, Change, Store, StoreError, numbers, versions};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId};
@@ -33,6 +33,8 @@ impl Store {
         let mut row = versions::load(&mut tx, agent, which).await?;
         refuse_unready(&row.version)?;
         let now = self.now();
+        let note = Change::of(scope, "version.publish").object(row.version.id);
+        let note = note.before(&row.version)?;
         if !row.version.published {
             row.version.published = true;
             row.version.updated_at = now;
@@ -41,6 +43,7 @@ impl Store {
         let assigned = publish.phone_numbers.unwrap_or_default();
         let unassigned = publish.unassign_phone_numbers.unwrap_or_default();
         let slots = Slots { direction: publish.direction, version: row.version.id, agent, now };
+        tx.note(note.after(&row.version)?);
         let mut affected: Vec<E164> = Vec::new();
         for number in unassigned {
             numbers::load(&mut tx, scope, &number).await?;
@@ -57,7 +60,10 @@ impl Store {
         let mut written = Vec::new();
         for number in affected {
             if seen.insert(number.clone()) {
-                written.push(numbers::load(&mut tx, scope, &number).await?);
+                let number = numbers::load(&mut tx, scope, &number).await?;
+                let note = Change::of(scope, "number.assign").object(&number.phone_number);
+                tx.note(note.after(&number)?);
+                written.push(number);
             }
         }
         let numbers = seen.into_iter().map(|number| number.to_string()).collect();

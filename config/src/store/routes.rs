@@ -95,7 +95,7 @@ impl Store {
             }
         }
         for id in &touched.organisations {
-            let sql = "SELECT id, name FROM organisations WHERE id = ?";
+            let sql = "SELECT id, parent_id, name FROM organisations WHERE id = ?";
             let row = one(tx, sql, &id.to_string(), organisation_route).await?;
             patch.organisations.push((*id, row));
         }
@@ -104,7 +104,8 @@ impl Store {
 
     pub(super) async fn whole_snapshot(&self, tx: &mut Connection) -> Result<Snapshot, StoreError> {
         let mut patch = Patch::default();
-        for row in all(tx, "SELECT id, name FROM organisations", organisation_route).await? {
+        let sql = "SELECT id, parent_id, name FROM organisations";
+        for row in all(tx, sql, organisation_route).await? {
             patch.organisations.push((row.id, Some(row)));
         }
         for row in all(tx, "SELECT * FROM phone_numbers", number_route).await? {
@@ -207,7 +208,11 @@ fn boxed(row: &Row, column: &'static str) -> Result<Box<str>, StoreError> {
 }
 
 fn organisation_route(row: &Row) -> Result<OrganisationRoute, StoreError> {
-    Ok(OrganisationRoute { id: parsed(row, "id")?, parent_id: None, name: boxed(row, "name")? })
+    Ok(OrganisationRoute {
+        id: parsed(row, "id")?,
+        parent_id: parsed_opt(row, "parent_id")?,
+        name: boxed(row, "name")?,
+    })
 }
 
 async fn all<T>(

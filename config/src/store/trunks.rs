@@ -6,8 +6,8 @@ use super::rows::{
     to_json_opt,
 };
 use super::sql::{self, Connection, QueryBuilder};
-use super::{After, Store, StoreError};
-use crate::credential::ScopedTo;
+use super::{After, Change, Store, StoreError};
+use crate::credential::{Operator, ScopedTo};
 use crate::ids::{OrganisationId, TrunkId};
 use crate::model::{
     InboundConfig, Invalid, NewTrunk, OutboundConfig, Page, Trunk, TrunkChange, TrunkFilter,
@@ -72,6 +72,7 @@ impl Store {
             outbound: new.outbound_config,
         };
         let trunk = self.insert_trunk(&mut tx, scope, made).await?;
+        tx.note(Change::of(scope, "trunk.create").object(trunk.id).after(&trunk)?);
         self.commit(tx, After::routes(Touched::trunk(trunk.id))).await?;
         Ok(trunk)
     }
@@ -155,6 +156,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let mut row = self.load_trunk(&mut tx, scope, id).await?;
         refuse_managed(&row.trunk)?;
+        let note = Change::of(scope, "trunk.update").object(id).before(&row.trunk)?;
         if let Some(name) = change.name {
             row.trunk.name = name;
         }
@@ -167,6 +169,7 @@ impl Store {
         row.trunk.updated_at = self.now();
         refuse_tie(&mut tx, &row.trunk).await?;
         update(&mut tx, &row).await?;
+        tx.note(note.after(&row.trunk)?);
         self.commit(tx, After::routes(Touched::trunk(row.trunk.id))).await?;
         Ok(row.trunk)
     }
@@ -183,13 +186,18 @@ impl Store {
         force: bool,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        refuse_managed(&self.load_trunk(&mut tx, scope, id).await?.trunk)?;
+        let trunk = self.load_trunk(&mut tx, scope, id).await?.trunk;
+        refuse_managed(&trunk)?;
         let numbers = delete(&mut tx, id).await?;
         if !numbers.is_empty() && !force {
             let (count, s) = (numbers.len(), if numbers.len() == 1 { "" } else { "s" });
             let why = format!("Trunk still carries {count} phone number{s}");
             return Err(StoreError::Conflict(why)); // and the numbers are back with the roll-back
         }
+        for number in &numbers {
+            tx.note(Change::of(scope, "number.delete").object(number));
+        }
+        tx.note(Change::of(scope, "trunk.delete").object(id).before(&trunk)?);
         let touched = Touched { numbers, ..Touched::trunk(id) };
         self.commit(tx, After::routes(touched)).await
     }
@@ -211,6 +219,7 @@ impl Store {
         }
         sealed += self.reseal_tokens(&mut tx).await?;
         sealed += self.reseal_orders(&mut tx).await?;
+        tx.note(Change::of_node(Operator::by_process().actor(), "secrets.reseal"));
         self.commit(tx, After::routes(Touched::everything())).await?;
         Ok(sealed)
     }

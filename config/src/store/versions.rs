@@ -11,7 +11,7 @@ use super::rows::{
     to_json, to_json_opt, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId};
 use crate::model::{
@@ -63,6 +63,7 @@ impl Store {
             set_inputs(&mut row.version, new.instruction_builder_inputs);
         }
         self.insert_draft(&mut tx, &mut row).await?;
+        tx.note(Change::of(scope, "version.create").object(row.version.id).after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
@@ -147,6 +148,8 @@ impl Store {
         self.load_agent(&mut tx, scope, agent).await?;
         let mut row = load(&mut tx, agent, which).await?;
         refuse_published(&row.version)?;
+        let note = Change::of(scope, "version.update").object(row.version.id);
+        let note = note.before(&row.version)?;
         if let Some(config) = change.config {
             let before = row.version.config.get("instructions").cloned();
             self.set_config(&mut row, config)?;
@@ -159,6 +162,7 @@ impl Store {
         }
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
+        tx.note(note.after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
@@ -185,9 +189,12 @@ impl Store {
             let why = "Instructions are already being generated".to_owned();
             return Err(StoreError::Conflict(why));
         }
+        let note = Change::of(scope, "version.generate").object(row.version.id);
+        let note = note.before(&row.version)?;
         row.version.instructions_status = InstructionsStatus::Generating;
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
+        tx.note(note.after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
@@ -210,6 +217,8 @@ impl Store {
             let why = "Instructions are not being generated".to_owned();
             return Err(StoreError::Conflict(why));
         }
+        let note = Change::of(scope, "version.generated").object(row.version.id);
+        let note = note.before(&row.version)?;
         row.version.instructions_status = match instructions {
             Some(text) => {
                 if let Some(config) = row.version.config.as_object_mut() {
@@ -223,6 +232,7 @@ impl Store {
         };
         row.version.updated_at = self.now();
         update(&mut tx, &row).await?;
+        tx.note(note.after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }
@@ -264,6 +274,7 @@ impl Store {
             None => blank(agent),
         };
         self.insert_draft(&mut tx, &mut row).await?;
+        tx.note(Change::of(scope, "version.create").object(row.version.id).after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }

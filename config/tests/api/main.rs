@@ -8,7 +8,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin;
 mod agents;
+mod assignment;
+mod audit;
 mod calls;
 mod conform;
 mod contract;

@@ -4,17 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use config::api::{self, Api, ApiOptions};
 use config::calls::{
     DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, TransferRefused, TransferRequest,
 };
 use config::clock::{Clock, Timestamp};
-use config::credential::{Operator, ScopedTo};
+use config::credential::{Operator, Role, ScopeSet, ScopedTo};
 use config::ids::{ConversationId, OrganisationId};
 use config::journal::{Entry, Journal};
 use config::managed::{Account, Line, Managed, Pool};
 use config::model::{Conversation, Decision, Direction, InboundConfig, NewApiKey, OutboundConfig};
+use config::model::{
+    Conversation, Decision, Direction, Email, NewApiKey, NewMember, NewPersonalToken, NewUser,
+};
 use config::seal::Sealer;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
@@ -171,6 +174,10 @@ impl Server {
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
+        let content_type = parts.headers.get("content-type").map(HeaderValue::as_bytes);
+        // A stream of events has no end to wait for.
+        let is_endless = content_type.is_some_and(|text| text.starts_with(b"text/event-stream"));
+        let body = if is_endless { Body::empty() } else { body };
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         Reply { status: parts.status, headers: parts.headers, text }
@@ -178,10 +185,24 @@ impl Server {
 
     /// A request with a key and a JSON body; `Value::Null` sends no body.
     pub(crate) async fn call(&self, method: Method, path: &str, key: &str, body: &Value) -> Reply {
+        self.call_in(method, path, (key, None), body).await
+    }
+
+    /// The same, with a credential and the organisation that is named beside it.
+    pub(crate) async fn call_in(
+        &self,
+        method: Method,
+        path: &str,
+        (key, organisation): (&str, Option<&str>),
+        body: &Value,
+    ) -> Reply {
         let name = method.to_string();
         let mut request = Request::builder().method(method).uri(path);
         if !key.is_empty() {
             request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if let Some(organisation) = organisation {
+            request = request.header("x-anyreach-org", organisation);
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let reply = self.send(request.body(body).unwrap()).await;
@@ -226,6 +247,27 @@ impl Server {
         let by = Operator::by_process();
         let other = self.store.create_organisation(&by, "other", None).await.unwrap();
         (other.id, self.key_of(other.id, json!({ "name": "other" })).await)
+    }
+
+    /// A personal access token of the user with this address, a member of these organisations.
+    pub(crate) async fn token_of(
+        &self,
+        email: &str,
+        roles: &[(OrganisationId, Role)],
+        expires_at: Option<i64>,
+    ) -> String {
+        let by = Operator::by_process();
+        let email: Email = email.parse().unwrap();
+        let _ = self.store.create_user(&by, NewUser { email: email.clone() }).await;
+        for (organisation, role) in roles {
+            let new = NewMember { email: email.clone(), name: String::new(), role: *role };
+            let scope = by.within(*organisation);
+            self.store.add_member(&scope, ScopeSet::all(), new).await.unwrap();
+        }
+        let user = self.store.user_with_email(&by, &email).await.unwrap();
+        let new = NewPersonalToken { name: "test".to_owned(), expires_at };
+        let (_, text) = self.store.create_token_for(&by, user.id, new).await.unwrap();
+        text.expose().clone()
     }
 
     /// A trunk named `name`; its id.

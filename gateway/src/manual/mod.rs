@@ -5,6 +5,7 @@
 //! | [`architecture`] | Which part does what, on which thread, and what happens when a queue is full? |
 //! | [`calls`] | How is a call taken, placed, put through and handed on? |
 //! | [`numbers`] | Whose is a number, which trunk carries it, and how is one bought? |
+//! | [`access`] | Who may do what, with which credential, and who did it? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`provisioning`] | How do trunks, numbers and agents come to be, by hand, by file, by a pipeline? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
@@ -13,6 +14,9 @@
 //!
 //! The chapters live beside the code they speak of. What a chapter says and the code does not do is
 //! a bug in one of the two.
+
+#[doc = include_str!("access.md")]
+pub mod access {}
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}

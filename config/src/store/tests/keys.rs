@@ -77,7 +77,7 @@ async fn wrong_unknown_and_expired_keys_are_all_the_same() {
     let (_, other) = store.create_key(&org, held, admin()).await.unwrap();
     let id = text.expose().split('.').next().unwrap();
     let wrong = format!("{id}.{}", other.expose().split('.').nth(1).unwrap());
-    let unknown = crate::credential::mint().unwrap().text;
+    let unknown = crate::credential::mint::<crate::ids::KeyId>().unwrap().text;
     let (_, expired) =
         store.create_key(&org, held, key(vec![], Some(START_US / 1_000))).await.unwrap();
     for text in [wrong.as_str(), unknown.expose(), expired.expose(), "", "ak_x.y"] {

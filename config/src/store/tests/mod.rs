@@ -2,6 +2,7 @@
 //! PostgreSQL schema.
 
 mod agents;
+mod audit;
 mod follow;
 mod keys;
 mod managed;
@@ -9,6 +10,7 @@ mod managed;
 mod postgres;
 mod records;
 mod routes;
+mod tenancy;
 mod trunks;
 
 use std::path::PathBuf;

@@ -1,70 +1,11 @@
-//! API keys, what they may do, and the proof that they were checked.
-//!
-//! A key reads `ak_<id>.<secret>`: a public id, then 256 random bits and a checksum that tells a
-//! mistyped key from a wrong one. Only the SHA-256 of the whole text is kept. Invariant: the proofs
-//! [`Authenticated`], [`ScopedTo`] and [`Operator`] come from an accepted key, or from the few
-//! constructors that say in their name on whose authority they act.
+//! What credentials may do: scopes, roles that stand for sets of them, and what a key is granted.
 
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
-
-use crate::ids::{KeyId, OrganisationId};
-use crate::secret::Secret;
-
-const PREFIX: &str = "ak_";
-const SECRET_BYTES: usize = 32;
-const CHECKSUM_BYTES: usize = 4;
-
-/// The SHA-256 of a whole key.
-pub(crate) type KeyHash = [u8; 32];
-
-/// A new key: its text, to be shown once, and what is kept of it.
-pub(crate) struct Minted {
-    pub(crate) id: KeyId,
-    pub(crate) text: Secret<String>,
-    pub(crate) hash: KeyHash,
-}
-
-/// Makes a key from 256 bits of the operating system's randomness.
-pub(crate) fn mint() -> Result<Minted, getrandom::Error> {
-    let mut secret = [0_u8; SECRET_BYTES + CHECKSUM_BYTES];
-    let (random, checksum) = secret.split_at_mut(SECRET_BYTES);
-    getrandom::fill(random)?;
-    checksum.copy_from_slice(&checksum_of(random));
-    let id = KeyId::random();
-    let text = format!("{PREFIX}{}.{}", id.as_uuid().simple(), URL_SAFE_NO_PAD.encode(secret));
-    Ok(Minted { id, hash: hash(&text), text: Secret::new(text) })
-}
-
-/// The id in a key's text, when the text is one that [`mint`] could have made.
-pub(crate) fn id_of(text: &str) -> Option<KeyId> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
-    let secret = URL_SAFE_NO_PAD.decode(secret).ok()?;
-    let (random, checksum) = secret.split_at_checked(SECRET_BYTES)?;
-    (checksum == checksum_of(random)).then(|| id.parse().ok()).flatten()
-}
-
-/// What is kept of a key. Its 256 random bits make a slow hash pointless.
-pub(crate) fn hash(text: &str) -> KeyHash {
-    Sha256::digest(text.as_bytes()).into()
-}
-
-/// Compares in a time that does not depend on where the two differ.
-pub(crate) fn hashes_match(a: &KeyHash, b: &KeyHash) -> bool {
-    verify_slices_are_equal(a, b).is_ok()
-}
-
-fn checksum_of(random: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let [a, b, c, d, ..]: KeyHash = Sha256::digest(random).into();
-    [a, b, c, d]
-}
+use utoipa::ToSchema;
 
 macro_rules! scopes {
     ($($variant:ident = $name:literal),+ $(,)?) => {
@@ -146,6 +87,12 @@ impl fmt::Display for Scope {
 pub struct ScopeSet(u64);
 
 impl ScopeSet {
+    /// All scopes there are.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::of(Scope::ALL)
+    }
+
     /// The set of these.
     #[must_use]
     pub fn of(scopes: &[Scope]) -> Self {
@@ -186,8 +133,9 @@ impl ScopeSet {
     }
 }
 
-/// A named set of scopes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A named set of scopes: what a member of an organisation is to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything within the organisation, but for internal dialling.
     Admin,
@@ -295,112 +243,9 @@ impl<'de> Deserialize<'de> for Grants {
     }
 }
 
-/// Proof that the bearer may act within one `T`.
-///
-/// Verbs of the store that touch an organisation's rows take one, so that no row of another can be
-/// reached by naming it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScopedTo<T>(T);
-
-impl ScopedTo<OrganisationId> {
-    /// On the gateway's own authority: it knows the organisation from the trunk a call came over.
-    #[must_use]
-    pub const fn by_gateway(organisation: OrganisationId) -> Self {
-        Self(organisation)
-    }
-
-    /// Which organisation.
-    #[must_use]
-    pub const fn organisation(&self) -> OrganisationId {
-        self.0
-    }
-}
-
-/// Proof that the bearer may act on the whole node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operator(());
-
-impl Operator {
-    /// On the program's own authority, as at the command line.
-    #[must_use]
-    pub const fn by_process() -> Self {
-        Self(())
-    }
-}
-
-/// An accepted key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authenticated {
-    key: KeyId,
-    organisation: ScopedTo<OrganisationId>,
-    scopes: ScopeSet,
-}
-
-impl Authenticated {
-    /// Only the store's key table makes one, when it has compared a key.
-    pub(crate) const fn by_key(key: KeyId, organisation: OrganisationId, scopes: ScopeSet) -> Self {
-        Self { key, organisation: ScopedTo(organisation), scopes }
-    }
-
-    /// Which key.
-    #[must_use]
-    pub const fn key(&self) -> KeyId {
-        self.key
-    }
-
-    /// The organisation it is bound to.
-    #[must_use]
-    pub const fn organisation(&self) -> ScopedTo<OrganisationId> {
-        self.organisation
-    }
-
-    /// What it may do.
-    #[must_use]
-    pub const fn scopes(&self) -> ScopeSet {
-        self.scopes
-    }
-
-    /// The whole node to look at, if it may.
-    #[must_use]
-    pub fn operator_read(&self) -> Option<Operator> {
-        self.scopes.holds_any(&[Scope::OperatorRead, Scope::OperatorManage]).then_some(Operator(()))
-    }
-
-    /// The whole node to change, if it may.
-    #[must_use]
-    pub fn operator_manage(&self) -> Option<Operator> {
-        self.scopes.holds(Scope::OperatorManage).then_some(Operator(()))
-    }
-}
-
-/// The key is missing, malformed, unknown, wrong, expired or revoked: a caller never learns which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the key is not valid")]
-pub struct Unauthenticated;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_carries_its_id_and_a_checksum() {
-        let minted = mint().unwrap();
-        let text = minted.text.expose();
-        assert!(text.starts_with("ak_"));
-        assert_eq!(id_of(text), Some(minted.id));
-        assert!(hashes_match(&minted.hash, &hash(text)));
-        assert!(!hashes_match(&minted.hash, &hash("ak_")));
-    }
-
-    #[test]
-    fn a_mistyped_key_is_no_key() {
-        let text = mint().unwrap().text.expose().clone();
-        let last = if text.ends_with('A') { 'Q' } else { 'A' };
-        let mistyped = format!("{}{last}", &text[..text.len() - 1]);
-        for bad in ["", "ak_", "ak_.", "pat_x.y", &mistyped, &text[3..], &text[..20]] {
-            assert_eq!(id_of(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn roles_hold_what_the_contract_says() {
@@ -411,6 +256,8 @@ mod tests {
         assert!(viewer.holds(Scope::TrunksRead) && viewer.holds(Scope::ConversationsRead));
         assert!(!viewer.holds(Scope::ConversationsReadSensitive));
         assert!(!viewer.iter().any(|scope| scope.as_str().ends_with(":manage")));
+        assert!(admin.covers(viewer) && !viewer.covers(admin));
+        assert!(ScopeSet::all().covers(admin) && Scope::ALL.len() <= 64);
     }
 
     #[test]
