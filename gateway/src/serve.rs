@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use config::api::{self, Api};
+use config::events::Courier;
+use config::fetch::Fetcher;
 use config::journal::Journal;
+use config::limits::EVENT_WRITE_SECONDS;
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
@@ -21,6 +25,7 @@ use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -53,6 +58,9 @@ const COMMAND_DEPTH: usize = 1_024;
 
 /// How long BYEs of the last calls may take once everything was hung up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long the last words of event streams may take.
+const STREAM_FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where the program really listens: what port 0 became.
 #[derive(Clone, Debug, Default)]
@@ -180,20 +188,18 @@ impl Gateway {
         let (inbound, reached) = (network.inbound, network.reached);
         let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
-        let options = api::ApiOptions::from(&*settings);
-        let engine = Engine::default();
-        let api = Api {
-            store: store.clone(),
-            options,
-            calls: Arc::clone(&live) as _,
-            workflows: Arc::new(engine),
-        };
-        let extra =
-            workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
+        let (api, courier) = make_api(&settings, &store, (&live, Engine::default()))?;
+        let extra = workers::describe(
+            media.workers,
+            media.ports,
+            (metrics.clone(), journal.clone()),
+            (store.events().clone(), courier.attempts()),
+        );
         let observed = health::router(health.clone(), registry, extra);
-        tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
+        tasks.push(tokio::spawn(serve_http(sockets.api, api, stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
+        tasks.push(tokio::spawn(courier.run()));
         tasks.push(tokio::spawn(store.clone().keep_following()));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
@@ -253,8 +259,28 @@ impl Gateway {
         if tokio::time::timeout(FAREWELL, self.journal_done).await.is_err() {
             warn!("the store did not take the last records in time");
         }
+        self.store.events().close(STREAM_FAREWELL).await;
         self.store.close().await;
     }
+}
+
+/// The API, and who delivers the events that it tells of.
+fn make_api(
+    settings: &Settings,
+    store: &Store,
+    (live, engine): (&Arc<LiveTable>, Engine),
+) -> io::Result<(axum::Router, Courier)> {
+    let fetcher = Fetcher::new(&settings.fetch)?;
+    let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
+    let courier = Courier::new(store.clone(), fetcher.clone(), patience);
+    let api = Api {
+        store: store.clone(),
+        options: api::ApiOptions::from(settings),
+        calls: Arc::clone(live) as _,
+        workflows: Arc::new(engine),
+        fetcher,
+    };
+    Ok((api::router(api), courier))
 }
 
 /// Each call opens, changes and closes its record, and the close must find its place; so must that
@@ -327,6 +353,9 @@ pub async fn open_store(settings: &Settings) -> io::Result<Store> {
         let options = StoreOptions {
             node: settings.node.name.clone(),
             max_phone_numbers: settings.api.max_phone_numbers_per_organization,
+            max_webhooks: settings.webhooks.max_per_organization,
+            webhook_retry_first_s: settings.webhooks.retry_first_seconds,
+            webhook_retry_hours: settings.webhooks.retry_hours,
             ..StoreOptions::new(
                 Sealer::open(&key).map_err(|_| StoreError::Fault)?,
                 &settings.sip.host,
@@ -520,6 +549,13 @@ async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
+    // A client that takes nothing of what it asked for does not keep its connection.
+    let listener = listener.tap_io(|stream| {
+        let patience = Duration::from_secs(EVENT_WRITE_SECONDS.value);
+        if let Err(error) = SockRef::from(&*stream).set_tcp_user_timeout(Some(patience)) {
+            warn!(%error, "HTTP connections have no time limit for sending");
+        }
+    });
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
         warn!(%error, "HTTP listener failed");
     }

@@ -24,15 +24,18 @@ mod decisions;
 mod document;
 mod envelope;
 mod error;
+mod events;
 mod extract;
 mod json;
 mod keys;
+mod messages;
 mod numbers;
 mod page;
 mod schema;
 mod table;
 mod trunks;
 mod versions;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +52,10 @@ use crate::credential::Authenticated;
 use crate::credential::Scope::{
     self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
     ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
-    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
+    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
 };
+use crate::events::StreamLimits;
+use crate::fetch::Fetcher;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::workflows::Workflows;
@@ -66,6 +71,8 @@ pub struct Api {
     pub calls: Arc<dyn LiveCalls>,
     /// What runs workflows.
     pub workflows: Arc<dyn Workflows>,
+    /// Who knows which of customers' URLs may be fetched.
+    pub fetcher: Fetcher,
     /// What the settings say.
     pub options: ApiOptions,
 }
@@ -105,6 +112,10 @@ pub struct ApiOptions {
     pub allow_plain_ws: bool,
     /// Accept agents at private addresses.
     pub allow_private_addresses: bool,
+    /// Streams of events at the same time; one more gets 503.
+    pub streams: StreamLimits,
+    /// Silence of a stream after which it carries a heartbeat.
+    pub heartbeat: Duration,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -116,6 +127,11 @@ impl From<&Settings> for ApiOptions {
             require_inbound_protection: settings.sip.require_inbound_protection,
             allow_plain_ws: settings.agents.allow_plain_ws,
             allow_private_addresses: settings.agents.allow_private_addresses,
+            streams: StreamLimits {
+                per_organisation: settings.events.max_streams_per_organization,
+                total: settings.events.max_streams,
+            },
+            heartbeat: Duration::from_secs(settings.events.heartbeat_seconds.into()),
         }
     }
 }
@@ -173,7 +189,10 @@ const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
+const CONVERSATIONS_LISTEN: &[Scope] = &[ConversationsReadSensitive, ConversationsManage];
 const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
+const WEBHOOKS_READ: &[Scope] = &[WebhooksRead, WebhooksManage];
+const WEBHOOKS_MANAGE: &[Scope] = &[WebhooksManage];
 const KEYS_MANAGE: &[Scope] = &[OrganizationsManage];
 
 /// The table: every route, with the scopes of which any one opens it.
@@ -209,7 +228,22 @@ fn table() -> Table {
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::hang_up_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::transfer_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::send_conversation_message))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::end_conversation))
+        .route(AnyOf(CONVERSATIONS_LISTEN), routes!(messages::create_listener_token))
         .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))
+        .route(AnyOf(CONVERSATIONS_READ), routes!(events::stream_events))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::list_webhooks))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::create_webhook))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::get_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::update_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::delete_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::rotate_webhook_secret))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::test_webhook))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::list_webhook_deliveries))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::get_webhook_delivery))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_webhook_delivery))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_dead_deliveries))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))

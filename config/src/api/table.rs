@@ -4,6 +4,7 @@
 //! called without an [`Access`]; it puts [`guard`] in front of the handler, and nothing but the
 //! guard makes a [`Caller`], which every handler that touches an organisation's rows asks for.
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
@@ -74,6 +75,7 @@ async fn guard(State(access): State<Access>, mut request: Request, next: Next) -
     match admit(access, &request) {
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(access);
             next.run(request).await
         }
         Ok(None) => next.run(request).await,
@@ -174,5 +176,29 @@ impl FromRequestParts<Api> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
         let caller = parts.extensions.get::<Self>().copied();
         caller.ok_or_else(|| ApiError::Bug("a handler asks who calls behind Anyone".to_owned()))
+    }
+}
+
+/// The door a request came through, for replies that last: whether it would still open.
+pub(crate) struct Door {
+    access: Access,
+    parts: Parts,
+}
+
+impl Door {
+    /// Who is asking, if the same request would be let in now.
+    pub(crate) fn opens(&self) -> Option<Caller> {
+        let request = Request::from_parts(self.parts.clone(), Body::empty());
+        admit(self.access, &request).ok().flatten()
+    }
+}
+
+impl FromRequestParts<Api> for Door {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        let access = parts.extensions.get::<Access>().copied();
+        let access = access.ok_or_else(|| ApiError::Bug("a door behind Anyone".to_owned()))?;
+        Ok(Self { access, parts: parts.clone() })
     }
 }

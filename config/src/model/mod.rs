@@ -8,6 +8,7 @@
 mod agent;
 mod conversation;
 mod decision;
+mod event;
 mod listing;
 mod new_conversation;
 mod number;
@@ -16,6 +17,7 @@ mod runtime;
 mod sip_agent;
 mod trunk;
 mod version;
+mod webhook;
 
 pub use agent::{
     Agent, AgentChange, AgentDetail, ConversationStats, NewAgent, SipEndpoint, SipHost,
@@ -25,6 +27,7 @@ pub use conversation::{
     Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
 };
 pub use decision::{Considered, Decision};
+pub use event::{CallEvent, EventKind, UnknownEvent};
 pub(crate) use listing::contains_all;
 pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,
@@ -45,6 +48,9 @@ pub use trunk::{
 };
 pub use version::{
     AgentVersion, InstructionsStatus, NewVersion, Publish, SlotDirection, VersionChange, VersionRef,
+};
+pub use webhook::{
+    Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange,
 };
 
 use serde::{Deserialize, Deserializer, Serializer};

@@ -29,9 +29,9 @@ use std::path::Path;
 pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
-    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
-    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
-    Strangers,
+    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, EventSettings, FetchSettings,
+    LlmSettings, LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings,
+    StoreSettings, Strangers, WebhookSettings,
 };
 pub use store_url::StoreUrl;
 

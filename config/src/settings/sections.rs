@@ -38,6 +38,10 @@ pub struct Settings {
     pub fetch: FetchSettings,
     /// `[llm]`
     pub llm: LlmSettings,
+    /// `[events]`
+    pub events: EventSettings,
+    /// `[webhooks]`
+    pub webhooks: WebhookSettings,
 }
 
 impl Settings {
@@ -53,6 +57,8 @@ impl Settings {
             agents: AgentSettings::read(reader),
             fetch: FetchSettings::read(reader),
             llm: LlmSettings::read(reader),
+            events: EventSettings::read(reader),
+            webhooks: WebhookSettings::read(reader),
         }
     }
 }
@@ -253,6 +259,32 @@ section! {
         timeout_seconds: u32 = 60, in 1..=600;
         /// PEM file with issuers that are trusted for the endpoint besides the public ones.
         extra_roots: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Streams of live events.
+    pub struct EventSettings = "events" {
+        /// Streams that an organisation may have open at the same time; one more gets 503.
+        max_streams_per_organization: usize = 20, in 1..=10_000;
+        /// Streams of all organisations; one more gets 503.
+        max_streams: usize = 1_000, in 1..=10_000;
+        /// Seconds of silence after which a stream carries a heartbeat.
+        heartbeat_seconds: u32 = 15, in 1..=60;
+    }
+}
+
+section! {
+    /// Events that are posted to customers' programs.
+    pub struct WebhookSettings = "webhooks" {
+        /// Webhooks that an organisation may have.
+        max_per_organization: u32 = 20, in 1..=1_000;
+        /// Seconds a receiver may take to answer.
+        timeout_seconds: u32 = 10, in 1..=30;
+        /// Seconds until the second attempt; each further one waits twice as long, up to an hour.
+        retry_first_seconds: u32 = 5, in 1..=3_600;
+        /// Hours after which a delivery is given up.
+        retry_hours: u32 = 24, in 1..=168;
     }
 }
 

@@ -188,6 +188,7 @@ impl Store {
             update(&mut tx, &row).await?;
         }
         sealed += self.reseal_tokens(&mut tx).await?;
+        sealed += self.reseal_webhooks(&mut tx).await?;
         self.commit(tx, After::routes(Touched::everything())).await?;
         Ok(sealed)
     }

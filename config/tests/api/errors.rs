@@ -6,7 +6,9 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
+use config::fetch::Fetcher;
 use config::seal::Sealer;
+use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
 use serde_json::{Value, json};
@@ -198,7 +200,8 @@ async fn two_routers_over_two_stores_share_nothing() {
     let store = Store::open("sqlite::memory:", store).await.unwrap();
     let options = ApiOptions::default();
     let calls = Arc::new(NoCalls);
-    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows) };
+    let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
+    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), fetcher };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -15,6 +15,7 @@ mod contract;
 mod conversations;
 mod document;
 mod errors;
+mod events;
 mod faults;
 mod hostile;
 mod keys;
@@ -25,6 +26,7 @@ mod scopes;
 mod server;
 mod tenants;
 mod trunks;
+mod webhooks;
 
 #[tokio::test]
 async fn everything_holds_on_postgresql_too() {

@@ -12,6 +12,8 @@ struct Things {
     number: &'static str,
     conversation: String,
     key: String,
+    webhook: String,
+    delivery: String,
 }
 
 impl Things {
@@ -24,14 +26,39 @@ impl Things {
         let conversation = server.conversation(server.organisation, |_| ()).await.id.to_string();
         let key = server.post("/admin/organization-pats", json!({ "name": "twin" })).await.is(200);
         let key = key["key_id"].as_str().unwrap().to_owned();
-        Self { trunk, agent, number, conversation, key }
+        let webhook = json!({ "url": "https://receiver.example" });
+        let webhook = id(&server.post("/core/webhooks", webhook).await.is(200));
+        let test = format!("/core/webhooks/{webhook}/test");
+        let delivery = id(&server.post(&test, Value::Null).await.is(202));
+        Self { trunk, agent, number, conversation, key, webhook, delivery }
     }
 
     /// Every request that names one of these things in its path.
     fn requests(&self) -> Vec<(Method, String, Value)> {
-        let Self { trunk, agent, number, conversation, key } = self;
+        let Self { trunk, agent, number, conversation, key, webhook, delivery } = self;
         let none = Value::Null;
+        let hook = |what: &str| format!("/core/webhooks/{webhook}{what}");
         vec![
+            (Method::GET, hook(""), none.clone()),
+            (Method::PUT, hook(""), json!({ "url": "https://thief.example" })),
+            (Method::DELETE, hook(""), none.clone()),
+            (Method::POST, hook("/rotate-secret"), none.clone()),
+            (Method::POST, hook("/test"), none.clone()),
+            (Method::POST, hook("/replay"), none.clone()),
+            (Method::GET, hook("/deliveries"), none.clone()),
+            (Method::GET, hook(&format!("/deliveries/{delivery}")), none.clone()),
+            (Method::POST, hook(&format!("/deliveries/{delivery}/replay")), none.clone()),
+            (
+                Method::POST,
+                format!("/core/conversations/{conversation}/messages"),
+                json!({ "text": "hello" }),
+            ),
+            (Method::POST, format!("/core/conversations/{conversation}/end"), none.clone()),
+            (
+                Method::POST,
+                format!("/core/conversations/{conversation}/listener-token"),
+                none.clone(),
+            ),
             (Method::GET, format!("/core/trunks/{trunk}"), none.clone()),
             (Method::PUT, format!("/core/trunks/{trunk}"), json!({ "name": "taken" })),
             (Method::DELETE, format!("/core/trunks/{trunk}?force=true"), none.clone()),
@@ -73,6 +100,7 @@ async fn portrait(server: &Server, things: &Things) -> Vec<Value> {
         "/core/phone-numbers".to_owned(),
         format!("/core/agents/{}", things.agent),
         "/core/conversations".to_owned(),
+        format!("/core/webhooks/{}", things.webhook),
     ] {
         seen.push(server.get(&path).await.is(200));
     }
@@ -93,6 +121,8 @@ async fn an_id_of_another_organisation_is_an_unknown_id() {
             .replace(&things.agent, unknown)
             .replace(&things.conversation, unknown)
             .replace(&things.key, unknown)
+            .replace(&things.webhook, unknown)
+            .replace(&things.delivery, unknown)
             .replace(things.number, "+15559999999");
         let never = server.call(method.clone(), &never, &foreign, &body).await;
         assert_eq!(theirs.status, 404, "{method} {path}: {}", theirs.text);

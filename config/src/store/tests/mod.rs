@@ -2,6 +2,7 @@
 //! PostgreSQL schema.
 
 mod agents;
+mod events;
 mod follow;
 mod keys;
 #[path = "../../../tests/support/postgres.rs"]
