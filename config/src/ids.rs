@@ -93,6 +93,12 @@ id!(/// A personal access token; the public half of `pat_<id>.<secret>`.
     TokenId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
+id!(/// A webhook: where events are posted to.
+    WebhookId);
+id!(/// An event of a call; the same in every delivery of it.
+    EventId);
+id!(/// A delivery: one event on its way to one webhook.
+    DeliveryId);
 
 #[cfg(test)]
 mod tests {

@@ -66,6 +66,13 @@ pub struct JournalStats {
     pub stalled: bool,
 }
 
+impl JournalStats {
+    /// Entries that nobody will read.
+    const fn lost(&self) -> u64 {
+        self.dropped_decisions + self.dropped_conversations + self.unwritable
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     conversations: VecDeque<Entry>,
@@ -226,13 +233,16 @@ impl JournalWriter {
     /// Waits for a database that is unavailable for as long as it takes.
     pub async fn run(self, store: Store) {
         self.close_left_open(&store).await;
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut batch, mut lost) = (Vec::with_capacity(BATCH), 0);
         loop {
-            let finished = {
+            let (finished, lost_by_now) = {
                 let mut queue = self.0.queue();
                 queue.take(&mut batch);
-                queue.finished
+                (queue.finished, queue.stats.lost())
             };
+            if std::mem::replace(&mut lost, lost_by_now) != lost_by_now {
+                store.events().publish_loss();
+            }
             if !batch.is_empty() {
                 let more_waits = batch.len() >= BATCH;
                 self.write(&store, &mut batch).await;

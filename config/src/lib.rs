@@ -18,6 +18,7 @@ pub mod calls;
 pub mod clock;
 pub mod credential;
 pub mod dial;
+pub mod events;
 pub mod fetch;
 pub mod guard;
 pub mod ids;

@@ -187,6 +187,28 @@ limits! {
         "What a refused request names: our ids and numbers are shorter; longer is not written down.";
     API_FILTER_CHARACTERS = 4_096 Characters, Config,
         "A JSON filter in a query: proxies cut request lines at 8 KiB; then 422.";
+    WEBHOOK_URL_CHARACTERS = 2_048 Characters, Config,
+        "A webhook's URL: proxies cut longer request lines; then 422.";
+    WEBHOOK_SECRET_OVERLAP_SECONDS = 604_800 Seconds, Config,
+        "Bound of overlap_seconds: receivers are changed over within a week; then 422.";
+    WEBHOOK_PENDING = 10_000 Count, Config,
+        "Events that wait for one webhook: a dead receiver must not fill the disk; then dropped.";
+    WEBHOOK_FINISHED_KEPT = 1_000 Count, Config,
+        "Deliveries of a webhook that are kept once taken, and as many given up; the oldest go.";
+    WEBHOOK_LANE = 8 Count, Config,
+        "Requests to one webhook at the same time: of different calls, as those of one are in order.";
+    WEBHOOK_REQUESTS = 256 Count, Config,
+        "Requests to all webhooks at the same time: some KiB and a socket each; the rest waits.";
+    EVENT_RING_EVENTS = 1_000 Count, Config,
+        "Events an organisation's streams can resume from: minutes of a busy one; older are lost.";
+    EVENT_RING_BYTES = 262_144 Bytes, Config,
+        "The same in memory: metadata may be large, and organisations are many; older are lost.";
+    EVENT_RINGS = 1_000 Count, Config,
+        "Organisations whose events are kept for streams: the longest without a stream goes first.";
+    EVENT_RESUME_SECONDS = 300 Seconds, Config,
+        "How long events are kept for a stream that broke off: a client reconnects in seconds.";
+    EVENT_WRITE_SECONDS = 30 Seconds, Config,
+        "How long a stream's client may take nothing of what is sent; then it is cut off.";
     JOURNAL_ENTRIES = 10_000 Count, Config,
         "Records of calls waiting for the database: minutes of a busy node; decisions drop first.";
 }

@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use config::api::{self, Api};
+use config::events::Courier;
+use config::fetch::Fetcher;
 use config::journal::Journal;
+use config::limits::EVENT_WRITE_SECONDS;
 use config::managed::Managed;
 use config::model::Organisation;
 use config::seal::Sealer;
@@ -22,6 +26,7 @@ use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -54,6 +59,9 @@ const COMMAND_DEPTH: usize = 1_024;
 
 /// How long BYEs of the last calls may take once everything was hung up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long the last words of event streams may take.
+const STREAM_FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where the program really listens: what port 0 became.
 #[derive(Clone, Debug, Default)]
@@ -181,24 +189,21 @@ impl Gateway {
         let (inbound, reached) = (network.inbound, network.reached);
         let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
-        let options = api::ApiOptions::from(&*settings);
-        let engine = Engine::default();
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
-        let api = Api {
-            store: store.clone(),
-            options,
-            calls: Arc::clone(&live) as _,
-            workflows: Arc::new(engine),
-            managed,
-        };
-        let extra =
-            workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
+        let (api, courier) = make_api(&settings, &store, (&live, Engine::default(), managed))?;
+        let extra = workers::describe(
+            media.workers,
+            media.ports,
+            (metrics.clone(), journal.clone()),
+            (store.events().clone(), courier.attempts()),
+        );
         let observed = health::router(health.clone(), registry, extra);
-        tasks.push(tokio::spawn(serve_http(sockets.api, api::router(api), stopping.clone())));
+        tasks.push(tokio::spawn(serve_http(sockets.api, api, stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
+        tasks.push(tokio::spawn(courier.run()));
         tasks.push(tokio::spawn(store.clone().keep_following()));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
@@ -258,8 +263,29 @@ impl Gateway {
         if tokio::time::timeout(FAREWELL, self.journal_done).await.is_err() {
             warn!("the store did not take the last records in time");
         }
+        self.store.events().close(STREAM_FAREWELL).await;
         self.store.close().await;
     }
+}
+
+/// The API, and who delivers the events that it tells of.
+fn make_api(
+    settings: &Settings,
+    store: &Store,
+    (live, engine, managed): (&Arc<LiveTable>, Engine, Managed),
+) -> io::Result<(axum::Router, Courier)> {
+    let fetcher = Fetcher::new(&settings.fetch)?;
+    let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
+    let courier = Courier::new(store.clone(), fetcher.clone(), patience);
+    let api = Api {
+        store: store.clone(),
+        options: api::ApiOptions::from(settings),
+        calls: Arc::clone(live) as _,
+        workflows: Arc::new(engine),
+        managed,
+        fetcher,
+    };
+    Ok((api::router(api), courier))
 }
 
 /// Each call opens, changes and closes its record, and the close must find its place; so must that
@@ -332,6 +358,9 @@ pub async fn open_store(settings: &Settings) -> io::Result<Store> {
         let options = StoreOptions {
             node: settings.node.name.clone(),
             max_phone_numbers: settings.api.max_phone_numbers_per_organization,
+            max_webhooks: settings.webhooks.max_per_organization,
+            webhook_retry_first_s: settings.webhooks.retry_first_seconds,
+            webhook_retry_hours: settings.webhooks.retry_hours,
             ..StoreOptions::new(
                 Sealer::open(&key).map_err(|_| StoreError::Fault)?,
                 &settings.sip.host,
@@ -525,6 +554,13 @@ async fn serve_http(listener: TcpListener, router: axum::Router, mut stop: watch
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
+    // A client that takes nothing of what it asked for does not keep its connection.
+    let listener = listener.tap_io(|stream| {
+        let patience = Duration::from_secs(EVENT_WRITE_SECONDS.value);
+        if let Err(error) = SockRef::from(&*stream).set_tcp_user_timeout(Some(patience)) {
+            warn!(%error, "HTTP connections have no time limit for sending");
+        }
+    });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
         warn!(%error, "HTTP listener failed");

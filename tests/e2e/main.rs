@@ -12,6 +12,7 @@ mod callers;
 mod carriers;
 mod clients;
 mod digest;
+mod events;
 mod failures;
 mod operation;
 mod outage;

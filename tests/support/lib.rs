@@ -9,7 +9,8 @@
 //!       ├─► Baresip ─ a softphone with a microphone and a loudspeaker that are WAV files
 //!       ├─► Kamailio  a proxy in the route of every dialog; Records: what dnsmasq serves
 //!       ├─► Postgres  the database of one or of several gateways
-//!       └─► Bot ───── an agent on pipecat's own Twilio serializer
+//!       ├─► Bot ───── an agent on pipecat's own Twilio serializer
+//!       └─► Receiver  a customer's program that hears of calls, over webhooks; Listener: the stream
 //! ```
 //!
 //! Invariants: nothing waits without a limit ([`wait`]); every child dies with the value that
@@ -31,6 +32,7 @@ pub mod peer;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod sipp;
 pub mod sound;
 pub mod wait;

@@ -172,6 +172,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::not_found(&what),
             StoreError::Conflict(why) => Self::Conflict(why),
             StoreError::Refused(why) => Self::Refused(why),
+            StoreError::Forbidden(why) => Self::Forbidden(why),
             StoreError::Invalid(invalid) => Self::from(invalid),
             StoreError::Unavailable(why) => {
                 tracing::warn!(%why, "the store cannot be used");

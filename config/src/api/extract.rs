@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
-use crate::ids::{AgentId, ConversationId, KeyId, OrganisationId, TokenId, TrunkId, UserId};
+use crate::ids::{AgentId, ConversationId, DeliveryId, KeyId, OrganisationId, TokenId, TrunkId, UserId, WebhookId};
 
 /// A JSON body that fits the schema of `T` in the served document.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -181,6 +181,8 @@ named! {
     OrganisationId = "id", "Organization";
     TokenId = "token_id", "Personal access token";
     UserId = "user_id", "User";
+    WebhookId = "id", "Webhook";
+    DeliveryId = "delivery_id", "Delivery";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

@@ -25,11 +25,13 @@ mod decisions;
 mod document;
 mod envelope;
 mod error;
+mod events;
 mod extract;
 mod json;
 mod keys;
 mod managed;
 mod members;
+mod messages;
 mod numbers;
 mod organisations;
 mod origin;
@@ -40,6 +42,7 @@ mod tokens;
 mod trunks;
 mod users;
 mod versions;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +65,11 @@ use crate::credential::Scope::{
     TrunksRead,
 };
 use crate::managed::Managed;
+    ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
+    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
+};
+use crate::events::StreamLimits;
+use crate::fetch::Fetcher;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::workflows::Workflows;
@@ -79,6 +87,8 @@ pub struct Api {
     pub workflows: Arc<dyn Workflows>,
     /// Where numbers are bought.
     pub managed: Managed,
+    /// Who knows which of customers' URLs may be fetched.
+    pub fetcher: Fetcher,
     /// What the settings say.
     pub options: ApiOptions,
 }
@@ -115,6 +125,10 @@ pub struct ApiOptions {
     pub allow_private_addresses: bool,
     /// Networks of the proxies whose X-Forwarded-For is believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Streams of events at the same time; one more gets 503.
+    pub streams: StreamLimits,
+    /// Silence of a stream after which it carries a heartbeat.
+    pub heartbeat: Duration,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -127,6 +141,11 @@ impl From<&Settings> for ApiOptions {
             allow_plain_ws: settings.agents.allow_plain_ws,
             allow_private_addresses: settings.agents.allow_private_addresses,
             trusted_proxies: settings.api.trusted_proxies.as_slice().into(),
+            streams: StreamLimits {
+                per_organisation: settings.events.max_streams_per_organization,
+                total: settings.events.max_streams,
+            },
+            heartbeat: Duration::from_secs(settings.events.heartbeat_seconds.into()),
         }
     }
 }
@@ -187,7 +206,10 @@ const OPERATOR_MANAGE: &[Scope] = &[OperatorManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
+const CONVERSATIONS_LISTEN: &[Scope] = &[ConversationsReadSensitive, ConversationsManage];
 const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
+const WEBHOOKS_READ: &[Scope] = &[WebhooksRead, WebhooksManage];
+const WEBHOOKS_MANAGE: &[Scope] = &[WebhooksManage];
 const KEYS_MANAGE: &[Scope] = &[OrganizationsManage];
 const MEMBERS_READ: &[Scope] = &[MembersRead, MembersManage];
 const MEMBERS_MANAGE: &[Scope] = &[MembersManage];
@@ -237,7 +259,22 @@ fn table() -> Table {
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::hang_up_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::transfer_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::send_conversation_message))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::end_conversation))
+        .route(AnyOf(CONVERSATIONS_LISTEN), routes!(messages::create_listener_token))
         .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))
+        .route(AnyOf(CONVERSATIONS_READ), routes!(events::stream_events))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::list_webhooks))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::create_webhook))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::get_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::update_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::delete_webhook))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::rotate_webhook_secret))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::test_webhook))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::list_webhook_deliveries))
+        .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::get_webhook_delivery))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_webhook_delivery))
+        .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_dead_deliveries))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -104,6 +105,7 @@ async fn guard(State(post): State<Post>, mut request: Request, next: Next) -> Re
     let response = match admit(access, admitted) {
         Ok(Admitted::Caller(caller)) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(access);
             next.run(request).await
         }
         Ok(Admitted::Person(person)) => {
@@ -290,5 +292,33 @@ impl FromRequestParts<Api> for Bearer {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
         let person = parts.extensions.get::<Self>().copied();
         person.ok_or_else(|| ApiError::Bug("a handler asks for a user behind a key".to_owned()))
+    }
+}
+
+/// The door a request came through, for replies that last: whether it would still open.
+pub(crate) struct Door {
+    access: Access,
+    parts: Parts,
+}
+
+impl Door {
+    /// Who is asking, if the same request would be let in now.
+    pub(crate) fn opens(&self) -> Option<Caller> {
+        let request = Request::from_parts(self.parts.clone(), Body::empty());
+        let api = request.extensions().get::<Api>()?.clone();
+        match admit(self.access, identify(&api, &request).ok()?) {
+            Ok(Admitted::Caller(caller)) => Some(caller),
+            Ok(Admitted::Person(_)) | Err(_) => None,
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Door {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        let access = parts.extensions.get::<Access>().copied();
+        let access = access.ok_or_else(|| ApiError::Bug("a door behind Anyone".to_owned()))?;
+        Ok(Self { access, parts: parts.clone() })
     }
 }

@@ -59,6 +59,8 @@ scopes! {
     WorkflowsManage = "workflows:manage",
     KnowledgeBasesRead = "knowledge_bases:read",
     KnowledgeBasesManage = "knowledge_bases:manage",
+    WebhooksRead = "webhooks:read",
+    WebhooksManage = "webhooks:manage",
     OperatorRead = "operator:read",
     OperatorManage = "operator:manage",
 }

@@ -9,6 +9,7 @@ mod agent;
 mod audit;
 mod conversation;
 mod decision;
+mod event;
 mod listing;
 mod managed;
 mod new_conversation;
@@ -19,6 +20,7 @@ mod sip_agent;
 mod trunk;
 mod user;
 mod version;
+mod webhook;
 
 pub use agent::{
     Agent, AgentChange, AgentDetail, ConversationStats, NewAgent, SipEndpoint, SipHost,
@@ -32,6 +34,7 @@ pub use conversation::{
     Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
 };
 pub use decision::{Considered, Decision};
+pub use event::{CallEvent, EventKind, UnknownEvent};
 pub(crate) use listing::contains_all;
 pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,
@@ -60,6 +63,9 @@ pub use user::{
 };
 pub use version::{
     AgentVersion, InstructionsStatus, NewVersion, Publish, SlotDirection, VersionChange, VersionRef,
+};
+pub use webhook::{
+    Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange,
 };
 
 use serde::{Deserialize, Deserializer, Serializer};

@@ -32,6 +32,9 @@ pub use sections::{
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
     LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, Settings,
     SipSettings, StoreSettings, Strangers,
+    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, EventSettings, FetchSettings,
+    LlmSettings, LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings,
+    StoreSettings, Strangers, WebhookSettings,
 };
 pub use store_url::StoreUrl;
 

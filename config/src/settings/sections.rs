@@ -40,6 +40,10 @@ pub struct Settings {
     pub llm: LlmSettings,
     /// `[managed]`
     pub managed: ManagedSettings,
+    /// `[events]`
+    pub events: EventSettings,
+    /// `[webhooks]`
+    pub webhooks: WebhookSettings,
 }
 
 impl Settings {
@@ -56,6 +60,8 @@ impl Settings {
             fetch: FetchSettings::read(reader),
             llm: LlmSettings::read(reader),
             managed: ManagedSettings::read(reader),
+            events: EventSettings::read(reader),
+            webhooks: WebhookSettings::read(reader),
         }
     }
 }
@@ -309,6 +315,29 @@ fn twilio_networks() -> Vec<IpNet> {
     ];
     let network = |(address, length)| IpNet::new(IpAddr::from(address), length).ok();
     PUBLISHED.into_iter().filter_map(network).collect()
+    /// Streams of live events.
+    pub struct EventSettings = "events" {
+        /// Streams that an organisation may have open at the same time; one more gets 503.
+        max_streams_per_organization: usize = 20, in 1..=10_000;
+        /// Streams of all organisations; one more gets 503.
+        max_streams: usize = 1_000, in 1..=10_000;
+        /// Seconds of silence after which a stream carries a heartbeat.
+        heartbeat_seconds: u32 = 15, in 1..=60;
+    }
+}
+
+section! {
+    /// Events that are posted to customers' programs.
+    pub struct WebhookSettings = "webhooks" {
+        /// Webhooks that an organisation may have.
+        max_per_organization: u32 = 20, in 1..=1_000;
+        /// Seconds a receiver may take to answer.
+        timeout_seconds: u32 = 10, in 1..=30;
+        /// Seconds until the second attempt; each further one waits twice as long, up to an hour.
+        retry_first_seconds: u32 = 5, in 1..=3_600;
+        /// Hours after which a delivery is given up.
+        retry_hours: u32 = 24, in 1..=168;
+    }
 }
 
 words! {

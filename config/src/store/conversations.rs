@@ -3,18 +3,19 @@
 use serde_json::{Map, Value};
 
 use super::database::Database;
+use super::events::Teller;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
     raw, time, time_opt, to_json, to_json_opt, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Change, Store, StoreError};
+use super::{Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
     AgentName, Conversation, ConversationChange, ConversationClose, ConversationFilter,
-    ConversationStatus, EndReason, Page, Transfer, TransferStatus, contains_all,
+    ConversationStatus, EndReason, EventKind, Page, Transfer, TransferStatus, contains_all,
 };
 
 const FREE_STAMP: &str = free_stamp_in!("conversations");
@@ -50,6 +51,11 @@ impl Store {
         conversation.organization_id = scope.organisation();
         let mut tx = self.0.db.write().await?;
         let is_new = self.insert_conversation(&mut tx, &conversation).await?;
+        let mut teller = Teller::new(self);
+        if is_new {
+            let told = (begun(&conversation), conversation.created_at);
+            teller.tell(&mut tx, conversation.id, told).await?;
+        }
         let stored = load(&mut tx, scope, conversation.id).await.map_err(|error| match error {
             StoreError::NotFound(_) => StoreError::Conflict("id is already taken".to_owned()),
             error => error,
@@ -59,7 +65,7 @@ impl Store {
             let note = Change::of(scope, "conversation.create").object(stored.id);
             tx.note(note.after(&stored)?);
         }
-        self.commit(tx, After::default()).await?;
+        self.commit(tx, teller.after()).await?;
         Ok(Opened { conversation: stored, is_new })
     }
 
@@ -74,9 +80,10 @@ impl Store {
     ) -> Result<Conversation, StoreError> {
         let mut tx = self.0.db.write().await?;
         load(&mut tx, scope, change.id).await?;
-        apply_change(&mut tx, change).await?;
+        let (kinds, mut teller) = (apply_change(&mut tx, change).await?, Teller::new(self));
+        teller.tell(&mut tx, change.id, (kinds, change.at)).await?;
         let stored = load(&mut tx, scope, change.id).await?;
-        self.commit(tx, After::default()).await?;
+        self.commit(tx, teller.after()).await?;
         Ok(stored)
     }
 
@@ -91,9 +98,10 @@ impl Store {
     ) -> Result<Conversation, StoreError> {
         let mut tx = self.0.db.write().await?;
         load(&mut tx, scope, close.id).await?;
-        apply_close(&mut tx, close).await?;
+        let (kinds, mut teller) = (apply_close(&mut tx, close).await?, Teller::new(self));
+        teller.tell(&mut tx, close.id, (kinds, close.closed_at)).await?;
         let stored = load(&mut tx, scope, close.id).await?;
-        self.commit(tx, After::default()).await?;
+        self.commit(tx, teller.after()).await?;
         Ok(stored)
     }
 
@@ -148,8 +156,8 @@ impl Store {
     /// As the database fails.
     pub async fn close_left_open(&self) -> Result<u64, StoreError> {
         let mut tx = self.0.db.write().await?;
-        let (reason, now) = (to_json(&EndReason::gateway_crash())?, self.now().micros());
-        let mut closed = 0;
+        let (reason, now) = (to_json(&EndReason::gateway_crash())?, self.now());
+        let (mut closed, mut teller) = (0, Teller::new(self));
         for id in &self.0.found_open {
             let Some(present) = present(&mut tx, id).await? else { continue };
             if present.status.is_terminal() {
@@ -161,14 +169,16 @@ impl Store {
                  WHERE id = ?4",
             )
             .bind(&reason)
-            .bind(now)
+            .bind(now.micros())
             .bind(to_json_opt(settled(present.transfer).as_ref())?)
             .bind(id)
             .execute(&mut tx)
             .await?;
             closed += done.rows_affected();
+            let conversation = id.parse().map_err(|_| StoreError::Fault)?;
+            teller.tell(&mut tx, conversation, (&[EventKind::Ended], now)).await?;
         }
-        self.commit(tx, After::default()).await?;
+        self.commit(tx, teller.after()).await?;
         Ok(closed)
     }
 
@@ -230,19 +240,28 @@ fn settled(transfer: Option<Transfer>) -> Option<Transfer> {
     transfer.map(settle)
 }
 
+/// What there is to tell of a conversation that has just begun.
+pub(super) const fn begun(row: &Conversation) -> &'static [EventKind] {
+    match row.status {
+        ConversationStatus::Ringing => &[EventKind::Ringing],
+        _ => &[], // one that waits to be placed is heard of when it rings
+    }
+}
+
 /// Moves a conversation forward and adds what is known; its status never moves backward, and what is
-/// over stays as it is.
+/// over stays as it is. Returns what there is to tell.
 pub(super) async fn apply_change(
     tx: &mut Connection,
     change: &ConversationChange,
-) -> Result<(), StoreError> {
+) -> Result<&'static [EventKind], StoreError> {
     let Some(Present { status, .. }) = present(tx, &change.id.to_string()).await? else {
-        return Ok(());
+        return Ok(&[]);
     };
     if change.status.is_terminal() || status.is_terminal() {
-        return Ok(());
+        return Ok(&[]);
     }
-    let status = if status.may_become(change.status) { change.status } else { status };
+    let moves = status.may_become(change.status);
+    let status = if moves { change.status } else { status };
     sql::query(
         "UPDATE conversations SET status = ?1, answered_at = coalesce(answered_at, ?2),
              trunk_call_id = coalesce(?3, trunk_call_id), transfer = coalesce(?4, transfer),
@@ -257,17 +276,21 @@ pub(super) async fn apply_change(
     .bind(change.id.to_string())
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(match status {
+        ConversationStatus::Ringing if moves => &[EventKind::Ringing],
+        ConversationStatus::InProgress if moves => &[EventKind::Answered],
+        _ => &[],
+    })
 }
 
-/// Ends a conversation; the second end does nothing.
+/// Ends a conversation; the second end does nothing. Returns what there is to tell.
 pub(super) async fn apply_close(
     tx: &mut Connection,
     close: &ConversationClose,
-) -> Result<(), StoreError> {
-    let Some(present) = present(tx, &close.id.to_string()).await? else { return Ok(()) };
+) -> Result<&'static [EventKind], StoreError> {
+    let Some(present) = present(tx, &close.id.to_string()).await? else { return Ok(&[]) };
     if !close.status.is_terminal() || !present.status.may_become(close.status) {
-        return Ok(());
+        return Ok(&[]);
     }
     let transfer = close.transfer.clone().or_else(|| settled(present.transfer));
     sql::query(
@@ -285,7 +308,10 @@ pub(super) async fn apply_close(
     .bind(close.id.to_string())
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(match close.status {
+        ConversationStatus::Transferred => &[EventKind::Transferred, EventKind::Ended],
+        _ => &[EventKind::Ended],
+    })
 }
 
 /// The conversations of a node that are open.
@@ -311,6 +337,16 @@ async fn present(tx: &mut Connection, id: &str) -> Result<Option<Present>, Store
     let Some(row) = query.fetch_optional(tx).await? else { return Ok(None) };
     let (status, transfer) = (word(&row, "status")?, json_opt(&row, "transfer")?);
     Ok(Some(Present { status, transfer }))
+}
+
+/// A conversation, whosever it is: for what is told of it.
+pub(super) async fn find(
+    tx: &mut Connection,
+    id: ConversationId,
+) -> Result<Option<Conversation>, StoreError> {
+    let mut query = QueryBuilder::new(SELECT);
+    query.push(" WHERE t.id = ").push_bind(id.to_string());
+    query.build().fetch_optional(tx).await?.as_ref().map(from_row).transpose()
 }
 
 async fn load(

@@ -65,9 +65,10 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(tx: &mut Connection, decision: &Decision) -> Result<(), StoreError> {
+/// Adds a record, unless there is one with its id; says which.
+pub(super) async fn insert(tx: &mut Connection, decision: &Decision) -> Result<bool, StoreError> {
     let at = free_stamp(tx, FREE_STAMP, decision.at).await?;
-    sql::query(
+    let done = sql::query(
         "INSERT INTO decisions
              (id, organization_id, source_ip, called_number, rule, record, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -82,7 +83,7 @@ pub(super) async fn insert(tx: &mut Connection, decision: &Decision) -> Result<(
     .bind(at.micros())
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn trim(

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{After, Store, StoreError, conversations, decisions};
+use super::events::Teller;
+use super::{Store, StoreError, conversations, decisions};
 use crate::journal::Entry;
 
 impl Store {
@@ -13,20 +14,27 @@ impl Store {
     /// them cannot be written at all.
     pub(crate) async fn write_entries(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let mut refused_of = HashSet::new();
+        let (mut teller, mut refused_of) = (Teller::new(self), HashSet::new());
         for entry in entries {
             match entry {
                 Entry::ConversationOpened(row) => {
-                    self.insert_conversation(&mut tx, row).await?;
+                    if self.insert_conversation(&mut tx, row).await? {
+                        let kinds = conversations::begun(row);
+                        teller.tell(&mut tx, row.id, (kinds, row.created_at)).await?;
+                    }
                 }
                 Entry::ConversationChanged(change) => {
-                    conversations::apply_change(&mut tx, change).await?;
+                    let kinds = conversations::apply_change(&mut tx, change).await?;
+                    teller.tell(&mut tx, change.id, (kinds, change.at)).await?;
                 }
                 Entry::ConversationClosed(close) => {
-                    conversations::apply_close(&mut tx, close).await?;
+                    let kinds = conversations::apply_close(&mut tx, close).await?;
+                    teller.tell(&mut tx, close.id, (kinds, close.closed_at)).await?;
                 }
                 Entry::Decision(decision) => {
-                    decisions::insert(&mut tx, decision).await?;
+                    if decisions::insert(&mut tx, decision).await? {
+                        teller.tell_refused(&mut tx, decision).await?;
+                    }
                     refused_of.insert(decision.organization_id);
                 }
             }
@@ -34,6 +42,6 @@ impl Store {
         for organisation in refused_of {
             decisions::trim(&mut tx, organisation, self.0.options.decisions_kept).await?;
         }
-        self.commit(tx, After::default()).await
+        self.commit(tx, teller.after()).await
     }
 }

@@ -22,7 +22,9 @@ mod conversations;
 mod database;
 mod decisions;
 mod door;
+mod deliveries;
 mod entries;
+mod events;
 mod follow;
 mod keys;
 mod managed;
@@ -39,6 +41,7 @@ mod tokens;
 mod trunks;
 mod users;
 mod versions;
+mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -47,8 +50,14 @@ use std::sync::Arc;
 
 pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
+pub use deliveries::{Claim, Claimed, Settled};
+
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
+use crate::events::{EventBus, Told};
+use crate::ids::KeyId;
+use crate::limits::{WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING};
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
 use crate::snapshot::SnapshotHandle;
@@ -73,13 +82,23 @@ pub struct StoreOptions {
     pub max_phone_numbers: u32,
     /// Decision records kept for each organisation, and as many for callers nobody could place.
     pub decisions_kept: u32,
+    /// Most webhooks of an organisation.
+    pub max_webhooks: u32,
+    /// How long a delivery waits after its first failed attempt, in seconds; then twice as long.
+    pub webhook_retry_first_s: u32,
+    /// For how many hours a delivery is tried before it is given up.
+    pub webhook_retry_hours: u32,
+    /// Most deliveries that wait for one webhook.
+    pub webhook_pending: u32,
+    /// Deliveries of a webhook that are kept once taken, and as many given up.
+    pub webhook_kept: u32,
     /// How long a verb waits for a database that somebody else has locked, in milliseconds.
     pub busy_budget_ms: u64,
 }
 
 impl StoreOptions {
-    /// The usual options: node `trunkline`, 100 numbers and 10,000 decisions per organisation, the
-    /// system's clock.
+    /// The usual options: node `trunkline`, 100 numbers, 20 webhooks and 10,000 decisions per
+    /// organisation, deliveries tried for a day, the system's clock.
     #[must_use]
     pub fn new(sealer: Sealer, sip_host: &str) -> Self {
         Self {
@@ -89,6 +108,11 @@ impl StoreOptions {
             node: "trunkline".to_owned(),
             max_phone_numbers: 100,
             decisions_kept: 10_000,
+            max_webhooks: 20,
+            webhook_retry_first_s: 5,
+            webhook_retry_hours: 24,
+            webhook_pending: WEBHOOK_PENDING.value_u32(),
+            webhook_kept: WEBHOOK_FINISHED_KEPT.value_u32(),
             busy_budget_ms: BUSY_BUDGET_MS,
         }
     }
@@ -106,6 +130,9 @@ pub enum StoreError {
     /// Well-formed and against a rule (400).
     #[error("{0}")]
     Refused(String),
+    /// More than the caller may (403).
+    #[error("{0}")]
+    Forbidden(String),
     /// Not well-formed (422).
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -165,6 +192,9 @@ struct Inner {
     /// This node's conversations that were open when the store was opened.
     found_open: Vec<String>,
     snapshot: SnapshotHandle,
+    events: EventBus,
+    /// Rung when there is something new for webhooks.
+    deliveries_queued: Notify,
 }
 
 /// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
@@ -175,6 +205,14 @@ struct After {
     routes: Option<Touched>,
     /// Others may come in from now on, or no longer.
     door: Option<DoorChange>,
+    /// This key is good from now on.
+    key_added: Option<KeyEntry>,
+    /// This key is no longer good.
+    key_revoked: Option<KeyId>,
+    /// This has happened to calls.
+    told: Vec<Arc<Told>>,
+    /// There is something new for webhooks.
+    deliveries_queued: bool,
 }
 
 impl After {
@@ -184,6 +222,10 @@ impl After {
 
     fn door(change: DoorChange) -> Self {
         Self { door: Some(change), ..Self::default() }
+    }
+
+    fn deliveries_queued() -> Self {
+        Self { deliveries_queued: true, ..Self::default() }
     }
 }
 
@@ -204,12 +246,15 @@ impl Store {
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let db = Database::open(url, options.busy_budget_ms).await?;
         let found_open = conversations::open_of(&db, &options.node).await?;
+        let events = EventBus::new(options.clock.clone());
         let store = Self(Arc::new(Inner {
             db,
             options,
             door: Door::default(),
             found_open,
             snapshot: SnapshotHandle::default(),
+            events,
+            deliveries_queued: Notify::new(),
         }));
         store.load_door().await?;
         store.fail_left_generations().await?;
@@ -221,6 +266,17 @@ impl Store {
     #[must_use]
     pub fn snapshot(&self) -> SnapshotHandle {
         self.0.snapshot.clone()
+    }
+
+    /// What streams read: every event, once what it tells of is durable.
+    #[must_use]
+    pub fn events(&self) -> &EventBus {
+        &self.0.events
+    }
+
+    /// Returns when there may be something new for webhooks.
+    pub(crate) async fn deliveries_queued(&self) {
+        self.0.deliveries_queued.notified().await;
     }
 
     /// Whether the database answers. Costs one trivial query; for health checks.
@@ -266,6 +322,12 @@ impl Store {
             }
             if let Some(change) = after.door {
                 store.0.door.apply(change);
+            }
+            for told in &after.told {
+                store.0.events.publish(told);
+            }
+            if after.deliveries_queued {
+                store.0.deliveries_queued.notify_one();
             }
             drop(turn);
             Ok(())

@@ -219,6 +219,7 @@ impl Store {
         }
         sealed += self.reseal_tokens(&mut tx).await?;
         sealed += self.reseal_orders(&mut tx).await?;
+        sealed += self.reseal_webhooks(&mut tx).await?;
         tx.note(Change::of_node(Operator::by_process().actor(), "secrets.reseal"));
         self.commit(tx, After::routes(Touched::everything())).await?;
         Ok(sealed)

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::http::Method;
 
 use config::clock::{Clock, Timestamp};
-use config::ids::{DecisionId, OrganisationId, TrunkId};
+use config::ids::{AgentId, AgentVersionId, DecisionId, OrganisationId, TrunkId};
 use config::model::{Considered, Conversation, ConversationStatus, Decision, Direction};
 use serde_json::{Value, json};
 
@@ -112,6 +112,119 @@ async fn conversations_are_listed_by_every_filter() {
     assert_eq!(ids(&format!("created_after={next}")).await, [two.as_str()]);
     let path = format!("/core/conversations/{one}");
     assert_eq!(moment(&server.get(&path).await.is(200)["created_at"]), at);
+}
+
+#[tokio::test]
+async fn ids_moments_and_statuses_filter_by_equality_and_bounds_are_inclusive() {
+    let server = Server::start().await;
+    let (agent, version, trunk) = (AgentId::random(), AgentVersionId::random(), TrunkId::random());
+    let wanted = server
+        .conversation(server.organisation, |c| {
+            c.agent_id = Some(agent);
+            c.agent_version_id = Some(version);
+            c.trunk_id = Some(trunk);
+            c.web_widget_id = Some("widget".to_owned());
+            c.status = ConversationStatus::Transferred;
+            c.duration = Some(20);
+            c.user_turn_count = Some(2);
+            c.custom_metadata = Some(json!({ "a": { "b": [1, 2] }, "c": true }));
+        })
+        .await;
+    server.conversation(server.organisation, |_| ()).await;
+    let count = async |query: &str| {
+        let list = server.get(&format!("/core/conversations?{query}")).await.is(200);
+        let list = list.as_array().unwrap().clone();
+        assert!(list.len() != 1 || list[0]["id"] == json!(wanted.id), "{query}");
+        list.len()
+    };
+    let unknown = AgentId::random();
+    let (at, next) = (wanted.updated_at, Timestamp::from_micros(wanted.updated_at.micros() + 1));
+    for (query, found) in [
+        (format!("agent_id={agent}"), 1),
+        (format!("agent_id={unknown}"), 0),
+        (format!("agent_version_id={version}"), 1),
+        (format!("trunk_id={trunk}"), 1),
+        ("web_widget_id=widget".to_owned(), 1),
+        ("web_widget_id=widge".to_owned(), 0),
+        ("duration_above=20&duration_below=20".to_owned(), 1),
+        ("duration_below=19".to_owned(), 0),
+        ("user_turn_count_above=2".to_owned(), 1),
+        ("user_turn_count_below=1".to_owned(), 0),
+        (format!("updated_after={at}&updated_before={at}"), 1),
+        (format!("updated_before={at}"), 1),
+        (format!("updated_after={next}&agent_id={agent}"), 0),
+        ("custom_metadata=%7B%22a%22:%7B%22b%22:%5B2%5D%7D%7D".to_owned(), 1),
+        ("custom_metadata=%7B%22c%22:%22true%22%7D".to_owned(), 0),
+    ] {
+        assert_eq!(count(&query).await, found, "{query}");
+    }
+    for status in [
+        "token_created",
+        "triggered",
+        "ringing",
+        "in_progress",
+        "completed",
+        "failed",
+        "cancelled",
+        "transferred",
+        "unanswered",
+    ] {
+        let found = usize::from(status == "transferred" || status == "ringing");
+        let list = server.get(&format!("/core/conversations?status={status}")).await.is(200);
+        assert_eq!(list.as_array().unwrap().len(), found, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn filters_that_are_no_good_are_named() {
+    let server = Server::start().await;
+    for (query, place) in [
+        ("direction=sideways", "direction"),
+        ("channel=fax", "channel"),
+        ("status=done", "status"),
+        ("agent_id=agent_1", "agent_id"),
+        ("duration_above=long", "duration_above"),
+        ("created_after=yesterday", "created_after"),
+        ("custom_metadata=%5B1%5D", "custom_metadata"),
+        ("custom_metadata=x", "custom_metadata"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("cursor=%25", "cursor"),
+        ("agent=1", "agent"),
+    ] {
+        let places = server.get(&format!("/core/conversations?{query}")).await.places();
+        assert_eq!(places, [format!("query.{place}")], "{query}");
+    }
+    let most = server.get("/core/conversations?limit=1000").await;
+    assert_eq!(most.is(200), json!([]));
+}
+
+#[tokio::test]
+async fn a_telephone_call_takes_no_text_and_has_no_room() {
+    let server = Server::start().await;
+    let call = server.conversation(server.organisation, |_| ()).await;
+    let over = |c: &mut Conversation| c.status = ConversationStatus::Completed;
+    let over = server.conversation(server.organisation, over).await;
+    let unknown = TrunkId::random();
+    let path = |id: &dyn std::fmt::Display, what| format!("/core/conversations/{id}/{what}");
+    let hello = json!({ "text": "hello" });
+    let reply = server.post(&path(&call.id, "messages"), hello.clone()).await.is(409);
+    assert_eq!(reply["detail"], "The conversation is not a text conversation");
+    server.post(&path(&unknown, "messages"), hello).await.is(404);
+    for body in [json!({}), json!({ "text": "" }), json!({ "text": " " }), json!({ "text": 1 })] {
+        let places = server.post(&path(&call.id, "messages"), body).await.places();
+        assert_eq!(places, ["body.text"]);
+    }
+    let odd = json!({ "text": "x", "interactivity": "loud" });
+    assert_eq!(
+        server.post(&path(&call.id, "messages"), odd).await.places(),
+        ["body.interactivity"]
+    );
+    server.post(&path(&call.id, "end"), Value::Null).await.is(409);
+    server.post(&path(&unknown, "end"), Value::Null).await.is(404);
+    server.post(&path(&over.id, "listener-token"), Value::Null).await.is(409);
+    let none = server.post(&path(&call.id, "listener-token"), Value::Null).await.is(404);
+    assert_eq!(none["detail"], "The conversation has no room");
 }
 
 #[tokio::test]

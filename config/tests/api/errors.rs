@@ -7,7 +7,9 @@ use axum::http::{Method, Request};
 use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
 use config::managed::Managed;
+use config::fetch::Fetcher;
 use config::seal::Sealer;
+use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
 use serde_json::{Value, json};
@@ -201,6 +203,8 @@ async fn two_routers_over_two_stores_share_nothing() {
     let calls = Arc::new(NoCalls);
     let managed = Managed::new(store.clone(), Vec::new());
     let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), managed };
+    let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
+    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), fetcher };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -18,6 +18,7 @@ mod contract;
 mod conversations;
 mod document;
 mod errors;
+mod events;
 mod faults;
 mod hostile;
 mod keys;
@@ -30,6 +31,7 @@ mod server;
 mod tenants;
 mod trunks;
 mod twilio;
+mod webhooks;
 
 #[tokio::test]
 async fn everything_holds_on_postgresql_too() {

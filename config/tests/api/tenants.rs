@@ -23,6 +23,8 @@ pub(crate) struct Things {
     key: String,
     member: String,
     child: String,
+    webhook: String,
+    delivery: String,
 }
 
 impl Things {
@@ -56,6 +58,10 @@ impl Things {
         let member = post("/admin/members", member).await;
         let member = member["user_id"].as_str().unwrap().to_owned();
         let child = id(&post("/admin/organizations", json!({ "name": "child" })).await);
+        let webhook = json!({ "url": "https://receiver.example" });
+        let webhook = id(&post("/core/webhooks", webhook).await);
+        let test = format!("/core/webhooks/{webhook}/test");
+        let delivery = server.call(Method::POST, &test, &credential, &Value::Null).await.is(202);
         Self {
             organisation,
             credential,
@@ -67,6 +73,8 @@ impl Things {
             key,
             member,
             child,
+            webhook,
+            delivery: id(&delivery),
         }
     }
 
@@ -80,7 +88,8 @@ impl Things {
     /// All ids there are, in an order that is the same for twins.
     fn ids(&self) -> Vec<String> {
         let ids = [&self.trunk, &self.agent, &self.version, &self.conversation, &self.key];
-        let ids = ids.into_iter().chain([&self.member, &self.child]).cloned();
+        let ids = ids.into_iter().chain([&self.member, &self.child]);
+        let ids = ids.chain([&self.webhook, &self.delivery]).cloned();
         ids.chain([self.number.to_owned(), self.organisation.to_string()]).collect()
     }
 
@@ -95,6 +104,10 @@ impl Things {
             "organization-pats" => self.key.clone(),
             "members" => self.member.clone(),
             "organizations" => self.child.clone(),
+            "webhooks" => self.webhook.clone(),
+            "deliveries" => self.delivery.clone(),
+            // The same for all organisations: the operator's.
+            "managed-accounts" => "pool".to_owned(),
             _ => panic!("{route}: give the twins a thing of this kind, and name it here"),
         }
     }
@@ -141,6 +154,14 @@ impl Things {
             }
             "POST /core/conversations/{conversation_id}/transfer" => {
                 json!({ "transfer_number": "+15550000009" })
+            }
+            "POST /core/conversations/{conversation_id}/messages" => json!({ "text": "hello" }),
+            "POST /core/webhooks" | "PUT /core/webhooks/{id}" => {
+                json!({ "url": "https://taken.example" })
+            }
+            "POST /core/managed-accounts/{account_id}/purchase-number"
+            | "POST /core/managed-accounts/{account_id}/release-number" => {
+                json!({ "phone_number": number })
             }
             "POST /admin/organization-pats"
             | "POST /admin/organizations/{id}/organization-pats" => json!({ "name": "taken" }),
@@ -245,6 +266,7 @@ async fn portrait(server: &Server, things: &Things) -> Vec<Value> {
         "/core/conversations".to_owned(),
         "/admin/members".to_owned(),
         "/admin/organizations".to_owned(),
+        format!("/core/webhooks/{}", things.webhook),
     ] {
         seen.push(server.get(&path).await.is(200));
     }

@@ -8,6 +8,7 @@
 //! | [`access`] | Who may do what, with which credential, and who did it? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`provisioning`] | How do trunks, numbers and agents come to be, by hand, by file, by a pipeline? |
+//! | [`events`] | How do customers' programs hear of calls, by stream and by webhook? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
 //! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
 //! | [`debugging`] | A call went wrong. Where do I look, in which order? |
@@ -32,6 +33,9 @@ pub mod agents {}
 
 #[doc = include_str!("provisioning.md")]
 pub mod provisioning {}
+
+#[doc = include_str!("events.md")]
+pub mod events {}
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use config::events::{Attempts, EventBus};
 use config::journal::Journal;
 use media::ports::PortPool;
 use media::worker::{RESIDENCE_BUCKETS, Residence, WorkerMetrics, Workers};
@@ -17,6 +18,7 @@ pub fn describe(
     workers: Arc<Workers>,
     pools: Vec<PortPool>,
     (metrics, journal): (Metrics, Journal),
+    (bus, attempts): (EventBus, Arc<Attempts>),
 ) -> Extra {
     Arc::new(move |text: &mut String| {
         let read = workers.metrics();
@@ -25,6 +27,7 @@ pub fn describe(
         residence(text, &read);
         ports(text, &pools);
         records(text, &journal);
+        events(text, &bus, &attempts);
         let dropped = metrics.datagrams_dropped.load(Ordering::Relaxed);
         family(
             text,
@@ -132,6 +135,15 @@ fn records(text: &mut String, journal: &Journal) {
     }
     family(text, "journal_stalled", "gauge", "1 while the store takes no records");
     line(text, "journal_stalled", "", u64::from(stats.stalled));
+}
+
+fn events(text: &mut String, bus: &EventBus, attempts: &Attempts) {
+    family(text, "event_streams", "gauge", "Streams of events that are open");
+    line(text, "event_streams", "", bus.open_streams() as u64);
+    family(text, "webhook_attempts", "counter", "Attempts to deliver an event, by outcome");
+    for (outcome, count) in [("taken", attempts.taken()), ("failed", attempts.failed())] {
+        line(text, "webhook_attempts_total", &format!("outcome=\"{outcome}\""), count);
+    }
 }
 
 fn ports(text: &mut String, pools: &[PortPool]) {

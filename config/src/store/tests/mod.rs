@@ -3,6 +3,7 @@
 
 mod agents;
 mod audit;
+mod events;
 mod follow;
 mod keys;
 mod managed;
