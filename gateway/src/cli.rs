@@ -70,6 +70,9 @@ pub enum Command {
     /// The verbs that ask the REST API.
     #[command(flatten)]
     Client(client::Command),
+    /// Compute what workflows hold: started by the gateway itself, to be confined.
+    #[command(name = crate::workflow::SUBCOMMAND, hide = true)]
+    WorkflowWorker(WorkflowWorker),
 }
 
 /// `trunkline serve`
@@ -171,6 +174,14 @@ pub enum KeysCommand {
         #[arg(long, value_name = "ID")]
         organization: Option<String>,
     },
+}
+
+/// `trunkline workflow-worker`
+#[derive(Debug, Args)]
+pub struct WorkflowWorker {
+    /// MiB of memory it may take for computing.
+    #[arg(value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub memory: u32,
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::api::{self, Api};
+use config::fetch::Fetcher;
 use config::journal::Journal;
+use config::llm::{Endpoint, Model};
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
@@ -40,7 +42,7 @@ use crate::observe::workers;
 use crate::random;
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
-use crate::workflow::Engine;
+use crate::workflow::{Engine, EngineOptions, World};
 
 /// Conversation and decision entries that may wait for the store.
 const JOURNAL_DEPTH: usize = 10_000;
@@ -181,7 +183,7 @@ impl Gateway {
         let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
         let options = api::ApiOptions::from(&*settings);
-        let engine = Engine::default();
+        let engine = make_engine(&settings)?;
         let api = Api {
             store: store.clone(),
             options,
@@ -471,6 +473,13 @@ impl Network {
         let reach = Reach::new(means, reached_in);
         Ok(Network { advertise, outbound, streams, inbound_in, inbound, reach, reached })
     }
+}
+
+/// What runs workflows; its processes are started when they are first needed.
+fn make_engine(settings: &Settings) -> io::Result<Engine> {
+    let model = Endpoint::new(&settings.llm)?.map(|endpoint| Arc::new(endpoint) as Model);
+    let world = World::new(Fetcher::new(&settings.fetch)?, model);
+    Ok(Engine::new(EngineOptions::from(&settings.workflows), Arc::new(world)))
 }
 
 /// Finds carriers in the IP versions that we listen on.

@@ -31,7 +31,7 @@ pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
     LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
-    Strangers,
+    Strangers, WorkflowSettings,
 };
 pub use store_url::StoreUrl;
 

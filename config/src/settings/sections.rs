@@ -38,6 +38,8 @@ pub struct Settings {
     pub fetch: FetchSettings,
     /// `[llm]`
     pub llm: LlmSettings,
+    /// `[workflows]`
+    pub workflows: WorkflowSettings,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             agents: AgentSettings::read(reader),
             fetch: FetchSettings::read(reader),
             llm: LlmSettings::read(reader),
+            workflows: WorkflowSettings::read(reader),
         }
     }
 }
@@ -253,6 +256,23 @@ section! {
         timeout_seconds: u32 = 60, in 1..=600;
         /// PEM file with issuers that are trusted for the endpoint besides the public ones.
         extra_roots: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Workflows: the processes that compute customers' expressions and code.
+    pub struct WorkflowSettings = "workflows" {
+        /// Worker processes at the same time; one organisation gets at most half of them.
+        workers: u32 = 4, in 1..=limits::WORKFLOW_WORKERS.value_u32();
+        /// MiB of memory that each may take for computing.
+        memory_mib: u32 = 128, in 32..=4_096;
+        /// Milliseconds that one expression, or the code of one step, may compute.
+        step_ms: u32 = 2_000, in 10..=60_000;
+        /// Steps that may wait for a worker; one more fails.
+        queue: u32 = 256, in 1..=10_000;
+        /// Program that is run as a worker instead of this one: a sandbox that runs `trunkline` with
+        /// the arguments it was given.
+        worker: Option<PathBuf> = None;
     }
 }
 

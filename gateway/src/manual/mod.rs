@@ -6,6 +6,7 @@
 //! | [`calls`] | How is a call taken, placed, put through and handed on? |
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`provisioning`] | How do trunks, numbers and agents come to be, by hand, by file, by a pipeline? |
+//! | [`workflows`] | What is a workflow made of, what may it do, and where does it run? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
 //! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
 //! | [`debugging`] | A call went wrong. Where do I look, in which order? |
@@ -24,6 +25,8 @@ pub mod agents {}
 
 #[doc = include_str!("provisioning.md")]
 pub mod provisioning {}
+#[doc = include_str!("workflows.md")]
+pub mod workflows {}
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}
