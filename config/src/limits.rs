@@ -168,6 +168,34 @@ limits! {
     LLM_EVENT_BYTES = 262_144 Bytes, Config,
         "One event of a model's stream: a few tokens with their envelope; then broken.";
 
+    // --- workflows
+    WORKFLOW_DEFINITION_BYTES = 262_144 Bytes, Config,
+        "A definition as JSON: its largest parts are code; the snapshot keeps it in memory; then 422.";
+    WORKFLOW_STEPS = 200 Count, Config,
+        "Steps of one definition, and edges: nobody oversees more on a screen; then 422.";
+    WORKFLOW_BRANCHES = 50 Count, Config,
+        "Branches of one condition: a table of more belongs in code; then 422.";
+    WORKFLOW_FIELDS = 100 Count, Config,
+        "Fields of one step: inputs, outputs, headers, parameters; then 422.";
+    WORKFLOW_STEP_ID_CHARACTERS = 64 Characters, Config,
+        "A step's id; its name may have four times as many bytes; then 422.";
+    WORKFLOW_EXPRESSION_BYTES = 8_192 Bytes, Config,
+        "One JSONata expression: parsing recurses, and a longer one belongs in code; then 422.";
+    WORKFLOW_CODE_BYTES = 65_536 Bytes, Config,
+        "The Python of one step: it is sent to a worker with every run; then 422.";
+    WORKFLOW_HTTP_SECONDS = 60 Seconds, Config,
+        "Bound of a step's timeout_seconds: whoever waits longer should be called back; then 422.";
+    WORKFLOW_RUN_SECONDS = 2_592_000 Seconds, Config,
+        "Bound of a definition's timeout_seconds: a month of waiting; then 422.";
+    WORKFLOW_RUN_STEPS = 1_000 Count, Gateway,
+        "Steps of one run: five rounds through the longest definition; then it has failed.";
+    WORKFLOW_CONTEXT_BYTES = 1_048_576 Bytes, Gateway,
+        "What a run remembers, as JSON: it is sent to a worker at every step; then it has failed.";
+    WORKFLOW_OUTPUT_BYTES = 262_144 Bytes, Gateway,
+        "What one step gives, as JSON: a quarter of the context; then the step has failed.";
+    WORKFLOW_WORKERS = 64 Count, Config,
+        "Bound of workflows.workers: processes of which one core feeds a handful.";
+
     // --- the API
     API_BODY_DEPTH = 32 Count, Config,
         "Nesting of a JSON body: no object of ours needs ten, and recursion costs stack; then 422.";

@@ -72,6 +72,9 @@ pub enum Command {
     /// The verbs that ask the REST API.
     #[command(flatten)]
     Client(client::Command),
+    /// Compute what workflows hold: started by the gateway itself, to be confined.
+    #[command(name = crate::workflow::SUBCOMMAND, hide = true)]
+    WorkflowWorker(WorkflowWorker),
 }
 
 /// `trunkline serve`
@@ -212,6 +215,14 @@ pub enum AuditCommand {
     /// Exit code 0 when all are, 1 when one is missing or was changed. The head that is printed for
     /// each log, noted elsewhere, shows later that nothing before it was written anew.
     Verify,
+}
+
+/// `trunkline workflow-worker`
+#[derive(Debug, Args)]
+pub struct WorkflowWorker {
+    /// MiB of memory it may take for computing.
+    #[arg(value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub memory: u32,
 }
 
 #[cfg(test)]

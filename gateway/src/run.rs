@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use crate::cli::{Check, Cli, Command};
 use crate::serve::{FAREWELL, Gateway};
-use crate::{audit, client, demo, keys, observe, replay};
+use crate::{audit, client, demo, keys, observe, replay, workflow};
 
 /// Exit code for settings that cannot be used (`EX_CONFIG` of sysexits).
 pub const EXIT_SETTINGS: u8 = 78;
@@ -39,6 +39,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => manual_pages(&folder),
         Command::Client(command) => block_on(client::run(command)),
+        Command::WorkflowWorker(worker) => workflow::worker::run(worker.memory),
     }
 }
 

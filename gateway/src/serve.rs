@@ -18,6 +18,7 @@ use config::events::Courier;
 use config::fetch::Fetcher;
 use config::journal::Journal;
 use config::limits::EVENT_WRITE_SECONDS;
+use config::llm::{Endpoint, Model};
 use config::managed::Managed;
 use config::model::Organisation;
 use config::seal::Sealer;
@@ -46,7 +47,7 @@ use crate::observe::workers;
 use crate::random;
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
-use crate::workflow::Engine;
+use crate::workflow::{Engine, EngineOptions, World};
 
 /// Conversation and decision entries that may wait for the store.
 const JOURNAL_DEPTH: usize = 10_000;
@@ -192,7 +193,8 @@ impl Gateway {
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
-        let (api, courier) = make_api(&settings, &store, (&live, Engine::default(), managed))?;
+        let engine = make_engine(&settings)?;
+        let (api, courier) = make_api(&settings, &store, (&live, engine, managed))?;
         let extra = workers::describe(
             media.workers,
             media.ports,
@@ -505,6 +507,13 @@ impl Network {
         let reach = Reach::new(means, reached_in);
         Ok(Network { advertise, outbound, streams, inbound_in, inbound, reach, reached })
     }
+}
+
+/// What runs workflows; its processes are started when they are first needed.
+fn make_engine(settings: &Settings) -> io::Result<Engine> {
+    let model = Endpoint::new(&settings.llm)?.map(|endpoint| Arc::new(endpoint) as Model);
+    let world = World::new(Fetcher::new(&settings.fetch)?, model);
+    Ok(Engine::new(EngineOptions::from(&settings.workflows), Arc::new(world)))
 }
 
 /// Finds carriers in the IP versions that we listen on.

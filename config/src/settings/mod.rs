@@ -35,6 +35,8 @@ pub use sections::{
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, EventSettings, FetchSettings,
     LlmSettings, LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings,
     StoreSettings, Strangers, WebhookSettings,
+    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
+    Strangers, WorkflowSettings,
 };
 pub use store_url::StoreUrl;
 

@@ -44,6 +44,8 @@ pub struct Settings {
     pub events: EventSettings,
     /// `[webhooks]`
     pub webhooks: WebhookSettings,
+    /// `[workflows]`
+    pub workflows: WorkflowSettings,
 }
 
 impl Settings {
@@ -62,6 +64,7 @@ impl Settings {
             managed: ManagedSettings::read(reader),
             events: EventSettings::read(reader),
             webhooks: WebhookSettings::read(reader),
+            workflows: WorkflowSettings::read(reader),
         }
     }
 }
@@ -337,6 +340,19 @@ section! {
         retry_first_seconds: u32 = 5, in 1..=3_600;
         /// Hours after which a delivery is given up.
         retry_hours: u32 = 24, in 1..=168;
+    /// Workflows: the processes that compute customers' expressions and code.
+    pub struct WorkflowSettings = "workflows" {
+        /// Worker processes at the same time; one organisation gets at most half of them.
+        workers: u32 = 4, in 1..=limits::WORKFLOW_WORKERS.value_u32();
+        /// MiB of memory that each may take for computing.
+        memory_mib: u32 = 128, in 32..=4_096;
+        /// Milliseconds that one expression, or the code of one step, may compute.
+        step_ms: u32 = 2_000, in 10..=60_000;
+        /// Steps that may wait for a worker; one more fails.
+        queue: u32 = 256, in 1..=10_000;
+        /// Program that is run as a worker instead of this one: a sandbox that runs `trunkline` with
+        /// the arguments it was given.
+        worker: Option<PathBuf> = None;
     }
 }
 

@@ -11,6 +11,10 @@
 //! which the gateway implements behind the one trait here.
 
 mod definition;
+mod fields;
+mod kinds;
+mod read;
+mod template;
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,7 +25,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-pub use definition::{Definition, Parsed};
+pub use definition::{
+    Branch, Definition, FieldType, HttpStep, InputField, Kind, OutputField, Parsed, Step, WaitUnit,
+};
+pub use template::{Filled, Segment, Template};
 
 use crate::ids::OrganisationId;
 
@@ -81,6 +88,20 @@ pub struct Outcome {
     pub result: Result<Value, Failure>,
     /// Every step that was entered, in order.
     pub trace: Vec<TraceEntry>,
+}
+
+/// How far a run in the background has come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stopped {
+    /// It has ended.
+    Ended(Outcome),
+    /// It has come to a wait, and can be put aside.
+    Waiting {
+        /// How long from now.
+        time: Duration,
+        /// What [`Workflows::advance`] needs to go on.
+        checkpoint: Value,
+    },
 }
 
 /// Why a run gave no output.
@@ -158,6 +179,10 @@ pub trait Workflows: Send + Sync {
 
     /// Runs a definition to its end. Dropping the future ends the run.
     fn run(&self, request: RunRequest) -> Running<'_, Outcome>;
+
+    /// Runs a definition up to its end or its next long wait: from its beginning, or from where it
+    /// was put aside.
+    fn advance(&self, request: RunRequest, checkpoint: Option<Value>) -> Running<'_, Stopped>;
 }
 
 /// No engine: definitions are read for their shape alone, and nothing runs.
@@ -175,8 +200,15 @@ impl Workflows for NoWorkflows {
 
     fn run(&self, request: RunRequest) -> Running<'_, Outcome> {
         let step_name = request.definition.first_step().to_owned();
-        let message = "Workflows are not run here".to_owned();
+        let message = "workflows are not run here".to_owned();
         let failure = Failure { step_name, message, kind: FailureKind::Busy };
         Box::pin(async move { Outcome { result: Err(failure), trace: Vec::new() } })
     }
+
+    fn advance(&self, request: RunRequest, _checkpoint: Option<Value>) -> Running<'_, Stopped> {
+        Box::pin(async move { Stopped::Ended(self.run(request).await) })
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 //! | [`agents`] | What does an agent see on its WebSocket, and what may it rely on? |
 //! | [`provisioning`] | How do trunks, numbers and agents come to be, by hand, by file, by a pipeline? |
 //! | [`events`] | How do customers' programs hear of calls, by stream and by webhook? |
+//! | [`workflows`] | What is a workflow made of, what may it do, and where does it run? |
 //! | [`operating`] | How does it run on a real host, and what is to be watched? |
 //! | [`threats`] | Who may do harm, at which boundary, and what stops them? |
 //! | [`debugging`] | A call went wrong. Where do I look, in which order? |
@@ -33,6 +34,8 @@ pub mod agents {}
 
 #[doc = include_str!("provisioning.md")]
 pub mod provisioning {}
+#[doc = include_str!("workflows.md")]
+pub mod workflows {}
 
 #[doc = include_str!("events.md")]
 pub mod events {}
