@@ -156,6 +156,20 @@ limits! {
     LLM_EVENT_BYTES = 262_144 Bytes, Config,
         "One event of a model's stream: a few tokens with their envelope; then broken.";
 
+    // --- work that goes on after its request was answered
+    JOBS_AT_ONCE = 8 Count, Config,
+        "Jobs that run on one node: they wait for others most of the time; the rest waits.";
+    JOBS_OF_ORGANIZATION = 2 Count, Config,
+        "Jobs of one organisation that run at the same time, so that the others get their turn.";
+    JOBS_WAITING = 1_000 Count, Config,
+        "Unfinished jobs of one organisation: a program that never stops asking is told; then 400.";
+    JOB_ATTEMPTS = 5 Count, Config,
+        "Times that a job is begun, crashes of the node among them; then it has failed.";
+    JOB_LEASE_SECONDS = 30 Seconds, Config,
+        "How long a node that fell silent keeps a job: six missed renewals; then another takes it.";
+    JOB_KEPT_SECONDS = 604_800 Seconds, Config,
+        "How long a job that is over can be asked about: a week; then it is forgotten.";
+
     // --- the API
     API_BODY_DEPTH = 32 Count, Config,
         "Nesting of a JSON body: no object of ours needs ten, and recursion costs stack; then 422.";

@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
 use crate::clock;
+use crate::jobs;
 use crate::net::reach::{self, Listeners, Means, Reach, Reached};
 use crate::net::resolve::{self, Resolver};
 use crate::net::target::Policy;
@@ -186,13 +187,17 @@ impl Gateway {
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
+        let means = jobs::Means::open(&settings)?;
         let api = Api {
             store: store.clone(),
             options,
             calls: Arc::clone(&live) as _,
             workflows: Arc::new(engine),
             managed,
+            fetcher: means.fetcher.clone(),
+            model: means.model.clone(),
         };
+        tasks.push(tokio::spawn(means.runner(&store).run(stopping.clone())));
         let extra =
             workers::describe(media.workers, media.ports, (metrics.clone(), journal.clone()));
         let observed = health::router(health.clone(), registry, extra);

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
-use crate::ids::{AgentId, ConversationId, KeyId, TrunkId};
+use crate::ids::{AgentId, ConversationId, JobId, KeyId, TrunkId};
 
 /// A JSON body that fits the schema of `T` in the served document.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -178,6 +178,7 @@ named! {
     AgentId = "id", "Agent";
     ConversationId = "conversation_id", "Conversation";
     KeyId = "key_id", "API key";
+    JobId = "workflow_id", "Job";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

@@ -14,6 +14,7 @@ mod new_conversation;
 mod number;
 mod organisation;
 mod runtime;
+mod scaffolding;
 mod sip_agent;
 mod trunk;
 mod version;
@@ -43,13 +44,18 @@ pub use organisation::{ApiKey, NewApiKey, Organisation};
 pub use runtime::{
     AgentEnding, Builtin, Clip, Dialect, Runtime, RuntimeError, SERVED_RUNTIMES, Websocket,
 };
+pub use scaffolding::{
+    GenerationStarted, NewDemo, NewWebsiteAgent, Scaffolding, ScaffoldingStarted,
+    ScaffoldingStatus, ScaffoldingStep,
+};
 pub use sip_agent::{SipAgent, Values as SipAgentValues};
 pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
     Transport, Trunk, TrunkChange,
 };
 pub use version::{
-    AgentVersion, InstructionsStatus, NewVersion, Publish, SlotDirection, VersionChange, VersionRef,
+    AgentVersion, Comparison, InstructionsSource, InstructionsStatus, NewVersion, Publish,
+    SlotDirection, VersionChange, VersionRef,
 };
 
 use serde::{Deserialize, Deserializer, Serializer};

@@ -6,8 +6,10 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
+use config::fetch::Fetcher;
 use config::managed::Managed;
 use config::seal::Sealer;
+use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
 use config::workflows::NoWorkflows;
 use serde_json::{Value, json};
@@ -200,7 +202,9 @@ async fn two_routers_over_two_stores_share_nothing() {
     let options = ApiOptions::default();
     let calls = Arc::new(NoCalls);
     let managed = Managed::new(store.clone(), Vec::new());
-    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), managed };
+    let workflows = Arc::new(NoWorkflows);
+    let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
+    let api = Api { store, options, calls, workflows, managed, fetcher, model: None };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -25,6 +25,7 @@ mod postgres;
 mod scopes;
 mod server;
 mod tenants;
+mod texts;
 mod trunks;
 mod twilio;
 

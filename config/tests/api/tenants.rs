@@ -55,6 +55,16 @@ impl Things {
             (Method::GET, format!("/core/agents/{agent}/versions/latest"), none.clone()),
             (Method::PUT, format!("/core/agents/{agent}/versions/1"), json!({ "config": {} })),
             (Method::POST, format!("/core/agents/{agent}/versions/1/publish"), none.clone()),
+            (
+                Method::POST,
+                format!("/core/agents/{agent}/versions/1/generate-instructions"),
+                none.clone(),
+            ),
+            (
+                Method::POST,
+                format!("/core/agents/{agent}/versions/compare"),
+                json!({ "from_version": 1, "to_version": 1 }),
+            ),
             (Method::GET, format!("/core/conversations/{conversation}"), none.clone()),
             (Method::POST, format!("/core/conversations/{conversation}/hangup"), none.clone()),
             (
