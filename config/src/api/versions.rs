@@ -186,7 +186,8 @@ pub(crate) async fn compare_agent_versions(
     Id(agent): Id<AgentId>,
     Body(versions): Body<Comparison>,
 ) -> Result<Response, ApiError> {
-    let find = |which| api.store.existing_version(&caller.organisation(), agent, which);
+    let organisation = caller.organisation();
+    let find = |which| api.store.existing_version(&organisation, agent, which);
     let (from, to) = (find(versions.from_version).await?, find(versions.to_version).await?);
     let text = texts::compare(api.model.as_ref(), &from, &to).await;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");

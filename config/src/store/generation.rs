@@ -8,9 +8,7 @@ use super::{After, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
 use crate::jobs::{self, GENERATE_INSTRUCTIONS, Lease, Written};
-use crate::model::{
-    Agent, AgentVersion, InstructionsStatus, NewAgent, NewVersion, VersionRef,
-};
+use crate::model::{Agent, AgentVersion, InstructionsStatus, NewAgent, NewVersion, VersionRef};
 
 impl Store {
     /// Marks a draft's instructions as being generated, and makes the job that does it: both or

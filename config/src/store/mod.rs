@@ -22,6 +22,8 @@ mod database;
 mod decisions;
 mod entries;
 mod follow;
+mod generation;
+mod jobs;
 mod keys;
 mod managed;
 mod numbers;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 
 pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
+pub use jobs::JobEnd;
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::KeyId;
@@ -160,6 +163,8 @@ struct Inner {
     /// This node's conversations that were open when the store was opened.
     found_open: Vec<String>,
     snapshot: SnapshotHandle,
+    /// Told whenever a job is made on this node.
+    job_added: tokio::sync::Notify,
 }
 
 /// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
@@ -172,11 +177,17 @@ struct After {
     key_added: Option<KeyEntry>,
     /// This key is no longer good.
     key_revoked: Option<KeyId>,
+    /// Whoever does jobs has something to do.
+    job_added: bool,
 }
 
 impl After {
     fn routes(touched: Touched) -> Self {
         Self { routes: Some(touched), ..Self::default() }
+    }
+
+    fn job_added() -> Self {
+        Self { job_added: true, ..Self::default() }
     }
 
     fn key_added(entry: KeyEntry) -> Self {
@@ -211,6 +222,7 @@ impl Store {
             keys: KeyTable::default(),
             found_open,
             snapshot: SnapshotHandle::default(),
+            job_added: tokio::sync::Notify::new(),
         }));
         store.load_keys().await?;
         store.fail_left_generations().await?;
@@ -270,6 +282,9 @@ impl Store {
                 store.0.keys.remove(id);
             }
             drop(turn);
+            if after.job_added {
+                store.0.job_added.notify_one();
+            }
             Ok(())
         });
         finish.await.unwrap_or(Err(StoreError::Fault))

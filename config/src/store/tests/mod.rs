@@ -3,6 +3,7 @@
 
 mod agents;
 mod follow;
+mod jobs;
 mod keys;
 mod managed;
 #[path = "../../../tests/support/postgres.rs"]
