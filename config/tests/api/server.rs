@@ -35,9 +35,10 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON; an empty body is `null`.
+    /// The body as JSON; an empty body, and one that says it is text, are `null`.
     pub(crate) fn json(&self) -> Value {
-        if self.text.is_empty() {
+        let kind = self.headers.get("content-type").map_or(&b""[..], |kind| kind.as_bytes());
+        if self.text.is_empty() || kind.starts_with(b"text/plain") {
             return Value::Null;
         }
         serde_json::from_str(&self.text).unwrap_or_else(|why| panic!("{why}: {}", self.text))
