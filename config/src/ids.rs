@@ -91,6 +91,8 @@ id!(/// A user: a person, whatever organisations they belong to.
     UserId);
 id!(/// A personal access token; the public half of `pat_<id>.<secret>`.
     TokenId);
+id!(/// A job: work that goes on after its request was answered.
+    JobId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
 id!(/// A webhook: where events are posted to.

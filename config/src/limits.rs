@@ -195,6 +195,19 @@ limits! {
         "What one step gives, as JSON: a quarter of the context; then the step has failed.";
     WORKFLOW_WORKERS = 64 Count, Config,
         "Bound of workflows.workers: processes of which one core feeds a handful.";
+    // --- work that goes on after its request was answered
+    JOBS_AT_ONCE = 8 Count, Config,
+        "Jobs that run on one node: they wait for others most of the time; the rest waits.";
+    JOBS_OF_ORGANIZATION = 2 Count, Config,
+        "Jobs of one organisation that run at the same time, so that the others get their turn.";
+    JOBS_WAITING = 1_000 Count, Config,
+        "Unfinished jobs of one organisation: a program that never stops asking is told; then 400.";
+    JOB_ATTEMPTS = 5 Count, Config,
+        "Times that a job is begun, crashes of the node among them; then it has failed.";
+    JOB_LEASE_SECONDS = 30 Seconds, Config,
+        "How long a node that fell silent keeps a job: six missed renewals; then another takes it.";
+    JOB_KEPT_SECONDS = 604_800 Seconds, Config,
+        "How long a job that is over can be asked about: a week; then it is forgotten.";
 
     // --- the API
     API_BODY_DEPTH = 32 Count, Config,

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod demo;
+pub mod jobs;
 pub mod keys;
 pub mod manual;
 pub mod net;

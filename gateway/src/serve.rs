@@ -15,10 +15,8 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use config::api::{self, Api};
 use config::events::Courier;
-use config::fetch::Fetcher;
 use config::journal::Journal;
 use config::limits::EVENT_WRITE_SECONDS;
-use config::llm::{Endpoint, Model};
 use config::managed::Managed;
 use config::model::Organisation;
 use config::seal::Sealer;
@@ -36,6 +34,7 @@ use tracing::{info, warn};
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
 use crate::clock;
+use crate::jobs;
 use crate::net::reach::{self, Listeners, Means, Reach, Reached};
 use crate::net::resolve::{self, Resolver};
 use crate::net::target::Policy;
@@ -193,8 +192,10 @@ impl Gateway {
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
-        let engine = make_engine(&settings)?;
-        let (api, courier) = make_api(&settings, &store, (&live, engine, managed))?;
+        let means = jobs::Means::open(&settings)?;
+        let engine = make_engine(&settings, &means);
+        let (api, courier) = make_api(&settings, &store, (&live, engine, managed), &means);
+        tasks.push(tokio::spawn(means.runner(&store).run(stopping.clone())));
         let extra = workers::describe(
             media.workers,
             media.ports,
@@ -275,19 +276,20 @@ fn make_api(
     settings: &Settings,
     store: &Store,
     (live, engine, managed): (&Arc<LiveTable>, Engine, Managed),
-) -> io::Result<(axum::Router, Courier)> {
-    let fetcher = Fetcher::new(&settings.fetch)?;
+    means: &jobs::Means,
+) -> (axum::Router, Courier) {
     let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
-    let courier = Courier::new(store.clone(), fetcher.clone(), patience);
+    let courier = Courier::new(store.clone(), means.fetcher.clone(), patience);
     let api = Api {
         store: store.clone(),
         options: api::ApiOptions::from(settings),
         calls: Arc::clone(live) as _,
         workflows: Arc::new(engine),
         managed,
-        fetcher,
+        fetcher: means.fetcher.clone(),
+        model: means.model.clone(),
     };
-    Ok((api::router(api), courier))
+    (api::router(api), courier)
 }
 
 /// Each call opens, changes and closes its record, and the close must find its place; so must that
@@ -510,10 +512,9 @@ impl Network {
 }
 
 /// What runs workflows; its processes are started when they are first needed.
-fn make_engine(settings: &Settings) -> io::Result<Engine> {
-    let model = Endpoint::new(&settings.llm)?.map(|endpoint| Arc::new(endpoint) as Model);
-    let world = World::new(Fetcher::new(&settings.fetch)?, model);
-    Ok(Engine::new(EngineOptions::from(&settings.workflows), Arc::new(world)))
+fn make_engine(settings: &Settings, means: &jobs::Means) -> Engine {
+    let world = World::new(means.fetcher.clone(), means.model.clone());
+    Engine::new(EngineOptions::from(&settings.workflows), Arc::new(world))
 }
 
 /// Finds carriers in the IP versions that we listen on.

@@ -86,10 +86,7 @@ fn schema() -> Value {
                 "type": ["string", "null"],
                 "description": "The prompt.",
             },
-            "starting_message": {
-                "description": "What is said first.",
-                "anyOf": [{ "type": "null" }, { "type": "string" }, { "$ref": "#/$defs/Message" }],
-            },
+            "starting_message": opening(),
             "stt_llm_tts": speech(),
             "inactivity_nudge": nudge(),
             "tools": {
@@ -99,15 +96,29 @@ fn schema() -> Value {
             "channel_overrides": by_channel(json!({
                 "instructions": { "type": ["string", "null"] },
                 "instructions_mode": { "enum": ["append", "replace", null] },
+                "starting_message": opening(),
                 "max_tool_steps": { "type": ["integer", "null"], "minimum": 0 },
             })),
             "channel_properties": by_channel(json!({
                 "enabled": { "type": ["boolean", "null"] },
+                "body_format": { "type": ["string", "null"] },
+                "body_template": { "type": ["string", "null"] },
+                "default_subject": { "type": ["string", "null"] },
+                "subject_template": { "type": ["string", "null"] },
+                "signature": { "type": ["string", "null"] },
+                "include_unsubscribe_footer": { "type": ["boolean", "null"] },
             })),
             "pre_conversation_workflow": { "type": ["object", "null"] },
             "post_conversation_workflow": { "type": ["object", "null"] },
         },
         "$defs": { "Message": message(), "ToolCall": tool_call(), "Action": action() },
+    })
+}
+
+fn opening() -> Value {
+    json!({
+        "description": "What is said first.",
+        "anyOf": [{ "type": "null" }, { "type": "string" }, { "$ref": "#/$defs/Message" }],
     })
 }
 
@@ -350,9 +361,98 @@ fn by_channel(properties: Value) -> Value {
 mod tests {
     use super::*;
     use axum::response::IntoResponse as _;
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
 
     const LOCKED: AddressRules =
         AddressRules { allow_plain_ws: false, allow_private_addresses: false };
+
+    /// A config that has every part that the schema knows.
+    fn full() -> Value {
+        let message = json!({ "type": "bot_initiates_static", "text": "Hi", "prompt": null });
+        let action = json!({ "type": "hangup", "condition": "x", "more": [1] });
+        json!({
+            "runtime": { "type": "websocket", "url": "wss://h/", "dialect": "twilio",
+                "parameters": { "a": "b" }, "on_failure": "hangup", "connect_timeout_ms": 9 },
+            "instructions": "x",
+            "starting_message": message,
+            "stt_llm_tts": { "turn_detection": { "models": [{ "provider": "livekit" }] },
+                "interruption": { "mode": "vad" }, "endpointing": {} },
+            "inactivity_nudge": { "timeout_seconds": 30, "nudge_interval_seconds": 1.5,
+                "nudges": [message] },
+            "tools": [{ "name": "t", "description": "d", "properties": {}, "required": ["a"],
+                "actions": [action], "actions_on_error": [], "output": null }],
+            "channel_overrides": { "telephone": { "instructions": "x", "max_tool_steps": 3,
+                "instructions_mode": "append", "starting_message": "y" } },
+            "channel_properties": { "email": { "enabled": true, "signature": "s" } },
+            "unknown": { "kept": [1, null] },
+        })
+    }
+
+    /// Every place in a value, as JSON pointers.
+    fn places(value: &Value, at: &str, into: &mut Vec<String>) {
+        into.push(at.to_owned());
+        match value {
+            Value::Object(entries) => {
+                entries.iter().for_each(|(key, one)| places(one, &format!("{at}/{key}"), into));
+            }
+            Value::Array(items) => {
+                let each = items.iter().enumerate();
+                each.for_each(|(index, one)| places(one, &format!("{at}/{index}"), into));
+            }
+            _ => {}
+        }
+    }
+
+    /// Values of every type; whole numbers are written as such.
+    fn anything() -> impl Strategy<Value = Value> {
+        let text = prop::sample::select(vec![
+            "",
+            "x",
+            "builtin",
+            "websocket",
+            "sip",
+            "echo",
+            "append",
+            "vad",
+            "twilio",
+            "UDP",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-3_i64..70_000).prop_map(Value::from),
+            prop::sample::select(vec![0.5, -0.5, 61_000.5]).prop_map(Value::from),
+            text.prop_map(Value::from),
+            Just(Value::from("y".repeat(3_000))),
+        ];
+        let name = prop::sample::select(vec!["type", "url", "uri", "mode", "models", "name", "a"]);
+        leaf.prop_recursive(2, 8, 3, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((name.clone(), inner), 0..3).prop_map(|entries| {
+                    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+                }),
+            ]
+        })
+    }
+
+    #[test]
+    fn what_the_served_schema_says_is_what_is_checked() {
+        let oracle = jsonschema::draft202012::new(&SCHEMA).unwrap();
+        assert!(oracle.is_valid(&full()) && check("config", &full()).is_ok());
+        let mut everywhere = Vec::new();
+        places(&full(), "", &mut everywhere);
+        let change = (prop::sample::select(everywhere), anything());
+        let mut runner = TestRunner::new(Config { cases: 4_000, ..Config::default() });
+        let outcome = runner.run(&change, |(place, value)| {
+            let mut config = full();
+            *config.pointer_mut(&place).unwrap() = value;
+            prop_assert_eq!(oracle.is_valid(&config), check("config", &config).is_ok());
+            Ok(())
+        });
+        outcome.unwrap();
+    }
 
     #[test]
     fn unknown_parts_pass_and_known_parts_are_checked() {

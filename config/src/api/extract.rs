@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
-use crate::ids::{AgentId, ConversationId, DeliveryId, KeyId, OrganisationId, TokenId, TrunkId, UserId, WebhookId};
+use crate::ids::{AgentId, ConversationId, DeliveryId, JobId, KeyId, OrganisationId, TokenId, TrunkId, UserId, WebhookId};
 
 /// A JSON body that fits the schema of `T` in the served document.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -183,6 +183,7 @@ named! {
     UserId = "user_id", "User";
     WebhookId = "id", "Webhook";
     DeliveryId = "delivery_id", "Delivery";
+    JobId = "workflow_id", "Job";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

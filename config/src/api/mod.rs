@@ -36,6 +36,7 @@ mod numbers;
 mod organisations;
 mod origin;
 mod page;
+mod scaffolding;
 mod schema;
 mod table;
 mod tokens;
@@ -64,6 +65,8 @@ use crate::credential::Scope::{
     OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
     TrunksRead,
 };
+use crate::fetch::Fetcher;
+use crate::llm::Model;
 use crate::managed::Managed;
     ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
     PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
@@ -89,6 +92,10 @@ pub struct Api {
     pub managed: Managed,
     /// Who knows which of customers' URLs may be fetched.
     pub fetcher: Fetcher,
+    /// Judges the web addresses that customers write.
+    pub fetcher: Fetcher,
+    /// Who writes texts, if anybody does.
+    pub model: Option<Model>,
     /// What the settings say.
     pub options: ApiOptions,
 }
@@ -249,11 +256,16 @@ fn table() -> Table {
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::deploy_agent_as_sip))
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::undeploy_agent_as_sip))
         .route(AnyOf(AGENTS_READ), routes!(agents::get_agent_config_schema))
+        .route(AnyOf(AGENTS_MANAGE), routes!(scaffolding::create_agent_from_website))
+        .route(AnyOf(AGENTS_MANAGE), routes!(scaffolding::create_demo_agent))
+        .route(AnyOf(AGENTS_READ), routes!(scaffolding::get_agent_scaffolding))
         .route(AnyOf(AGENTS_READ), routes!(versions::list_agent_versions))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::create_agent_version))
         .route(AnyOf(AGENTS_READ), routes!(versions::get_agent_version))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::update_agent_version))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::publish_agent_version))
+        .route(AnyOf(AGENTS_MANAGE), routes!(versions::generate_agent_instructions))
+        .route(AnyOf(AGENTS_READ), routes!(versions::compare_agent_versions))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))

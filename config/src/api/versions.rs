@@ -1,9 +1,13 @@
 //! `/core/agents/{id}/versions`: drafts, published versions, and the publishing of one to numbers.
 
+use std::convert::Infallible;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -15,9 +19,10 @@ use super::table::Caller;
 use crate::ids::AgentId;
 use crate::limits::PUBLISH_NUMBERS;
 use crate::model::{
-    AgentVersion, Invalid, NewVersion, PhoneNumber, Publish, VersionChange, VersionFilter,
-    VersionRef,
+    AgentVersion, Comparison, GenerationStarted, Invalid, NewVersion, PhoneNumber, Publish,
+    VersionChange, VersionFilter, VersionRef,
 };
+use crate::texts;
 
 /// The version in the path: a number or `latest`; anything else is 422.
 pub(crate) struct Which(VersionRef);
@@ -103,7 +108,9 @@ pub(crate) async fn create_agent_version(
     params(("id" = AgentId, Path, description = "The agent"),
         ("version" = String, Path, description = "A number, or `latest`")),
     responses((status = 200, description = "The draft", body = AgentVersion),
-        (status = 400, description = "The version is published", body = super::error::ErrorBody)))]
+        (status = 400, description = "The version is published", body = super::error::ErrorBody),
+        (status = 409, description = "Its instructions are being generated",
+            body = super::error::ErrorBody)))]
 pub(crate) async fn update_agent_version(
     State(api): State<Api>,
     caller: Caller,
@@ -143,6 +150,49 @@ pub(crate) async fn publish_agent_version(
         }
     }
     Ok(Json(api.store.publish(&caller.organisation(), agent, version, publish).await?))
+}
+
+/// Has a draft's instructions written from its builder inputs, in the background: the version says when
+/// that is done (`instructions_status`) and by whom (`instructions_source`).
+#[utoipa::path(post, path = "/core/agents/{id}/versions/{version}/generate-instructions",
+    tag = "agent versions",
+    params(("id" = AgentId, Path, description = "The agent"),
+        ("version" = String, Path, description = "A number, or `latest`")),
+    responses((status = 202, description = "They are being written", body = GenerationStarted),
+        (status = 400, description = "The version is published, or has no builder inputs",
+            body = super::error::ErrorBody),
+        (status = 409, description = "They are being written already",
+            body = super::error::ErrorBody)))]
+pub(crate) async fn generate_agent_instructions(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(agent): Id<AgentId>,
+    Which(version): Which,
+) -> Result<(StatusCode, Json<GenerationStarted>), ApiError> {
+    let version = api.store.begin_generation(&caller.organisation(), agent, version).await?;
+    let started = GenerationStarted { status: version.instructions_status };
+    Ok((StatusCode::ACCEPTED, Json(started)))
+}
+
+/// What changed between two versions, in words. A language model writes them where the node has one;
+/// otherwise, and when it fails, the differences are told field by field, and say so.
+#[utoipa::path(post, path = "/core/agents/{id}/versions/compare", tag = "agent versions",
+    request_body = Comparison, params(("id" = AgentId, Path, description = "The agent")),
+    responses((status = 200, description = "The text, as it is written", body = String,
+        content_type = "text/plain")))]
+pub(crate) async fn compare_agent_versions(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(agent): Id<AgentId>,
+    Body(versions): Body<Comparison>,
+) -> Result<Response, ApiError> {
+    let organisation = caller.organisation();
+    let find = |which| api.store.existing_version(&organisation, agent, which);
+    let (from, to) = (find(versions.from_version).await?, find(versions.to_version).await?);
+    let text = texts::compare(api.model.as_ref(), &from, &to).await;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    let body = axum::body::Body::from_stream(text.map(Ok::<_, Infallible>));
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
 fn check_config(api: &Api, config: Option<&Value>) -> Result<(), ApiError> {

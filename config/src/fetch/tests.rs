@@ -159,7 +159,7 @@ fn spellings(address: Ipv4Addr) -> Vec<String> {
         format!("{a:#x}.{low:#x}"),
         wide(format!("{address}")),
         format!("{a}%2E{b}%2e{c}.{d}"),
-        format!("%3{}{address}", a / 100),
+        format!("%{:02X}{}", address.to_string().as_bytes()[0], &address.to_string()[1..]),
         format!("[::ffff:{address}]"),
         format!("[::ffff:{:x}:{:x}]", number >> 16, number & 0xFFFF),
         format!("[::{address}]"),
@@ -459,9 +459,17 @@ async fn a_server_that_never_finishes_is_left_in_time() {
 
 #[tokio::test]
 async fn what_goes_wrong_on_the_way_is_told_in_words_without_addresses() {
-    let site = Site::start(INTERNET, |_, _| b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()).await;
+    let listener = TcpListener::bind((INTERNET, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH\r\n\r\n").await;
+            let _ = stream.read_u8().await;
+        }
+    });
     let fetcher = fetcher(&open(), |_| vec![INTERNET.into()]);
-    let broken = fetcher.fetch(FetchRequest::get(site.url("/"))).await.unwrap_err();
+    let url = format!("http://{address}/");
+    let broken = fetcher.fetch(FetchRequest::get(url)).await.unwrap_err();
     assert_eq!(broken, FetchError::Broken);
     let port = {
         let closed = TcpListener::bind((INTERNET, 0)).await.unwrap();
@@ -470,7 +478,7 @@ async fn what_goes_wrong_on_the_way_is_told_in_words_without_addresses() {
     let url = format!("http://gone.example:{port}/");
     let unreachable = fetcher.fetch(FetchRequest::get(url)).await.unwrap_err();
     assert_eq!(unreachable, FetchError::Unreachable);
-    let no_tls = format!("https://plain.example:{}/", site.address.port());
+    let no_tls = format!("https://plain.example:{}/", address.port());
     let no_tls = fetcher.fetch(FetchRequest::get(no_tls)).await.unwrap_err();
     assert_eq!(no_tls, FetchError::Broken);
     for error in [broken, unreachable, no_tls] {

@@ -16,6 +16,7 @@ mod new_conversation;
 mod number;
 mod organisation;
 mod runtime;
+mod scaffolding;
 mod sip_agent;
 mod trunk;
 mod user;
@@ -52,6 +53,10 @@ pub use organisation::{ApiKey, NewApiKey, NewOrganisation, Organisation, Organis
 pub use runtime::{
     AgentEnding, Builtin, Clip, Dialect, Runtime, RuntimeError, SERVED_RUNTIMES, Websocket,
 };
+pub use scaffolding::{
+    GenerationStarted, NewDemo, NewWebsiteAgent, Scaffolding, ScaffoldingStarted,
+    ScaffoldingStatus, ScaffoldingStep,
+};
 pub use sip_agent::{SipAgent, Values as SipAgentValues};
 pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
@@ -62,7 +67,8 @@ pub use user::{
     User,
 };
 pub use version::{
-    AgentVersion, InstructionsStatus, NewVersion, Publish, SlotDirection, VersionChange, VersionRef,
+    AgentVersion, Comparison, InstructionsSource, InstructionsStatus, NewVersion, Publish,
+    SlotDirection, VersionChange, VersionRef,
 };
 pub use webhook::{
     Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange,

@@ -25,6 +25,16 @@ pub enum InstructionsStatus {
     Failed,
 }
 
+/// Who wrote a version's instructions, if it was not its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstructionsSource {
+    /// A language model.
+    Model,
+    /// Nobody: they were put together from the builder inputs.
+    Assembled,
+}
+
 /// A version of an agent. A draft until it is published, and immutable from then on.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AgentVersion {
@@ -48,6 +58,8 @@ pub struct AgentVersion {
     pub instructions_dirty: bool,
     /// Whether a person changed the instructions since.
     pub instructions_manually_edited: bool,
+    /// Who wrote them, if it was not their owner.
+    pub instructions_source: Option<InstructionsSource>,
     /// When it was made; unique among versions.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -144,6 +156,7 @@ impl NewVersion {
     /// # Errors
     /// The first field that is not acceptable.
     pub fn validate(&self) -> Result<(), Invalid> {
+        check_inputs(self.instruction_builder_inputs.as_ref())?;
         match (&self.config, self.base_version) {
             (Some(config), None) => check_config(config),
             (None, Some(_)) => Ok(()),
@@ -171,6 +184,7 @@ impl VersionChange {
     /// # Errors
     /// The first field that is not acceptable.
     pub fn validate(&self) -> Result<(), Invalid> {
+        check_inputs(self.instruction_builder_inputs.as_ref().and_then(Option::as_ref))?;
         self.config.as_ref().map_or(Ok(()), check_config)
     }
 }
@@ -180,6 +194,22 @@ fn check_config(config: &Value) -> Result<(), Invalid> {
         return Err(Invalid::new("config", "must be an object"));
     }
     Runtime::parse(config).map(drop)
+}
+
+fn check_inputs(inputs: Option<&Value>) -> Result<(), Invalid> {
+    match inputs {
+        None | Some(Value::Object(_)) => Ok(()),
+        Some(_) => Err(Invalid::new("instruction_builder_inputs", "must be an object")),
+    }
+}
+
+/// Two versions of an agent to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct Comparison {
+    /// The earlier one, or whichever is the ground of the comparison.
+    pub from_version: VersionRef,
+    /// The one whose changes are told.
+    pub to_version: VersionRef,
 }
 
 /// Which slots a publish writes or clears.

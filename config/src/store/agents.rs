@@ -29,9 +29,18 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
         new: NewAgent,
     ) -> Result<Agent, StoreError> {
+        self.create_agent_with_id(scope, AgentId::random(), new).await
+    }
+
+    /// As [`Store::create_agent`], with an id that was given to it before.
+    pub(super) async fn create_agent_with_id(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: AgentId,
+        new: NewAgent,
+    ) -> Result<Agent, StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
-        let id = AgentId::random();
         let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
         sql::query(
             "INSERT INTO agents (id, organization_id, name, name_folded, description, active,

@@ -26,6 +26,8 @@ mod deliveries;
 mod entries;
 mod events;
 mod follow;
+mod generation;
+mod jobs;
 mod keys;
 mod managed;
 mod memberships;
@@ -53,6 +55,7 @@ pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
 
 use tokio::sync::Notify;
+pub use jobs::JobEnd;
 
 use crate::clock::{Clock, Timestamp};
 use crate::events::{EventBus, Told};
@@ -195,6 +198,8 @@ struct Inner {
     events: EventBus,
     /// Rung when there is something new for webhooks.
     deliveries_queued: Notify,
+    /// Told whenever a job is made on this node.
+    job_added: tokio::sync::Notify,
 }
 
 /// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
@@ -213,6 +218,8 @@ struct After {
     told: Vec<Arc<Told>>,
     /// There is something new for webhooks.
     deliveries_queued: bool,
+    /// Whoever does jobs has something to do.
+    job_added: bool,
 }
 
 impl After {
@@ -222,6 +229,12 @@ impl After {
 
     fn door(change: DoorChange) -> Self {
         Self { door: Some(change), ..Self::default() }
+    fn job_added() -> Self {
+        Self { job_added: true, ..Self::default() }
+    }
+
+    fn key_added(entry: KeyEntry) -> Self {
+        Self { key_added: Some(entry), ..Self::default() }
     }
 
     fn deliveries_queued() -> Self {
@@ -255,6 +268,7 @@ impl Store {
             snapshot: SnapshotHandle::default(),
             events,
             deliveries_queued: Notify::new(),
+            job_added: tokio::sync::Notify::new(),
         }));
         store.load_door().await?;
         store.fail_left_generations().await?;
@@ -330,6 +344,9 @@ impl Store {
                 store.0.deliveries_queued.notify_one();
             }
             drop(turn);
+            if after.job_added {
+                store.0.job_added.notify_one();
+            }
             Ok(())
         });
         finish.await.unwrap_or(Err(StoreError::Fault))

@@ -54,6 +54,15 @@ pub(super) fn word<T: DeserializeOwned>(row: &Row, column: &'static str) -> Resu
     serde_json::from_value(text.into()).map_err(|_| damaged(column))
 }
 
+/// The same, or null.
+pub(super) fn word_opt<T: DeserializeOwned>(
+    row: &Row,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = raw(row, column)?;
+    text.map(|text| serde_json::from_value(text.into()).map_err(|_| damaged(column))).transpose()
+}
+
 /// A column of microseconds.
 pub(super) fn time(row: &Row, column: &'static str) -> Result<Timestamp, StoreError> {
     raw(row, column).map(Timestamp::from_micros)

@@ -6,9 +6,10 @@
 
 use serde_json::Value;
 
+use super::generation::refuse_generating;
 use super::rows::{
     and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, raw, small, time,
-    to_json, to_json_opt, to_word, word,
+    to_json, to_json_opt, to_word, word, word_opt,
 };
 use super::sql::{self, Connection, QueryBuilder};
 use super::{After, Change, Store, StoreError};
@@ -46,22 +47,7 @@ impl Store {
     ) -> Result<AgentVersion, StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
-        self.load_agent(&mut tx, scope, agent).await?;
-        let mut row = match new.base_version {
-            Some(base) => load(&mut tx, agent, VersionRef::Number(base)).await?,
-            None => {
-                let newest = newest(&mut tx, agent).await?;
-                let mut row = blank(agent);
-                if let Some(newest) = newest {
-                    (row.version.config, row.token) = (newest.version.config, newest.token);
-                }
-                self.set_config(&mut row, new.config.unwrap_or_default())?;
-                row
-            }
-        };
-        if new.instruction_builder_inputs.is_some() {
-            set_inputs(&mut row.version, new.instruction_builder_inputs);
-        }
+        let mut row = self.prepare_version(&mut tx, scope, agent, new).await?;
         self.insert_draft(&mut tx, &mut row).await?;
         tx.note(Change::of(scope, "version.create").object(row.version.id).after(&row.version)?);
         self.commit(tx, After::default()).await?;
@@ -90,6 +76,21 @@ impl Store {
             }
         }
         self.ensure_draft(scope, agent).await
+    }
+
+    /// One version by number, or the newest that there is: asking makes none.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown agent or number.
+    pub async fn existing_version(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        which: VersionRef,
+    ) -> Result<AgentVersion, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        self.load_agent(&mut tx, scope, agent).await?;
+        load(&mut tx, agent, which).await.map(|row| row.version)
     }
 
     /// The version with this id, of any of the organisation's agents.
@@ -135,6 +136,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Refused`] once it is published;
+    /// [`StoreError::Conflict`] while its instructions are being generated;
     /// [`StoreError::Invalid`] for a config that is not acceptable.
     pub async fn update_version(
         &self,
@@ -148,6 +150,7 @@ impl Store {
         self.load_agent(&mut tx, scope, agent).await?;
         let mut row = load(&mut tx, agent, which).await?;
         refuse_published(&row.version)?;
+        refuse_generating(&row.version)?;
         let note = Change::of(scope, "version.update").object(row.version.id);
         let note = note.before(&row.version)?;
         if let Some(config) = change.config {
@@ -155,6 +158,7 @@ impl Store {
             self.set_config(&mut row, config)?;
             if row.version.config.get("instructions") != before.as_ref() {
                 row.version.instructions_manually_edited = true;
+                row.version.instructions_source = None;
             }
         }
         if let Some(inputs) = change.instruction_builder_inputs {
@@ -167,88 +171,6 @@ impl Store {
         Ok(row.version)
     }
 
-    /// Marks a draft's instructions as being generated, and returns it with its inputs.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a published version or one without
-    /// inputs; [`StoreError::Conflict`] while they are being generated already.
-    pub async fn begin_generation(
-        &self,
-        scope: &ScopedTo<OrganisationId>,
-        agent: AgentId,
-        which: VersionRef,
-    ) -> Result<AgentVersion, StoreError> {
-        let mut tx = self.0.db.write().await?;
-        self.load_agent(&mut tx, scope, agent).await?;
-        let mut row = load(&mut tx, agent, which).await?;
-        refuse_published(&row.version)?;
-        if row.version.instruction_builder_inputs.is_none() {
-            return Err(StoreError::refused("Version has no instruction_builder_inputs"));
-        }
-        if row.version.instructions_status == InstructionsStatus::Generating {
-            let why = "Instructions are already being generated".to_owned();
-            return Err(StoreError::Conflict(why));
-        }
-        let note = Change::of(scope, "version.generate").object(row.version.id);
-        let note = note.before(&row.version)?;
-        row.version.instructions_status = InstructionsStatus::Generating;
-        row.version.updated_at = self.now();
-        update(&mut tx, &row).await?;
-        tx.note(note.after(&row.version)?);
-        self.commit(tx, After::default()).await?;
-        Ok(row.version)
-    }
-
-    /// Ends a generation: with the new instructions, or with `None` if it failed.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] when none was going on.
-    pub async fn finish_generation(
-        &self,
-        scope: &ScopedTo<OrganisationId>,
-        agent: AgentId,
-        which: VersionRef,
-        instructions: Option<String>,
-    ) -> Result<AgentVersion, StoreError> {
-        let mut tx = self.0.db.write().await?;
-        self.load_agent(&mut tx, scope, agent).await?;
-        let mut row = load(&mut tx, agent, which).await?;
-        if row.version.instructions_status != InstructionsStatus::Generating {
-            let why = "Instructions are not being generated".to_owned();
-            return Err(StoreError::Conflict(why));
-        }
-        let note = Change::of(scope, "version.generated").object(row.version.id);
-        let note = note.before(&row.version)?;
-        row.version.instructions_status = match instructions {
-            Some(text) => {
-                if let Some(config) = row.version.config.as_object_mut() {
-                    config.insert("instructions".to_owned(), text.into());
-                }
-                row.version.instructions_dirty = false;
-                row.version.instructions_manually_edited = false;
-                InstructionsStatus::Idle
-            }
-            None => InstructionsStatus::Failed,
-        };
-        row.version.updated_at = self.now();
-        update(&mut tx, &row).await?;
-        tx.note(note.after(&row.version)?);
-        self.commit(tx, After::default()).await?;
-        Ok(row.version)
-    }
-
-    /// At the start nobody is generating: what a crash left so has failed.
-    pub(super) async fn fail_left_generations(&self) -> Result<(), StoreError> {
-        let mut tx = self.0.db.write().await?;
-        sql::query(
-            "UPDATE agent_versions SET instructions_status = 'failed'
-             WHERE instructions_status = 'generating'",
-        )
-        .execute(&mut *tx)
-        .await?;
-        self.commit(tx, After::default()).await
-    }
-
     pub(super) async fn reseal_tokens(&self, tx: &mut Connection) -> Result<usize, StoreError> {
         let sql = "SELECT * FROM agent_versions WHERE runtime_token IS NOT NULL";
         let mut sealed = 0;
@@ -258,6 +180,33 @@ impl Store {
             update(tx, &row).await?;
         }
         Ok(sealed)
+    }
+
+    /// What is to become a draft, from a config or as a copy; not written yet.
+    pub(super) async fn prepare_version(
+        &self,
+        tx: &mut Connection,
+        scope: &ScopedTo<OrganisationId>,
+        agent: AgentId,
+        new: NewVersion,
+    ) -> Result<Row, StoreError> {
+        self.load_agent(tx, scope, agent).await?;
+        let mut row = match new.base_version {
+            Some(base) => load(tx, agent, VersionRef::Number(base)).await?,
+            None => {
+                let newest = newest(tx, agent).await?;
+                let mut row = blank(agent);
+                if let Some(newest) = newest {
+                    (row.version.config, row.token) = (newest.version.config, newest.token);
+                }
+                self.set_config(&mut row, new.config.unwrap_or_default())?;
+                row
+            }
+        };
+        if new.instruction_builder_inputs.is_some() {
+            set_inputs(&mut row.version, new.instruction_builder_inputs);
+        }
+        Ok(row)
     }
 
     /// Under the write lock, so that of many who ask at once one makes the draft and all get it.
@@ -280,7 +229,11 @@ impl Store {
     }
 
     /// Makes the row a new draft of its agent, with the next number, and writes it.
-    async fn insert_draft(&self, tx: &mut Connection, row: &mut Row) -> Result<(), StoreError> {
+    pub(super) async fn insert_draft(
+        &self,
+        tx: &mut Connection,
+        row: &mut Row,
+    ) -> Result<(), StoreError> {
         let agent = row.version.agent_id.to_string();
         let sql = "UPDATE agents SET next_version = next_version + 1 WHERE id = ?
                    RETURNING next_version - 1";
@@ -330,7 +283,7 @@ fn is_text(value: &Value) -> bool {
     value.is_string()
 }
 
-fn refuse_published(version: &AgentVersion) -> Result<(), StoreError> {
+pub(super) fn refuse_published(version: &AgentVersion) -> Result<(), StoreError> {
     if version.published {
         return Err(StoreError::refused("Version is published and cannot be changed"));
     }
@@ -356,6 +309,7 @@ fn blank(agent: AgentId) -> Row {
         instructions_status: InstructionsStatus::Idle,
         instructions_dirty: false,
         instructions_manually_edited: false,
+        instructions_source: None,
         created_at: crate::clock::Timestamp::default(),
         updated_at: crate::clock::Timestamp::default(),
     };
@@ -411,7 +365,7 @@ pub(super) async fn update(tx: &mut Connection, row: &Row) -> Result<(), StoreEr
     sql::query(
         "UPDATE agent_versions SET published = ?, config = ?, runtime_token = ?,
              instruction_builder_inputs = ?, instructions_status = ?, instructions_dirty = ?,
-             instructions_manually_edited = ?, updated_at = ?
+             instructions_manually_edited = ?, instructions_source = ?, updated_at = ?
          WHERE id = ?",
     )
     .bind(version.published)
@@ -421,6 +375,7 @@ pub(super) async fn update(tx: &mut Connection, row: &Row) -> Result<(), StoreEr
     .bind(to_word(version.instructions_status)?)
     .bind(version.instructions_dirty)
     .bind(version.instructions_manually_edited)
+    .bind(version.instructions_source.map(to_word).transpose()?)
     .bind(version.updated_at.micros())
     .bind(version.id.to_string())
     .execute(&mut *tx)
@@ -439,6 +394,7 @@ fn from_row(row: &sql::Row) -> Result<Row, StoreError> {
         instructions_status: word(row, "instructions_status")?,
         instructions_dirty: raw(row, "instructions_dirty")?,
         instructions_manually_edited: raw(row, "instructions_manually_edited")?,
+        instructions_source: word_opt(row, "instructions_source")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     };

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
+use config::fetch::Fetcher;
 use config::managed::Managed;
 use config::fetch::Fetcher;
 use config::seal::Sealer;
@@ -205,6 +206,9 @@ async fn two_routers_over_two_stores_share_nothing() {
     let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), managed };
     let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
     let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), fetcher };
+    let workflows = Arc::new(NoWorkflows);
+    let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
+    let api = Api { store, options, calls, workflows, managed, fetcher, model: None };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -68,6 +68,13 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             "version": 1, "agent_version_id": null, "agent_config": null,
             "agent_number": "+15550000001", "initial_context": "c", "custom_metadata": { "a": 1 },
             "to_address": null, "from_address": null, "subject": null }),
+        "create_agent_from_website" => json!({ "company_name": "a",
+            "company_website": "example.com", "company_overview": "o", "is_demo": true,
+            "skip_deployment": true, "voice_id": "v", "avatar_url": "https://h.example.com/a",
+            "existing_agent_id": agent, "existing_collection_id": "k", "demo_type": "t" }),
+        "create_demo_agent" => json!({ "company_website": "example.com", "instructions": "i",
+            "include_phone_number": true }),
+        "compare_agent_versions" => json!({ "from_version": 1, "to_version": "latest" }),
         "transfer_conversation" => {
             json!({ "transfer_number": "+4930123456", "displayed_number": "agent_number" })
         }

@@ -29,6 +29,7 @@ mod postgres;
 mod scopes;
 mod server;
 mod tenants;
+mod texts;
 mod trunks;
 mod twilio;
 mod webhooks;

@@ -1,6 +1,8 @@
 //! A server under test, and what one can ask of it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,6 +19,7 @@ use config::credential::{Operator, ScopedTo};
 use config::fetch::Fetcher;
 use config::ids::{ConversationId, OrganisationId};
 use config::journal::{Entry, Journal};
+use config::llm::Model;
 use config::managed::{Account, Line, Managed, Pool};
 use config::model::{Conversation, Decision, Direction, InboundConfig, NewApiKey, OutboundConfig};
 use config::model::{
@@ -38,9 +41,10 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON; an empty body is `null`.
+    /// The body as JSON; an empty body, and one that says it is text, are `null`.
     pub(crate) fn json(&self) -> Value {
-        if self.text.is_empty() {
+        let kind = self.headers.get("content-type").map_or(&b""[..], |kind| kind.as_bytes());
+        if self.text.is_empty() || kind.starts_with(b"text/plain") {
             return Value::Null;
         }
         serde_json::from_str(&self.text).unwrap_or_else(|why| panic!("{why}: {}", self.text))
@@ -150,6 +154,13 @@ pub(crate) struct Server {
     pub(crate) organisation: OrganisationId,
     /// The key of the organisation; it is the operator's too.
     pub(crate) key: String,
+    /// Microseconds that its clock is ahead of the machine's.
+    ahead: Arc<AtomicI64>,
+}
+
+/// Judges web addresses as a node does whose settings say nothing.
+fn fetcher() -> Fetcher {
+    Fetcher::new(&FetchSettings::default()).unwrap()
 }
 
 impl Server {
@@ -163,8 +174,31 @@ impl Server {
     }
 
     pub(crate) async fn over(url: &str, options: ApiOptions) -> Self {
+        Self::equipped(url, options, (fetcher(), None)).await
+    }
+
+    /// With somebody who writes texts.
+    pub(crate) async fn with_model(options: ApiOptions, model: Option<Model>) -> Self {
+        Self::equipped("sqlite::memory:", options, (fetcher(), model)).await
+    }
+
+    /// With another judge of web addresses.
+    pub(crate) async fn with_fetcher(fetcher: Fetcher) -> Self {
+        Self::equipped("sqlite::memory:", ApiOptions::default(), (fetcher, None)).await
+    }
+
+    async fn equipped(
+        url: &str,
+        options: ApiOptions,
+        (fetcher, model): (Fetcher, Option<Model>),
+    ) -> Self {
+        let ahead = Arc::<AtomicI64>::default();
+        let (system, offset) = (Clock::system(), Arc::clone(&ahead));
+        let now =
+            move || Timestamp::from_micros(system.now().micros() + offset.load(Ordering::Relaxed));
         let mut store = StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com");
         store.max_phone_numbers = 20;
+        store.clock = Clock::from_fn(now);
         let store = Store::open(url, store).await.unwrap();
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
         let calls = Arc::new(Switchboard::default());
@@ -176,6 +210,22 @@ impl Server {
         let api = Api { store: store.clone(), options, calls: gateway, workflows, fetcher };
         let router = api::router(api);
         Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
+        let api = Api {
+            store: store.clone(),
+            options,
+            calls: gateway,
+            workflows,
+            managed,
+            fetcher,
+            model,
+        };
+        let (organisation, key) = (organisation.id, key.expose().clone());
+        Self { router: api::router(api), store, calls, organisation, key, ahead }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::Relaxed);
     }
 
     /// A reply that is not read yet.

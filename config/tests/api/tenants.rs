@@ -104,6 +104,7 @@ impl Things {
             "organization-pats" => self.key.clone(),
             "members" => self.member.clone(),
             "organizations" => self.child.clone(),
+            "scaffolding" => UNKNOWN.to_owned(),
             "webhooks" => self.webhook.clone(),
             "deliveries" => self.delivery.clone(),
             // The same for all organisations: the operator's.
@@ -155,6 +156,13 @@ impl Things {
             "POST /core/conversations/{conversation_id}/transfer" => {
                 json!({ "transfer_number": "+15550000009" })
             }
+            "POST /core/agents/{id}/versions/compare" => {
+                json!({ "from_version": 1, "to_version": 1 })
+            }
+            "POST /core/agents/create-from-website" => {
+                json!({ "company_name": "C", "company_website": "https://site.example" })
+            }
+            "POST /core/agents/create-demo" => json!({ "company_website": "https://site.example" }),
             "POST /core/conversations/{conversation_id}/messages" => json!({ "text": "hello" }),
             "POST /core/webhooks" | "PUT /core/webhooks/{id}" => {
                 json!({ "url": "https://taken.example" })

@@ -1,9 +1,12 @@
 //! Agents, versions, publishing and SIP endpoints.
 
 use super::*;
+use crate::jobs::{GENERATE_INSTRUCTIONS, Written};
 use crate::model::{
-    AgentFilter, InstructionsStatus, Page, Runtime, VersionChange, VersionFilter, VersionRef,
+    AgentFilter, InstructionsSource, InstructionsStatus, Page, Runtime, VersionChange,
+    VersionFilter, VersionRef,
 };
+use crate::store::JobEnd;
 
 fn change(body: Value) -> VersionChange {
     serde_json::from_value(body).unwrap()
@@ -151,20 +154,25 @@ async fn changed_inputs_block_publishing_until_generated_or_edited() {
     assert!(matches!(publish().await, Err(StoreError::Refused(_))));
     let twice = store.begin_generation(&org, agent, which).await;
     assert!(matches!(twice, Err(StoreError::Conflict(_))));
-    let text = Some("new".to_owned());
-    let done = store.finish_generation(&org, agent, which, text).await.unwrap();
+    let other = change(json!({"config": {"instructions": "by hand"}}));
+    let meanwhile = store.update_version(&org, agent, which, other).await;
+    assert!(matches!(meanwhile, Err(StoreError::Conflict(_))));
+    let written = Written { text: "new".to_owned(), source: InstructionsSource::Model };
+    let done = store.finish_generation(&org, agent, which, Some(written)).await.unwrap();
     assert_eq!((done.instructions_dirty, &done.config["instructions"]), (false, &json!("new")));
+    assert_eq!(done.instructions_source, Some(InstructionsSource::Model));
 
     let again = change(json!({"instruction_builder_inputs": {"tone": "terse"}}));
     store.update_version(&org, agent, which, again).await.unwrap();
     let edit = change(json!({"config": {"instructions": "by hand"}}));
     let edited = store.update_version(&org, agent, which, edit).await.unwrap();
     assert!(edited.instructions_dirty && edited.instructions_manually_edited);
+    assert_eq!(edited.instructions_source, None);
     assert!(publish().await.is_ok());
 }
 
 #[tokio::test]
-async fn a_generation_that_a_crash_cut_off_has_failed() {
+async fn a_generation_outlives_a_crash_as_long_as_its_job_does() {
     let store = Scratch::new().await;
     let org = store.organisation().await;
     let agent = store.make_agent(&org, "a").await.id;
@@ -173,6 +181,10 @@ async fn a_generation_that_a_crash_cut_off_has_failed() {
     let inputs = change(json!({"instruction_builder_inputs": {}}));
     store.update_version(&org, agent, which, inputs).await.unwrap();
     store.begin_generation(&org, agent, which).await.unwrap();
+    let read = store.again(options()).await.version(&org, agent, which).await.unwrap();
+    assert_eq!(read.instructions_status, InstructionsStatus::Generating);
+    let (_, lease) = store.claim_job(&[GENERATE_INSTRUCTIONS]).await.unwrap().unwrap();
+    store.end_job(&lease, JobEnd::Failed("lost".to_owned())).await.unwrap();
     let read = store.again(options()).await.version(&org, agent, which).await.unwrap();
     assert_eq!(read.instructions_status, InstructionsStatus::Failed);
 }

@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod events;
 mod follow;
+mod jobs;
 mod keys;
 mod managed;
 #[path = "../../../tests/support/postgres.rs"]

@@ -1,0 +1,347 @@
+//! Verbs on jobs: work that goes on after its request was answered.
+//!
+//! All writers of a database take turns, so whoever claims a job sees what every other node claimed
+//! before it; nothing needs to skip a locked row.
+
+use serde_json::Value;
+
+use super::rows::{
+    free_stamp, free_stamp_in, json, json_opt, parsed, raw, small, time, to_json, to_word, word,
+};
+use super::sql::{self, Connection, QueryBuilder, Row};
+use super::{After, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::credential::ScopedTo;
+use crate::ids::{JobId, OrganisationId};
+use crate::jobs::{Job, JobStatus, Lease, NewJob};
+use crate::limits::{JOB_LEASE_SECONDS, JOBS_OF_ORGANIZATION, JOBS_WAITING};
+
+const FREE_STAMP: &str = free_stamp_in!("jobs");
+
+const MICROS: i64 = 1_000_000;
+
+/// How a turn at a job ends, as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEnd {
+    /// Done, with this result.
+    Done(Value),
+    /// Failed for good, and why.
+    Failed(String),
+    /// To be begun again after so many seconds, and why.
+    Again {
+        /// Seconds until then.
+        after_seconds: i64,
+        /// Why it came to nothing this time.
+        why: String,
+    },
+    /// To go on at this time; the attempts are counted from the start again.
+    Later(Timestamp),
+}
+
+impl Store {
+    /// Makes a job.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] while one of the same kind about the same subject is unfinished;
+    /// [`StoreError::Refused`] when the organisation has too many that are unfinished.
+    pub async fn enqueue_job(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        new: NewJob,
+    ) -> Result<Job, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let id = self.insert_job(&mut tx, scope, &new).await?;
+        let job = load(&mut tx, scope, (new.kind, id)).await?;
+        self.commit(tx, After::job_added()).await?;
+        Ok(job)
+    }
+
+    /// As [`Store::enqueue_job`], within a write that has begun; it must be committed with
+    /// [`After::job_added`].
+    pub(super) async fn insert_job(
+        &self,
+        tx: &mut Connection,
+        scope: &ScopedTo<OrganisationId>,
+        new: &NewJob,
+    ) -> Result<JobId, StoreError> {
+        let organisation = scope.organisation().to_string();
+        let unfinished: i64 = sql::query(
+            "SELECT count(*) FROM jobs
+             WHERE organization_id = ? AND status IN ('waiting', 'running')",
+        )
+        .bind(&organisation)
+        .fetch_scalar(tx)
+        .await?;
+        if u64::try_from(unfinished).is_ok_and(|count| count >= JOBS_WAITING.value) {
+            return Err(StoreError::refused("Too many jobs of this organization are unfinished"));
+        }
+        if is_under_way(tx, new).await? {
+            return Err(StoreError::Conflict("The same is being done already".to_owned()));
+        }
+        let id = JobId::random();
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
+        sql::query(
+            "INSERT INTO jobs (id, organization_id, kind, subject, payload, progress, status,
+                 run_at, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, '{}', 'waiting', ?, ?, ?)",
+        )
+        .bind(id.to_string())
+        .bind(organisation)
+        .bind(new.kind)
+        .bind(&new.subject)
+        .bind(to_json(&new.payload)?)
+        .bind(at.micros())
+        .bind(at.micros())
+        .bind(at.micros())
+        .execute(tx)
+        .await?;
+        Ok(id)
+    }
+
+    /// One job of a kind.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such job, or none of this kind.
+    pub async fn job(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        kind: &'static str,
+        id: JobId,
+    ) -> Result<Job, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        load(&mut tx, scope, (kind, id)).await
+    }
+
+    /// Takes the job of these kinds that has been due for longest, passing over organisations that
+    /// have enough going on; `None` when there is none.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn claim_job(
+        &self,
+        kinds: &[&'static str],
+    ) -> Result<Option<(Job, Lease)>, StoreError> {
+        if kinds.is_empty() {
+            return Ok(None);
+        }
+        let now = self.now();
+        {
+            // Mostly nothing is due, and finding that out disturbs no writer.
+            let mut tx = self.0.db.read().await?;
+            if due(&mut tx, kinds, now).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        let mut tx = self.0.db.write().await?;
+        let Some(row) = due(&mut tx, kinds, now).await? else { return Ok(None) };
+        let mut job = from_row(&row)?;
+        let lease = Lease { job: job.id, token: uuid::Uuid::new_v4().to_string() };
+        job.status = JobStatus::Running;
+        job.attempts = job.attempts.saturating_add(1);
+        job.updated_at = now;
+        sql::query(
+            "UPDATE jobs SET status = 'running', attempts = ?, run_at = ?, lease = ?, node = ?,
+                 updated_at = ?
+             WHERE id = ?",
+        )
+        .bind(job.attempts)
+        .bind(lease_end(now))
+        .bind(&lease.token)
+        .bind(&self.0.options.node)
+        .bind(now.micros())
+        .bind(job.id.to_string())
+        .execute(&mut tx)
+        .await?;
+        self.commit(tx, After::default()).await?;
+        Ok(Some((job, lease)))
+    }
+
+    /// Keeps a job for longer; says whether it was still ours.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn renew_job(&self, lease: &Lease) -> Result<bool, StoreError> {
+        let now = self.now();
+        let mut tx = self.0.db.write().await?;
+        let done = sql::query("UPDATE jobs SET run_at = ? WHERE id = ? AND lease = ?")
+            .bind(lease_end(now))
+            .bind(lease.job.to_string())
+            .bind(&lease.token)
+            .execute(&mut tx)
+            .await?;
+        self.commit(tx, After::default()).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Writes how far a job has come; says whether it was still ours.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn save_job(&self, lease: &Lease, progress: &Value) -> Result<bool, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let saved = self.write_progress(&mut tx, lease, progress).await?;
+        self.commit(tx, After::default()).await?;
+        Ok(saved)
+    }
+
+    /// As [`Store::save_job`], within a write that has begun.
+    pub(super) async fn write_progress(
+        &self,
+        tx: &mut Connection,
+        lease: &Lease,
+        progress: &Value,
+    ) -> Result<bool, StoreError> {
+        let sql = "UPDATE jobs SET progress = ?, updated_at = ? WHERE id = ? AND lease = ?";
+        let done = sql::query(sql)
+            .bind(to_json(progress)?)
+            .bind(self.now().micros())
+            .bind(lease.job.to_string())
+            .bind(&lease.token)
+            .execute(tx)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Ends a turn at a job; says whether it was still ours.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn end_job(&self, lease: &Lease, end: JobEnd) -> Result<bool, StoreError> {
+        let now = self.now();
+        let again = |after: i64| now.micros().saturating_add(after.saturating_mul(MICROS));
+        let (status, run_at, result, error, from_start) = match end {
+            JobEnd::Done(result) => (JobStatus::Done, now.micros(), Some(result), None, false),
+            JobEnd::Failed(why) => (JobStatus::Failed, now.micros(), None, Some(why), false),
+            JobEnd::Again { after_seconds, why } => {
+                (JobStatus::Waiting, again(after_seconds), None, Some(why), false)
+            }
+            JobEnd::Later(at) => (JobStatus::Waiting, at.micros(), None, None, true),
+        };
+        let mut tx = self.0.db.write().await?;
+        let done = sql::query(
+            "UPDATE jobs SET status = ?, run_at = ?, result = ?, error = ?, lease = NULL,
+                 node = NULL, attempts = CASE WHEN ? THEN 0 ELSE attempts END, updated_at = ?
+             WHERE id = ? AND lease = ?",
+        )
+        .bind(to_word(status)?)
+        .bind(run_at)
+        .bind(result.as_ref().map(to_json).transpose()?)
+        .bind(error)
+        .bind(from_start)
+        .bind(now.micros())
+        .bind(lease.job.to_string())
+        .bind(&lease.token)
+        .execute(&mut tx)
+        .await?;
+        self.commit(tx, After::default()).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Gives back every job that this node has a lease on: it was stopped, or killed, and nobody works
+    /// at them. Being stopped is no failed attempt, unless it happens again and again.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn release_jobs(&self) -> Result<(), StoreError> {
+        let now = self.now().micros();
+        let mut tx = self.0.db.write().await?;
+        sql::query(
+            "UPDATE jobs SET status = 'waiting', run_at = ?1, lease = NULL, node = NULL,
+                 updated_at = ?1
+             WHERE node = ?2 AND status = 'running'",
+        )
+        .bind(now)
+        .bind(&self.0.options.node)
+        .execute(&mut tx)
+        .await?;
+        self.commit(tx, After::job_added()).await
+    }
+
+    /// Forgets jobs that were over more than `age_seconds` ago.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn forget_jobs(&self, age_seconds: i64) -> Result<(), StoreError> {
+        let before = self.now().micros().saturating_sub(age_seconds.saturating_mul(MICROS));
+        let mut tx = self.0.db.write().await?;
+        sql::query("DELETE FROM jobs WHERE status IN ('done', 'failed') AND updated_at < ?")
+            .bind(before)
+            .execute(&mut tx)
+            .await?;
+        self.commit(tx, After::default()).await
+    }
+
+    /// Returns when a job was made on this node since the last time.
+    pub(crate) async fn job_added(&self) {
+        self.0.job_added.notified().await;
+    }
+}
+
+fn lease_end(now: Timestamp) -> i64 {
+    let lease = i64::try_from(JOB_LEASE_SECONDS.value).unwrap_or(i64::MAX).saturating_mul(MICROS);
+    now.micros().saturating_add(lease)
+}
+
+async fn is_under_way(tx: &mut Connection, new: &NewJob) -> Result<bool, StoreError> {
+    let Some(subject) = &new.subject else { return Ok(false) };
+    sql::query(
+        "SELECT EXISTS (SELECT 1 FROM jobs
+             WHERE kind = ? AND subject = ? AND status IN ('waiting', 'running'))",
+    )
+    .bind(new.kind)
+    .bind(subject)
+    .fetch_scalar(tx)
+    .await
+}
+
+/// The job of these kinds that has been due for longest: one that waits, or whose lease is over.
+async fn due(
+    tx: &mut Connection,
+    kinds: &[&'static str],
+    now: Timestamp,
+) -> Result<Option<Row>, StoreError> {
+    let mut query = QueryBuilder::new(
+        "SELECT t.* FROM jobs t WHERE t.status IN ('waiting', 'running') AND t.run_at <= ",
+    );
+    query.push_bind(now.micros()).push(" AND t.kind IN (");
+    for (index, kind) in kinds.iter().enumerate() {
+        query.push(if index == 0 { "" } else { ", " }).push_bind(*kind);
+    }
+    query.push(
+        ") AND (SELECT count(*) FROM jobs r WHERE r.status = 'running'
+                AND r.organization_id = t.organization_id AND r.run_at > ",
+    );
+    query.push_bind(now.micros()).push(") < ").push_bind(JOBS_OF_ORGANIZATION.value_u32());
+    query.push(" ORDER BY t.run_at, t.created_at LIMIT 1");
+    query.build().fetch_optional(tx).await
+}
+
+async fn load(
+    tx: &mut Connection,
+    scope: &ScopedTo<OrganisationId>,
+    (kind, id): (&'static str, JobId),
+) -> Result<Job, StoreError> {
+    let row = sql::query("SELECT * FROM jobs WHERE id = ? AND organization_id = ? AND kind = ?")
+        .bind(id.to_string())
+        .bind(scope.organisation().to_string())
+        .bind(kind)
+        .fetch_optional(tx)
+        .await?;
+    row.as_ref().map(from_row).ok_or_else(|| StoreError::not_found("Job"))?
+}
+
+fn from_row(row: &Row) -> Result<Job, StoreError> {
+    Ok(Job {
+        id: parsed(row, "id")?,
+        organisation: parsed(row, "organization_id")?,
+        kind: raw(row, "kind")?,
+        payload: json(row, "payload")?,
+        progress: json(row, "progress")?,
+        status: word(row, "status")?,
+        attempts: small(row, "attempts")?,
+        result: json_opt(row, "result")?,
+        error: raw(row, "error")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}
