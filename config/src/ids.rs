@@ -87,6 +87,8 @@ id!(/// An API key; the public half of `ak_<id>.<secret>`.
     KeyId);
 id!(/// A purchase of a phone number through a managed account.
     OrderId);
+id!(/// The inbound routing of an organisation.
+    InboundRoutingConfigId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
 

@@ -20,6 +20,7 @@ use config::seal::Sealer;
 use config::secret::Secret;
 use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
+use config::workflows::Workflows;
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UdpSocket};
@@ -39,6 +40,7 @@ use crate::observe::health::{self, Health, Phase};
 use crate::observe::metric::{LimitLabels, Metrics};
 use crate::observe::workers;
 use crate::random;
+use crate::routing::{RunLimits, Runs};
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
 use crate::workflow::Engine;
@@ -164,6 +166,10 @@ impl Gateway {
         let live = Arc::new(live);
         let (link_in, links) = mpsc::channel(EVENT_DEPTH);
         let network = Network::open(&settings, &sockets, &listening)?;
+        let engine: Arc<dyn Workflows> = Arc::new(Engine::default());
+        let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);
+        let limits = RunLimits::from(&settings.routing);
+        let (runs, after) = Runs::start_up(Arc::clone(&engine), limits, run_in);
         let services = Services {
             snapshot: store.snapshot(),
             journal: journal.clone(),
@@ -173,16 +179,23 @@ impl Gateway {
             outbound: network.outbound,
             reach: network.reach,
             links: make_links(&settings, &media.workers, link_in)?,
+            runs,
             health: health.clone(),
             live: Arc::clone(&live),
             seed: random::seed()?,
             settings: Arc::clone(&settings),
         };
         let (inbound, reached) = (network.inbound, network.reached);
-        let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
-        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
+        let inputs = Inputs {
+            inbound,
+            media: media.events,
+            agents: links,
+            runs: run_done,
+            reached,
+            commands,
+        };
+        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs)), after];
         let options = api::ApiOptions::from(&*settings);
-        let engine = Engine::default();
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
@@ -190,7 +203,7 @@ impl Gateway {
             store: store.clone(),
             options,
             calls: Arc::clone(&live) as _,
-            workflows: Arc::new(engine),
+            workflows: engine,
             managed,
         };
         let extra =

@@ -110,7 +110,7 @@ async fn a_listed_source_reaches_the_agent_of_the_number_however_it_is_written()
     for spelling in ["+15550000001", "15550000001", "0015550000001", "+1-555-000-0001"] {
         match world.call(LISTED, spelling) {
             Verdict::Admitted(admitted) => {
-                assert_eq!(admitted.agent, agent);
+                assert_eq!(admitted.answering.map(|by| by.agent), Some(agent));
                 assert_eq!(admitted.called, "+15550000001");
                 assert_eq!(admitted.caller, "+15559990000");
             }

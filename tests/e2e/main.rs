@@ -19,4 +19,5 @@ mod outbound;
 mod program;
 mod refusals;
 mod register;
+mod routing;
 mod transfer;

@@ -25,6 +25,7 @@ mod document;
 mod envelope;
 mod error;
 mod extract;
+mod inbound_routing;
 mod json;
 mod keys;
 mod managed;
@@ -49,9 +50,9 @@ use crate::calls::LiveCalls;
 use crate::credential::Authenticated;
 use crate::credential::Scope::{
     self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
-    ConversationsReadSensitive, ManagedAccountsManage, ManagedAccountsRead, OperatorManage,
-    OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
-    TrunksRead,
+    ConversationsReadSensitive, InboundRoutingConfigsManage, InboundRoutingConfigsRead,
+    ManagedAccountsManage, ManagedAccountsRead, OperatorManage, OperatorRead, OrganizationsManage,
+    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
 };
 use crate::managed::Managed;
 use crate::settings::Settings;
@@ -110,6 +111,8 @@ pub struct ApiOptions {
     pub allow_plain_ws: bool,
     /// Accept agents at private addresses.
     pub allow_private_addresses: bool,
+    /// How long a routing workflow may run.
+    pub routing_deadline: Duration,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -121,6 +124,7 @@ impl From<&Settings> for ApiOptions {
             require_inbound_protection: settings.sip.require_inbound_protection,
             allow_plain_ws: settings.agents.allow_plain_ws,
             allow_private_addresses: settings.agents.allow_private_addresses,
+            routing_deadline: Duration::from_secs(settings.routing.deadline_seconds.into()),
         }
     }
 }
@@ -178,6 +182,8 @@ const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
 const MANAGED_READ: &[Scope] = &[ManagedAccountsRead, ManagedAccountsManage, PhoneNumbersManage];
 const MANAGED_MANAGE: &[Scope] = &[PhoneNumbersManage, ManagedAccountsManage];
 const OPERATOR_MANAGE: &[Scope] = &[OperatorManage];
+const ROUTING_READ: &[Scope] = &[InboundRoutingConfigsRead, InboundRoutingConfigsManage];
+const ROUTING_MANAGE: &[Scope] = &[InboundRoutingConfigsManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
@@ -218,6 +224,11 @@ fn table() -> Table {
         .route(AnyOf(AGENTS_READ), routes!(versions::get_agent_version))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::update_agent_version))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::publish_agent_version))
+        .route(AnyOf(ROUTING_READ), routes!(inbound_routing::get_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::create_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::update_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::delete_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::dry_run_inbound_routing))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))

@@ -8,6 +8,7 @@
 mod agent;
 mod conversation;
 mod decision;
+mod inbound_routing;
 mod listing;
 mod managed;
 mod new_conversation;
@@ -22,10 +23,14 @@ pub use agent::{
     Agent, AgentChange, AgentDetail, ConversationStats, NewAgent, SipEndpoint, SipHost,
 };
 pub use conversation::{
-    AgentName, Channel, Conversation, ConversationChange, ConversationClose, ConversationStatus,
-    Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
+    AgentName, Answering, Channel, Conversation, ConversationChange, ConversationClose,
+    ConversationStatus, Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
 };
 pub use decision::{Considered, Decision};
+pub use inbound_routing::{
+    InboundRoutingConfig, InboundRoutingConfigChange, NewInboundRoutingConfig, RoutingDryRun,
+    RoutingForecast, RoutingReport, RoutingResult,
+};
 pub(crate) use listing::contains_all;
 pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,

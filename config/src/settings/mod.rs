@@ -30,8 +30,8 @@ pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
-    LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, Settings,
-    SipSettings, StoreSettings, Strangers,
+    LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, RoutingSettings,
+    Settings, SipSettings, StoreSettings, Strangers,
 };
 pub use store_url::StoreUrl;
 

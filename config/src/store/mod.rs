@@ -22,6 +22,7 @@ mod database;
 mod decisions;
 mod entries;
 mod follow;
+mod inbound_routing;
 mod keys;
 mod managed;
 mod numbers;

@@ -17,6 +17,7 @@ mod document;
 mod errors;
 mod faults;
 mod hostile;
+mod inbound_routing;
 mod keys;
 mod managed;
 mod numbers;

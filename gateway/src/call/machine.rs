@@ -29,8 +29,9 @@
 //! ```
 //!
 //! While a workflow runs the caller hears ringing and may give up, and the call may be hung up. A
-//! workflow that fails, or is late, is done without: whether that means another agent, no more than
-//! going on, or the end, its owner has configured and says with the next input.
+//! workflow that is late is done without: whether that means another agent, no more than going on,
+//! or the end is configured, and comes as the next input. What one that failed means is known as soon
+//! as it has.
 //!
 //! An agent that is lost in mid-call may leave a farewell behind: the caller hears a clip
 //! (`Farewell`) and is hung up when it is over. Until then everything counts as in `Active`.
@@ -95,8 +96,6 @@ pub enum Input {
     Briefed,
     /// The workflow, or what is configured to happen without it, says no.
     Rejected(EndReason),
-    /// The workflow came to no result.
-    RunFailed(EndReason),
     /// The workflow has had all the time it may have.
     RunTimedOut,
     /// The agent is connected and listening.
@@ -139,11 +138,10 @@ pub enum Input {
 
 impl Input {
     /// One example of every input, for the transition table.
-    pub const ALL: [Input; 23] = [
+    pub const ALL: [Input; 22] = [
         Input::Routed,
         Input::Briefed,
         Input::Rejected(EndReason::RoutingRejected),
-        Input::RunFailed(EndReason::RoutingFailed),
         Input::RunTimedOut,
         Input::AgentReady,
         Input::AgentGone(EndReason::AgentLost),
@@ -171,7 +169,7 @@ impl Input {
 pub enum Action {
     /// Run the agent's own workflow, if it has one: [`Input::Briefed`] follows, or why not.
     Brief,
-    /// Do without the workflow, as is configured: another input follows.
+    /// The workflow is late: do without it, as is configured; another input says what that is.
     DoWithout(EndReason),
     /// Reach the agent.
     ReachAgent,
@@ -256,7 +254,6 @@ impl Machine {
             (Routing, Input::RunTimedOut) => without(Routing, EndReason::RoutingTimedOut),
             (Briefing, Input::Briefed) => (self.briefed, [Some(ReachAgent), None]),
             (Briefing, Input::RunTimedOut) => without(Briefing, EndReason::PreConversationTimedOut),
-            (Routing | Briefing, Input::RunFailed(why)) => without(self.state, why),
             (Routing | Briefing, Input::Rejected(why) | Input::HangUp(why)) => refused(why),
 
             (Preparing, Input::AgentReady) => (Dialling, [Some(Dial), None]),
@@ -329,7 +326,7 @@ fn hung_up(why: EndReason) -> (State, Actions) {
     ended(Some(Action::SendBye(why)), why)
 }
 
-/// The workflow came to nothing; what is configured for that comes as the next input.
+/// The workflow is late; what is configured for that comes as the next input.
 fn without(state: State, why: EndReason) -> (State, Actions) {
     (state, [Some(Action::DoWithout(why)), None])
 }
@@ -445,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workflow_that_is_late_or_fails_leaves_the_call_waiting_for_what_is_configured() {
+    fn a_workflow_that_is_late_leaves_the_call_waiting_for_what_is_configured() {
         for (machine, late) in [
             (Machine::routed as fn() -> Machine, EndReason::RoutingTimedOut),
             (Machine::inbound, EndReason::PreConversationTimedOut),

@@ -3,6 +3,7 @@
 
 mod agents;
 mod follow;
+mod inbound_routing;
 mod keys;
 mod managed;
 #[path = "../../../tests/support/postgres.rs"]
