@@ -54,7 +54,7 @@ pub struct WorkflowAction {
 }
 
 /// The workflow of an action.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ActionWorkflow {
     /// A stored one.
     Stored {

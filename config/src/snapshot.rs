@@ -127,7 +127,7 @@ pub struct AgentRoute {
 }
 
 /// A published version, as calls need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VersionRoute {
     /// Its id.
     pub id: AgentVersionId,
