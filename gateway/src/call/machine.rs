@@ -239,12 +239,9 @@ impl Machine {
 
     /// All transitions, in the order of the figure. Pairs that are not listed are absorbed.
     pub fn handle(&mut self, input: Input) -> Actions {
-        use Action::{
-            Accept, Brief, Dial, DoWithout, End, GiveUpDial, OpenGate, PlayFarewell, ReachAgent,
-        };
+        use Action::{Accept, Brief, Dial, GiveUpDial, OpenGate, PlayFarewell, ReachAgent};
         use State::{
-            Accepted, Active, Briefing, Connecting, Dialling, Ended, Farewell, Preparing, Ringing,
-            Routing,
+            Accepted, Active, Briefing, Connecting, Dialling, Farewell, Preparing, Ringing, Routing,
         };
         if let Input::AgentFell(why) = input {
             self.fell = why;

@@ -28,14 +28,14 @@ pub(super) struct Undecided {
     /// How the organisation routes it, and the INVITE as the decision record shows it.
     pub(super) routing: Option<(Arc<RoutingRoute>, Attempt)>,
     /// Whether the agent's own workflow is left out.
-    skips_briefing: bool,
+    pub(super) skips_briefing: bool,
     /// Where the agent runs, once it is chosen.
     pub(super) runtime: Runtime,
     /// What the carrier's leg will do once it is known what it is connected to.
     pub(super) plan: Option<Plan>,
     /// The run that is awaited, and its number among the call's.
-    run: Option<RunHandle>,
-    runs: u64,
+    pub(super) run: Option<RunHandle>,
+    pub(super) runs: u64,
 }
 
 impl Shard {
@@ -62,13 +62,13 @@ impl Shard {
             input: incoming.input(),
             limit,
         };
-        if let Err(outcome) = self.run(now, key, job) {
+        if let Err(outcome) = self.begin_run(now, key, job) {
             self.routed(now, key, &outcome);
         }
     }
 
     /// Begins a run for the call, or says what it came to at once.
-    fn run(&mut self, now: Instant, key: u64, job: Job) -> Result<(), Outcome> {
+    fn begin_run(&mut self, now: Instant, key: u64, job: Job) -> Result<(), Outcome> {
         let limit = now + job.limit;
         let Some(call) = self.calls.get_mut(&key) else { return Ok(()) };
         call.undecided.runs += 1;
@@ -181,7 +181,7 @@ impl Shard {
         let seconds = self.services.settings.routing.pre_conversation_seconds;
         let limit = Duration::from_secs(u64::from(seconds));
         let job = Job::of(action, parties.organisation, (before.input(), limit));
-        if let Err(outcome) = self.run(now, key, job) {
+        if let Err(outcome) = self.begin_run(now, key, job) {
             self.briefed(now, key, &outcome);
         }
     }

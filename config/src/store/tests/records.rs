@@ -105,7 +105,7 @@ async fn every_filter_of_the_contract_narrows() {
     let agent = store.make_agent(&org, "a").await.id;
     let wanted = Conversation {
         agent_id: Some(agent),
-        agent_version_id: Some(crate::ids::AgentVersionId::random()),
+        agent_version_id: Some(AgentVersionId::random()),
         agent_number: Some("+4930123".to_owned()),
         trunk_id: Some(TrunkId::random()),
         duration: Some(30),
