@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use config::api::{self, Api, ApiOptions};
 use config::ids::OrganisationId;
+use config::managed::Managed;
 use config::workflows::{
     Definition, Failure, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest, Running,
     TraceEntry, Workflows,
@@ -62,6 +63,7 @@ fn over(server: &Server, engine: Scripted) -> Server {
         options: ApiOptions::default(),
         calls: Arc::clone(&server.calls) as _,
         workflows: Arc::new(engine),
+        managed: Managed::new(server.store.clone(), Vec::new()),
     };
     Server {
         router: api::router(api),
