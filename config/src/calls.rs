@@ -1,8 +1,11 @@
 //! What the control plane may ask of the calls that are up: the one arrow from here to the gateway.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::briefing::AgentWorkflows;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
 use crate::model::{Conversation, ConversationStatus, Direction, DisplayedNumber, E164, Runtime};
@@ -57,6 +60,8 @@ pub struct DialRequest {
     pub version: Option<AgentVersionId>,
     /// Where the agent runs.
     pub runtime: Runtime,
+    /// What runs before and after the call.
+    pub workflows: Arc<AgentWorkflows>,
 }
 
 /// Why a call was not taken on.

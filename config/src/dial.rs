@@ -13,12 +13,15 @@
 //! A number has a way out when its trunk has an outbound configuration. One that was meant (by its name
 //! or its slot) and has none is refused, not silently replaced: callees would see another number.
 
+use std::sync::Arc;
+
+use crate::briefing::AgentWorkflows;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
 use crate::model::{E164, Runtime};
 use crate::snapshot::{AgentRoute, NumberRoute, Snapshot, VersionRoute};
 
 /// Who is to talk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Speaker {
     /// Whoever the number's outbound slot holds.
     Slot,
@@ -29,11 +32,20 @@ pub enum Speaker {
     /// This published version.
     Version(AgentVersionId),
     /// An agent that exists for this call only.
-    Inline(Box<Runtime>),
+    Inline(Box<InlineAgent>),
+}
+
+/// An agent that exists for one call.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct InlineAgent {
+    /// Where it runs.
+    pub runtime: Runtime,
+    /// What runs before and after the call.
+    pub workflows: Arc<AgentWorkflows>,
 }
 
 /// What is known of a call that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     /// Who is to talk.
     pub speaker: Speaker,
@@ -42,7 +54,7 @@ pub struct Wanted {
 }
 
 /// What was decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
     /// The number it goes out from.
     pub number: E164,
@@ -54,6 +66,8 @@ pub struct Choice {
     pub version: Option<AgentVersionId>,
     /// Where it runs.
     pub runtime: Runtime,
+    /// What runs before and after the call.
+    pub workflows: Arc<AgentWorkflows>,
 }
 
 /// Why there is nothing to dial with.
@@ -102,23 +116,27 @@ pub fn choose(
         (None, Some(version)) => chooser.number_for(version)?,
         (None, None) => chooser.any_number()?,
     };
-    let (version, runtime) = match (&wanted.speaker, named) {
-        (Speaker::Inline(runtime), _) => (None, runtime.as_ref()),
-        (_, Some(version)) => (Some(version), &version.runtime),
+    let version = match (&wanted.speaker, named) {
+        (Speaker::Inline(_), _) => None,
+        (_, Some(version)) => Some(version),
         (_, None) => {
             // A borrowed number brings nobody else's agent along.
             let slot = route.outbound_version.filter(|_| route.organization_id == organisation);
-            let slot = slot.ok_or(Refused::EmptySlot)?;
-            let version = chooser.version(slot)?;
-            (Some(version), &version.runtime)
+            Some(chooser.version(slot.ok_or(Refused::EmptySlot)?)?)
         }
+    };
+    let (runtime, workflows) = match (version, &wanted.speaker) {
+        (None, Speaker::Inline(agent)) => (agent.runtime.clone(), Arc::clone(&agent.workflows)),
+        (None, _) => return Err(Refused::EmptySlot),
+        (Some(version), _) => (version.runtime.clone(), Arc::clone(&version.workflows)),
     };
     Ok(Choice {
         number: route.number.parse().map_err(|_| Refused::NoNumber)?,
         trunk: route.trunk_id,
         agent: version.map(|version| version.agent_id),
         version: version.map(|version| version.id),
-        runtime: runtime.clone(),
+        runtime,
+        workflows,
     })
 }
 
@@ -281,6 +299,7 @@ mod tests {
                 agent_id: id,
                 version: *version,
                 runtime: Runtime::default(),
+                workflows: Arc::default(),
                 published: true,
             });
             let versions: Vec<_> = versions.collect();

@@ -93,6 +93,8 @@ id!(/// A personal access token; the public half of `pat_<id>.<secret>`.
     TokenId);
 id!(/// A job: work that goes on after its request was answered.
     JobId);
+id!(/// The inbound routing of an organisation.
+    InboundRoutingConfigId);
 id!(/// A decision record: why one INVITE was refused.
     DecisionId);
 id!(/// A webhook: where events are posted to.

@@ -401,6 +401,8 @@ mod tests {
             explanation: String::new(),
             sip_status: None,
             sip_call_id: String::new(),
+            conversation_id: None,
+            routing: None,
         }))
     }
 

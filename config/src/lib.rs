@@ -14,6 +14,7 @@
 //! [`workflows`].
 
 pub mod api;
+pub mod briefing;
 pub mod calls;
 pub mod clock;
 pub mod credential;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod llm;
 pub mod managed;
 pub mod model;
+pub mod routing;
 pub mod seal;
 pub mod secret;
 pub mod settings;

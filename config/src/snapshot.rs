@@ -15,10 +15,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::briefing::AgentWorkflows;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
 use crate::model::{MediaEncryption, OutboundConfig, Runtime};
 use crate::secret::Secret;
+use crate::workflows::Definition;
 use shards::Shards;
 use tables::{AgentTable, NumberTable, TrunkTable};
 
@@ -125,7 +127,7 @@ pub struct AgentRoute {
 }
 
 /// A published version, as calls need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VersionRoute {
     /// Its id.
     pub id: AgentVersionId,
@@ -135,6 +137,8 @@ pub struct VersionRoute {
     pub version: u32,
     /// Where its conversations run; the default if its config does not say.
     pub runtime: Runtime,
+    /// What runs before and after its conversations.
+    pub workflows: Arc<AgentWorkflows>,
     /// Whether it is published; drafts are not in a snapshot.
     pub published: bool,
 }
@@ -150,6 +154,26 @@ pub struct OrganisationRoute {
     pub name: Box<str>,
 }
 
+/// Who answers when a routing workflow names nobody who can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fallback {
+    /// The agent.
+    pub agent: AgentId,
+    /// The number of its version; `None` is the latest published.
+    pub version: Option<u32>,
+}
+
+/// The inbound routing of an organisation, as calls need it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutingRoute {
+    /// The workflow that chooses the agent, or why the stored one does not read.
+    pub workflow: Result<Arc<Definition>, String>,
+    /// Who answers without it.
+    pub fallback: Option<Fallback>,
+    /// Whether it runs.
+    pub enabled: bool,
+}
+
 /// Everything that decides about a call, at one moment.
 ///
 /// Its parts are shared with the snapshots before and after it, but for what changed.
@@ -159,6 +183,7 @@ pub struct Snapshot {
     numbers: Arc<NumberTable>,
     trunks: Arc<TrunkTable>,
     agents: Arc<AgentTable>,
+    routings: Arc<Shards<OrganisationId, Arc<RoutingRoute>>>,
 }
 
 /// What makes the next snapshot from the present one: rows by key, `None` for those that are gone.
@@ -170,6 +195,7 @@ pub(crate) struct Patch {
     pub(crate) agents: Vec<(AgentId, Option<AgentRoute>)>,
     /// All published versions of those agents.
     pub(crate) versions: Vec<VersionRoute>,
+    pub(crate) routings: Vec<(OrganisationId, Option<RoutingRoute>)>,
 }
 
 impl Snapshot {
@@ -190,6 +216,12 @@ impl Snapshot {
         }
         if !patch.agents.is_empty() {
             Arc::make_mut(&mut next.agents).patch(patch.agents, patch.versions);
+        }
+        if !patch.routings.is_empty() {
+            let routings = Arc::make_mut(&mut next.routings);
+            for (organisation, row) in patch.routings {
+                routings.set(organisation, row.map(Arc::new));
+            }
         }
         next
     }
@@ -290,6 +322,18 @@ impl Snapshot {
             }
         }
         None
+    }
+
+    /// The inbound routing of an organisation, enabled or not.
+    #[must_use]
+    pub fn routing(&self, organisation: OrganisationId) -> Option<&Arc<RoutingRoute>> {
+        self.routings.get(&organisation)
+    }
+
+    /// The inbound routing that decides about an organisation's calls: none unless it is enabled.
+    #[must_use]
+    pub fn enabled_routing(&self, organisation: OrganisationId) -> Option<&Arc<RoutingRoute>> {
+        self.routing(organisation).filter(|routing| routing.enabled)
     }
 
     /// How many numbers and trunks it holds, for the metrics.
@@ -398,6 +442,7 @@ mod tests {
             agent_id: agent.id,
             version: number,
             runtime: Runtime::default(),
+            workflows: Arc::default(),
             published: true,
         };
         let versions = vec![version(2), version(10), version(9)];

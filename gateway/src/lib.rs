@@ -25,6 +25,7 @@ pub mod net;
 pub mod observe;
 pub mod random;
 pub mod replay;
+pub mod routing;
 pub mod run;
 pub mod serve;
 pub mod shard;

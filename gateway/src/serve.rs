@@ -23,6 +23,7 @@ use config::seal::Sealer;
 use config::secret::Secret;
 use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
+use config::workflows::Workflows;
 use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
@@ -44,6 +45,7 @@ use crate::observe::health::{self, Health, Phase};
 use crate::observe::metric::{LimitLabels, Metrics};
 use crate::observe::workers;
 use crate::random;
+use crate::routing::{RunLimits, Runs};
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
 use crate::workflow::{Engine, EngineOptions, World};
@@ -172,6 +174,11 @@ impl Gateway {
         let live = Arc::new(live);
         let (link_in, links) = mpsc::channel(EVENT_DEPTH);
         let network = Network::open(&settings, &sockets, &listening)?;
+        let means = jobs::Means::open(&settings)?;
+        let engine: Arc<dyn Workflows> = Arc::new(make_engine(&settings, &means));
+        let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);
+        let limits = RunLimits::from(&settings.routing);
+        let (runs, after) = Runs::start_up(Arc::clone(&engine), limits, run_in);
         let services = Services {
             snapshot: store.snapshot(),
             journal: journal.clone(),
@@ -181,19 +188,25 @@ impl Gateway {
             outbound: network.outbound,
             reach: network.reach,
             links: make_links(&settings, &media.workers, link_in)?,
+            runs,
             health: health.clone(),
             live: Arc::clone(&live),
             seed: random::seed()?,
             settings: Arc::clone(&settings),
         };
         let (inbound, reached) = (network.inbound, network.reached);
-        let inputs = Inputs { inbound, media: media.events, agents: links, reached, commands };
-        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
+        let inputs = Inputs {
+            inbound,
+            media: media.events,
+            agents: links,
+            runs: run_done,
+            reached,
+            commands,
+        };
+        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs)), after];
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
-        let means = jobs::Means::open(&settings)?;
-        let engine = make_engine(&settings, &means);
         let (api, courier) = make_api(&settings, &store, (&live, engine, managed), &means);
         tasks.push(tokio::spawn(means.runner(&store).run(stopping.clone())));
         let extra = workers::describe(
@@ -275,7 +288,7 @@ impl Gateway {
 fn make_api(
     settings: &Settings,
     store: &Store,
-    (live, engine, managed): (&Arc<LiveTable>, Engine, Managed),
+    (live, engine, managed): (&Arc<LiveTable>, Arc<dyn Workflows>, Managed),
     means: &jobs::Means,
 ) -> (axum::Router, Courier) {
     let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
@@ -284,7 +297,7 @@ fn make_api(
         store: store.clone(),
         options: api::ApiOptions::from(settings),
         calls: Arc::clone(live) as _,
-        workflows: Arc::new(engine),
+        workflows: engine,
         managed,
         fetcher: means.fetcher.clone(),
         model: means.model.clone(),

@@ -110,7 +110,7 @@ async fn a_listed_source_reaches_the_agent_of_the_number_however_it_is_written()
     for spelling in ["+15550000001", "15550000001", "0015550000001", "+1-555-000-0001"] {
         match world.call(LISTED, spelling) {
             Verdict::Admitted(admitted) => {
-                assert_eq!(admitted.agent, agent);
+                assert_eq!(admitted.answering.map(|by| by.agent), Some(agent));
                 assert_eq!(admitted.called, "+15550000001");
                 assert_eq!(admitted.caller, "+15559990000");
             }
@@ -249,4 +249,39 @@ async fn an_inactive_agent_takes_no_calls() {
     world.store.update_agent(&world.organisation, agent, change).await.expect("changed");
     let refusal = refused(world.call(LISTED, "+15550000001"));
     assert_eq!((refusal.rule, refusal.status), (Rule::AgentInactive, Some(480)));
+}
+
+#[tokio::test]
+async fn an_enabled_workflow_decides_in_place_of_every_slot_and_of_no_agents_own_endpoint() {
+    let world = World::new().await;
+    world.trunk(listed(), &["+15550000001", "+15550000002"]).await;
+    let agent = world.agent(&["+15550000001"]).await;
+    let steps = json!([
+        { "id": "trigger", "type": "input", "next": "n1" },
+        { "id": "n1", "type": "output", "fields": {} },
+    ]);
+    let new = json!({ "workflow_definition": { "steps": steps } });
+    let new = serde_json::from_value(new).expect("a config");
+    world.store.create_inbound_routing(&world.organisation, new).await.expect("created");
+    for (called, expected) in
+        [("+15550000001", None), ("+15550000002", None), (&*agent.to_string(), Some(agent))]
+    {
+        let verdict = world.call(LISTED, called);
+        assert!(is_admitted(&verdict), "{called}: {verdict:?}");
+        assert_eq!(answering_of(&verdict), expected, "{called}");
+    }
+    // Who may call is asked before anything is routed.
+    let refusal = refused(world.call(STRANGER, "+15550000001"));
+    assert_eq!((refusal.rule, refusal.status), (Rule::SourceNotAllowed, None));
+    let off = serde_json::from_value(json!({ "enabled": false })).expect("a change");
+    world.store.update_inbound_routing(&world.organisation, off).await.expect("changed");
+    assert_eq!(answering_of(&world.call(LISTED, "+15550000001")), Some(agent));
+    assert_eq!(refused(world.call(LISTED, "+15550000002")).rule, Rule::InboundSlotEmpty);
+}
+
+fn answering_of(verdict: &Verdict) -> Option<AgentId> {
+    match verdict {
+        Verdict::Admitted(admitted) => admitted.answering.map(|by| by.agent),
+        _ => None,
+    }
 }

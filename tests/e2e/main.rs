@@ -20,4 +20,5 @@ mod outbound;
 mod program;
 mod refusals;
 mod register;
+mod routing;
 mod transfer;

@@ -9,6 +9,7 @@
 //!       ├─► Baresip ─ a softphone with a microphone and a loudspeaker that are WAV files
 //!       ├─► Kamailio  a proxy in the route of every dialog; Records: what dnsmasq serves
 //!       ├─► Postgres  the database of one or of several gateways
+//!       ├─► Lookup ── an HTTP server that a workflow asks
 //!       ├─► Bot ───── an agent on pipecat's own Twilio serializer
 //!       └─► Receiver  a customer's program that hears of calls, over webhooks; Listener: the stream
 //! ```
@@ -28,6 +29,7 @@ pub mod dns;
 pub mod gateway;
 pub mod http;
 pub mod kamailio;
+pub mod lookup;
 pub mod peer;
 pub mod port;
 pub mod postgres;

@@ -2,15 +2,19 @@
 //!
 //! A config is stored and returned as it was written; the schema types what is known and lets
 //! everything else through (`additionalProperties: true`), so that a config made for another server
-//! of the same contract keeps all of its parts. Only `runtime` is ours to act on.
+//! of the same contract keeps all of its parts. Only `runtime` and the workflows are ours to act on.
 
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::Api;
 use super::error::{ApiError, Violation};
+use super::inbound_routing::{check_definition, violations};
 use super::schema::Schema;
+use crate::briefing::{self, WorkflowAction};
 use crate::guard;
+use crate::ids::OrganisationId;
 use crate::limits::{
     NAME_BYTES, RUNTIME_HEADERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS,
     RUNTIME_URL_CHARACTERS,
@@ -25,6 +29,42 @@ pub(crate) fn check(name: &str, config: &Value) -> Result<(), ApiError> {
     let found = Schema { document: &SCHEMA, root: &SCHEMA, enums: true }
         .violations(config, &[json!("body"), json!(name)]);
     if found.is_empty() { Ok(()) } else { Err(ApiError::Violations(found)) }
+}
+
+/// Checks the workflows of a config: their actions, and what they run.
+pub(crate) async fn check_workflows(
+    api: &Api,
+    organisation: OrganisationId,
+    (name, config): (&str, &Value),
+) -> Result<(), ApiError> {
+    for field in briefing::FIELDS {
+        let place = format!("{name}.{field}");
+        let action = config.get(field);
+        let parsed = WorkflowAction::parse(action).map_err(|why| violations(&place, &why))?;
+        let (Some(_), Some(action)) = (parsed, action) else { continue };
+        if let Some(definition) = action.get("definition").filter(|value| !value.is_null()) {
+            let place = format!("{place}.definition");
+            check_definition(api, organisation, (&place, definition)).await?;
+        }
+        if let Some(condition) = action.get("condition").and_then(Value::as_str)
+            && !condition.trim().is_empty()
+        {
+            let definition = briefing::condition_definition(condition);
+            let checked = check_definition(api, organisation, ("", &definition)).await;
+            checked.map_err(|error| match error {
+                // Where it stands in the workflow that is made of it means nothing to its author.
+                ApiError::Violations(all) => condition_violation(&place, all),
+                error => error,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn condition_violation(place: &str, all: Vec<Violation>) -> ApiError {
+    let loc = std::iter::once("body").chain(place.split('.')).chain(["condition"]);
+    let loc: Vec<Value> = loc.map(Value::from).collect();
+    ApiError::Violations(all.into_iter().map(|one| Violation { loc: loc.clone(), ..one }).collect())
 }
 
 /// Checks what the settings of this node forbid of an agent's address.
@@ -108,8 +148,8 @@ fn schema() -> Value {
                 "signature": { "type": ["string", "null"] },
                 "include_unsubscribe_footer": { "type": ["boolean", "null"] },
             })),
-            "pre_conversation_workflow": { "type": ["object", "null"] },
-            "post_conversation_workflow": { "type": ["object", "null"] },
+            "pre_conversation_workflow": workflow("before somebody is answered or dialled"),
+            "post_conversation_workflow": workflow("after the end"),
         },
         "$defs": { "Message": message(), "ToolCall": tool_call(), "Action": action() },
     })
@@ -344,6 +384,37 @@ fn action() -> Value {
                     update_endpointing, workflow, knowledge_base.",
             },
             "condition": { "type": ["string", "null"] },
+        },
+    })
+}
+
+/// What the fields of a workflow action mean; [`WorkflowAction::parse`] checks them.
+fn workflow(when: &str) -> Value {
+    json!({
+        "type": ["object", "null"],
+        "additionalProperties": true,
+        "description": format!("A workflow that runs {when}: exactly one of workflow_id and definition."),
+        "properties": {
+            "type": { "const": "workflow" },
+            "workflow_id": { "type": ["string", "null"], "description": "A stored workflow." },
+            "workflow_version": {
+                "type": ["integer", "string", "null"],
+                "description": "The number of its published version, or `latest`.",
+            },
+            "definition": { "type": ["object", "null"], "description": "A workflow of its own." },
+            "initial_step": {
+                "type": ["string", "null"],
+                "description": "The step it begins with; needed with workflow_id.",
+            },
+            "condition": {
+                "type": ["string", "null"],
+                "description": "A JSONata expression over the input: it runs only if that is true.",
+            },
+            "reject_on_error": {
+                "type": ["boolean", "null"],
+                "default": false,
+                "description": "Whether the call ends when it fails.",
+            },
         },
     })
 }

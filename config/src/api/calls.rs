@@ -9,6 +9,8 @@
 //! from then on nothing depends on the client still waiting. What the gateway does takes time and
 //! shows in the record.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,9 +24,10 @@ use super::conversations::View;
 use super::error::{ApiError, ErrorBody, Violation};
 use super::extract::{Body, Id};
 use super::table::Caller;
+use crate::briefing::AgentWorkflows;
 use crate::calls::{DialRefused, DialRequest, TransferRefused, TransferRequest};
 use crate::credential::ScopedTo;
-use crate::dial::{self, Choice, Refused, Speaker, Wanted};
+use crate::dial::{self, Choice, InlineAgent, Refused, Speaker, Wanted};
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
     Conversation, ConversationClose, ConversationStatus, Direction, E164, EndReason,
@@ -69,6 +72,10 @@ pub(crate) async fn create_conversation(
     let id = wanted_id(&new)?;
     let callee = new.validate()?;
     let wanted = wanted(&api, &new)?;
+    if let Some(config) = &new.agent_config {
+        let place = ("agent_config", config);
+        agent_config::check_workflows(&api, scope.organisation(), place).await?;
+    }
     if let Some(id) = id
         && let Some(before) = begun_before(&api, &scope, id).await?
     {
@@ -120,6 +127,7 @@ async fn begin(
         agent: choice.agent,
         version: choice.version,
         runtime: choice.runtime,
+        workflows: choice.workflows,
     };
     let (end_reason, why) = match api.calls.dial(request) {
         Ok(()) => return Ok(opened.conversation),
@@ -170,8 +178,8 @@ fn wanted(api: &Api, new: &NewConversation) -> Result<Wanted, ApiError> {
     Ok(Wanted { speaker, number: new.agent_number.clone() })
 }
 
-/// The runtime of an agent that exists for this call only.
-fn inline(api: &Api, config: &Value) -> Result<Runtime, ApiError> {
+/// The runtime and workflows of an agent that exists for this call only.
+fn inline(api: &Api, config: &Value) -> Result<InlineAgent, ApiError> {
     const FIELD: &str = "agent_config";
     let refuse = |path: &str, message: String| {
         let path = path.split('.').skip(1).map(Value::from);
@@ -186,7 +194,10 @@ fn inline(api: &Api, config: &Value) -> Result<Runtime, ApiError> {
             let message = "must be given with auth_username".to_owned();
             Err(refuse("config.runtime.auth_password", message))
         }
-        _ => Ok(runtime.unwrap_or_default()),
+        _ => {
+            let workflows = Arc::new(AgentWorkflows::read(config));
+            Ok(InlineAgent { runtime: runtime.unwrap_or_default(), workflows })
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod envelope;
 mod error;
 mod events;
 mod extract;
+mod inbound_routing;
 mod json;
 mod keys;
 mod managed;
@@ -64,6 +65,9 @@ use crate::credential::Scope::{
     ConversationsRead, ConversationsReadSensitive, MembersManage, MembersRead, OperatorManage,
     OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
     TrunksRead,
+    ConversationsReadSensitive, InboundRoutingConfigsManage, InboundRoutingConfigsRead,
+    ManagedAccountsManage, ManagedAccountsRead, OperatorManage, OperatorRead, OrganizationsManage,
+    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
 };
 use crate::fetch::Fetcher;
 use crate::llm::Model;
@@ -136,6 +140,8 @@ pub struct ApiOptions {
     pub streams: StreamLimits,
     /// Silence of a stream after which it carries a heartbeat.
     pub heartbeat: Duration,
+    /// How long a routing workflow may run.
+    pub routing_deadline: Duration,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -153,6 +159,7 @@ impl From<&Settings> for ApiOptions {
                 total: settings.events.max_streams,
             },
             heartbeat: Duration::from_secs(settings.events.heartbeat_seconds.into()),
+            routing_deadline: Duration::from_secs(settings.routing.deadline_seconds.into()),
         }
     }
 }
@@ -210,6 +217,8 @@ const NUMBERS_MANAGE: &[Scope] = &[PhoneNumbersManage];
 const MANAGED_READ: &[Scope] = &[ManagedAccountsRead, ManagedAccountsManage, PhoneNumbersManage];
 const MANAGED_MANAGE: &[Scope] = &[PhoneNumbersManage, ManagedAccountsManage];
 const OPERATOR_MANAGE: &[Scope] = &[OperatorManage];
+const ROUTING_READ: &[Scope] = &[InboundRoutingConfigsRead, InboundRoutingConfigsManage];
+const ROUTING_MANAGE: &[Scope] = &[InboundRoutingConfigsManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
@@ -266,6 +275,11 @@ fn table() -> Table {
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::publish_agent_version))
         .route(AnyOf(AGENTS_MANAGE), routes!(versions::generate_agent_instructions))
         .route(AnyOf(AGENTS_READ), routes!(versions::compare_agent_versions))
+        .route(AnyOf(ROUTING_READ), routes!(inbound_routing::get_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::create_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::update_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::delete_inbound_routing_config))
+        .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::dry_run_inbound_routing))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))

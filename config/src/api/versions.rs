@@ -97,7 +97,7 @@ pub(crate) async fn create_agent_version(
         let why = "Give exactly one of config and base_version";
         return Err(ApiError::Unprocessable(why.to_owned()));
     }
-    check_config(&api, new.config.as_ref())?;
+    check_config(&api, &caller, new.config.as_ref()).await?;
     new.validate()?;
     Ok(Json(api.store.create_version(&caller.organisation(), agent, new).await?))
 }
@@ -118,7 +118,7 @@ pub(crate) async fn update_agent_version(
     Which(version): Which,
     Body(change): Body<VersionChange>,
 ) -> Result<Json<AgentVersion>, ApiError> {
-    check_config(&api, change.config.as_ref())?;
+    check_config(&api, &caller, change.config.as_ref()).await?;
     change.validate()?;
     let written = api.store.update_version(&caller.organisation(), agent, version, change).await?;
     Ok(Json(written))
@@ -195,8 +195,10 @@ pub(crate) async fn compare_agent_versions(
     Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
-fn check_config(api: &Api, config: Option<&Value>) -> Result<(), ApiError> {
+async fn check_config(api: &Api, caller: &Caller, config: Option<&Value>) -> Result<(), ApiError> {
     let Some(config) = config else { return Ok(()) };
     agent_config::check("config", config)?;
-    agent_config::check_address("config", config, api.address_rules())
+    agent_config::check_address("config", config, api.address_rules())?;
+    let organisation = caller.organisation().organisation();
+    agent_config::check_workflows(api, organisation, ("config", config)).await
 }

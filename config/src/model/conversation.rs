@@ -296,6 +296,15 @@ impl Conversation {
     }
 }
 
+/// The agent that has a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answering {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its version.
+    pub version: AgentVersionId,
+}
+
 /// A conversation moves on, or more is known about it. A status never moves backward, and what is over
 /// does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,6 +319,12 @@ pub struct ConversationChange {
     pub trunk_call_id: Option<String>,
     /// How far a transfer has come; `None` leaves what is known.
     pub transfer: Option<Transfer>,
+    /// Who has it, once that is chosen; `None` leaves what is known.
+    pub answering: Option<Answering>,
+    /// What the agent is told beforehand; `None` leaves what is known.
+    pub initial_context: Option<String>,
+    /// The customer's own data, whole; `None` leaves what is known.
+    pub custom_metadata: Option<Value>,
     /// When this happened.
     pub at: Timestamp,
 }
@@ -318,7 +333,17 @@ impl ConversationChange {
     /// The conversation has come to this status, and no more is known.
     #[must_use]
     pub const fn to(id: ConversationId, status: ConversationStatus, at: Timestamp) -> Self {
-        Self { id, status, answered_at: None, trunk_call_id: None, transfer: None, at }
+        Self {
+            id,
+            status,
+            answered_at: None,
+            trunk_call_id: None,
+            transfer: None,
+            answering: None,
+            initial_context: None,
+            custom_metadata: None,
+            at,
+        }
     }
 }
 

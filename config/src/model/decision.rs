@@ -1,12 +1,14 @@
-//! Decision records: why an INVITE was refused, for those it was meant for.
+//! Decision records: why an INVITE was refused, or what a routing workflow made of it, for those it
+//! was meant for.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::RoutingReport;
 use crate::clock::Timestamp;
-use crate::ids::{DecisionId, OrganisationId, TrunkId};
+use crate::ids::{ConversationId, DecisionId, OrganisationId, TrunkId};
 
 /// A trunk that was looked at, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -24,7 +26,7 @@ pub struct Considered {
     pub verdict: String,
 }
 
-/// Why one INVITE was refused.
+/// Why one INVITE was refused, or how a routing workflow decided about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decision {
     /// Its id.
@@ -50,13 +52,19 @@ pub struct Decision {
     pub called_number: Option<String>,
     /// The trunks that were looked at, in order.
     pub trunks_considered: Vec<Considered>,
-    /// The first rule that failed: a stable word.
+    /// The first rule that failed, or how the call was routed: a stable word.
     #[schema(value_type = String)]
     pub rule: Cow<'static, str>,
     /// What happened and what to do about it, in a sentence.
     pub explanation: String,
-    /// The SIP status that was answered; `None` is silence.
+    /// The SIP status that was answered; `None` is silence, or a call that goes on.
     pub sip_status: Option<u16>,
     /// The INVITE's Call-ID.
     pub sip_call_id: String,
+    /// The conversation, of a call that was admitted.
+    #[serde(default)]
+    pub conversation_id: Option<ConversationId>,
+    /// What the organization's routing workflow did and what was made of it, if it ran.
+    #[serde(default)]
+    pub routing: Option<RoutingReport>,
 }

@@ -10,6 +10,7 @@ mod audit;
 mod conversation;
 mod decision;
 mod event;
+mod inbound_routing;
 mod listing;
 mod managed;
 mod new_conversation;
@@ -31,11 +32,15 @@ pub use audit::{
     AuditOutcome,
 };
 pub use conversation::{
-    AgentName, Channel, Conversation, ConversationChange, ConversationClose, ConversationStatus,
-    Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
+    AgentName, Answering, Channel, Conversation, ConversationChange, ConversationClose,
+    ConversationStatus, Direction, DisplayedNumber, EndReason, Transfer, TransferStatus,
 };
 pub use decision::{Considered, Decision};
 pub use event::{CallEvent, EventKind, UnknownEvent};
+pub use inbound_routing::{
+    InboundRoutingConfig, InboundRoutingConfigChange, NewInboundRoutingConfig, RoutingDryRun,
+    RoutingForecast, RoutingReport, RoutingResult,
+};
 pub(crate) use listing::contains_all;
 pub use listing::{
     AgentFilter, ConversationFilter, DecisionFilter, NumberFilter, Page, Period, TrunkFilter,

@@ -74,8 +74,14 @@ impl<'a> Values<'a> {
 
 impl SipAgent {
     /// Headers that the gateway itself writes into the INVITE of every SIP agent.
-    pub const OWN_HEADERS: [&str; 4] =
-        ["X-Conversation-Id", "X-Organization-Id", "X-Agent-Id", "X-Agent-Version-Id"];
+    pub const OWN_HEADERS: [&str; 6] = [
+        "X-Conversation-Id",
+        "X-Organization-Id",
+        "X-Agent-Id",
+        "X-Agent-Version-Id",
+        "X-Initial-Context",
+        "X-Custom-Metadata",
+    ];
 
     /// The Request-URI of one call: the template with every value escaped (RFC 3261 section 19.1.2;
     /// a plus stays). An empty value reads `anonymous`.
@@ -152,7 +158,7 @@ impl SipAgent {
             let message = format!("must hold at most {}", limits::RUNTIME_HEADERS.value);
             return Err(Invalid::new(HEADERS, message));
         }
-        let mut names: Vec<String> = Self::OWN_HEADERS.map(str::to_ascii_lowercase).to_vec();
+        let mut names = Self::OWN_HEADERS.map(str::to_ascii_lowercase).to_vec();
         for (name, value) in &self.headers {
             let lower = name.to_ascii_lowercase();
             if !lower.strip_prefix("x-").is_some_and(is_token) {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{E164, Invalid, Runtime, present};
+use crate::briefing::{FIELDS, WorkflowAction};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId};
 
@@ -193,7 +194,17 @@ fn check_config(config: &Value) -> Result<(), Invalid> {
     if !config.is_object() {
         return Err(Invalid::new("config", "must be an object"));
     }
-    Runtime::parse(config).map(drop)
+    Runtime::parse(config)?;
+    for (field, place) in FIELDS
+        .into_iter()
+        .zip(["config.pre_conversation_workflow", "config.post_conversation_workflow"])
+    {
+        WorkflowAction::parse(config.get(field)).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            Invalid::new(place, faults.join("; "))
+        })?;
+    }
+    Ok(())
 }
 
 fn check_inputs(inputs: Option<&Value>) -> Result<(), Invalid> {

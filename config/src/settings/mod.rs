@@ -37,6 +37,8 @@ pub use sections::{
     StoreSettings, Strangers, WebhookSettings,
     LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
     Strangers, WorkflowSettings,
+    LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, RoutingSettings,
+    Settings, SipSettings, StoreSettings, Strangers,
 };
 pub use store_url::StoreUrl;
 

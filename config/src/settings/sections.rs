@@ -26,6 +26,8 @@ pub struct Settings {
     pub media: MediaSettings,
     /// `[calls]`
     pub calls: CallSettings,
+    /// `[routing]`
+    pub routing: RoutingSettings,
     /// `[api]`
     pub api: ApiSettings,
     /// `[observe]`
@@ -55,6 +57,7 @@ impl Settings {
             sip: SipSettings::read(reader),
             media: MediaSettings::read(reader),
             calls: CallSettings::read(reader),
+            routing: RoutingSettings::read(reader),
             api: ApiSettings::read(reader),
             observe: ObserveSettings::read(reader),
             store: StoreSettings::read(reader),
@@ -170,6 +173,28 @@ section! {
         outbound_queue_seconds: u32 = 3_600, in 1..=86_400;
         /// Seconds of `Retry-After` in a 503.
         retry_after_seconds: u32 = 5, in 1..=3_600;
+    }
+}
+
+section! {
+    /// The workflows that run for calls: those that route them, and those of agents before and after.
+    pub struct RoutingSettings = "routing" {
+        /// Seconds the workflow of an organisation may take to choose the agent of a call; then its
+        /// fallback agent answers.
+        deadline_seconds: u32 = 10, in 1..=60;
+        /// Seconds an agent's pre-conversation workflow may take.
+        pre_conversation_seconds: u32 = 10, in 1..=60;
+        /// Calls whose workflows run at the same time; one more is done as if its workflow had
+        /// failed.
+        concurrent_runs: u32 = 500, in 1..=limits::MAX_CALLS.value_u32();
+        /// The same of one organisation.
+        concurrent_runs_per_organization: u32 = 100, in 1..=limits::MAX_CALLS.value_u32();
+        /// Seconds a post-conversation workflow may take.
+        post_conversation_seconds: u32 = 300, in 1..=86_400;
+        /// Post-conversation workflows that run at the same time; the rest waits.
+        post_conversation_runs: u32 = 16, in 1..=limits::POST_CONVERSATION_RUNS.value_u32();
+        /// Post-conversation workflows that may wait; one more is left out, and counted.
+        post_conversation_queue: u32 = 1_000, in 1..=limits::POST_CONVERSATION_QUEUE.value_u32();
     }
 }
 

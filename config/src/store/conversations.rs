@@ -265,13 +265,20 @@ pub(super) async fn apply_change(
     sql::query(
         "UPDATE conversations SET status = ?1, answered_at = coalesce(answered_at, ?2),
              trunk_call_id = coalesce(?3, trunk_call_id), transfer = coalesce(?4, transfer),
-             updated_at = CASE WHEN updated_at < ?5 THEN ?5 ELSE updated_at END
-         WHERE id = ?6",
+             agent_id = coalesce(?5, agent_id), agent_version_id = coalesce(?6, agent_version_id),
+             initial_context = coalesce(?7, initial_context),
+             custom_metadata = coalesce(?8, custom_metadata),
+             updated_at = CASE WHEN updated_at < ?9 THEN ?9 ELSE updated_at END
+         WHERE id = ?10",
     )
     .bind(to_word(status)?)
     .bind(change.answered_at.map(Timestamp::micros))
     .bind(change.trunk_call_id.as_deref())
     .bind(to_json_opt(change.transfer.as_ref())?)
+    .bind(change.answering.map(|by| by.agent.to_string()))
+    .bind(change.answering.map(|by| by.version.to_string()))
+    .bind(change.initial_context.as_deref())
+    .bind(to_json_opt(change.custom_metadata.as_ref())?)
     .bind(change.at.micros())
     .bind(change.id.to_string())
     .execute(tx)

@@ -28,6 +28,7 @@ mod events;
 mod follow;
 mod generation;
 mod jobs;
+mod inbound_routing;
 mod keys;
 mod managed;
 mod memberships;

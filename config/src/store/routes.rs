@@ -1,6 +1,7 @@
 //! Reading what decides about a call: everything at the start, and after a write what it touched.
 
 use std::ops::Not;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +9,15 @@ use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, time};
 use super::sql::{self, Connection, Row};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
-use super::{Store, StoreError};
+use super::{Store, StoreError, inbound_routing};
+use crate::briefing::AgentWorkflows;
 use crate::ids::{AgentId, OrganisationId, TrunkId};
 use crate::model::{AllowedAddress, E164, InboundConfig, OutboundConfig, Runtime};
 use crate::snapshot::{
-    AgentRoute, DigestUser, NumberRoute, OrganisationRoute, OutboundRoute, Patch, Snapshot,
-    TrunkRoute, VersionRoute,
+    AgentRoute, DigestUser, Fallback, NumberRoute, OrganisationRoute, OutboundRoute, Patch,
+    RoutingRoute, Snapshot, TrunkRoute, VersionRoute,
 };
+use crate::workflows::Definition;
 
 /// The rows that one write may have changed, made or removed. Other nodes are told in this form.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub(super) struct Touched {
     pub(super) agents: Vec<AgentId>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) organisations: Vec<OrganisationId>,
+    /// Organisations whose inbound routing was written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) routings: Vec<OrganisationId>,
     /// All rows there are.
     #[serde(skip_serializing_if = "Not::not")]
     pub(super) everything: bool,
@@ -49,6 +55,10 @@ impl Touched {
 
     pub(super) fn organisation(id: OrganisationId) -> Self {
         Self { organisations: vec![id], ..Self::default() }
+    }
+
+    pub(super) fn routing(of: OrganisationId) -> Self {
+        Self { routings: vec![of], ..Self::default() }
     }
 
     pub(super) fn everything() -> Self {
@@ -99,6 +109,11 @@ impl Store {
             let row = one(tx, sql, &id.to_string(), organisation_route).await?;
             patch.organisations.push((*id, row));
         }
+        for id in &touched.routings {
+            let sql = "SELECT * FROM inbound_routing_configs WHERE organization_id = ?";
+            let row = one(tx, sql, &id.to_string(), routing_route).await?;
+            patch.routings.push((*id, row.map(|(_, row)| row)));
+        }
         Ok(self.0.snapshot.load().patched(patch))
     }
 
@@ -116,6 +131,9 @@ impl Store {
         }
         for row in all(tx, "SELECT * FROM agents", agent_route).await? {
             patch.agents.push((row.id, Some(row)));
+        }
+        for (id, row) in all(tx, "SELECT * FROM inbound_routing_configs", routing_route).await? {
+            patch.routings.push((id, Some(row)));
         }
         let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
                    WHERE published";
@@ -175,6 +193,7 @@ impl Store {
             agent_id,
             version: small(row, "version")?,
             runtime: Runtime::read(&config).unwrap_or_default().with_token(token),
+            workflows: Arc::new(AgentWorkflows::read(&config)),
             published: true,
         })
     }
@@ -201,6 +220,22 @@ fn agent_route(row: &Row) -> Result<AgentRoute, StoreError> {
         deployed_as_sip: raw(row, "deployed_as_sip")?,
         latest_published: None, // the snapshot finds it among the versions
     })
+}
+
+fn routing_route(row: &Row) -> Result<(OrganisationId, RoutingRoute), StoreError> {
+    let config = inbound_routing::from_row(row)?;
+    let workflow = Definition::parse(&config.workflow_definition);
+    let route = RoutingRoute {
+        workflow: workflow.map(|parsed| parsed.definition).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            faults.join("; ")
+        }),
+        fallback: config
+            .fallback_agent_id
+            .map(|agent| Fallback { agent, version: config.fallback_agent_version }),
+        enabled: config.enabled,
+    };
+    Ok((config.organization_id, route))
 }
 
 fn boxed(row: &Row, column: &'static str) -> Result<Box<str>, StoreError> {

@@ -78,6 +78,12 @@ pub(super) fn small(row: &Row, column: &'static str) -> Result<u32, StoreError> 
     u32::try_from(raw::<i64>(row, column)?).map_err(|_| damaged(column))
 }
 
+/// The same, or null.
+pub(super) fn small_opt(row: &Row, column: &'static str) -> Result<Option<u32>, StoreError> {
+    let value: Option<i64> = raw(row, column)?;
+    value.map(|value| u32::try_from(value).map_err(|_| damaged(column))).transpose()
+}
+
 fn damaged(column: &'static str) -> StoreError {
     tracing::error!(column, "a stored value does not read");
     StoreError::Fault

@@ -277,6 +277,8 @@ fn refusal(organization_id: Option<OrganisationId>, source: &str, number: &str) 
         explanation: "The source is not in allowed_addresses.".to_owned(),
         sip_status: None,
         sip_call_id: "c".to_owned(),
+        conversation_id: None,
+        routing: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod errors;
 mod events;
 mod faults;
 mod hostile;
+mod inbound_routing;
 mod keys;
 mod managed;
 mod numbers;

@@ -9,7 +9,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
-use config::snapshot::{AgentRoute, NumberRoute, Snapshot, TrunkRoute, VersionRoute};
+use config::model::Answering;
+use config::routing::{self, Unanswerable};
+use config::snapshot::{AgentRoute, NumberRoute, Snapshot, TrunkRoute};
 
 use super::number;
 
@@ -198,10 +200,8 @@ pub struct Admitted {
     pub organisation: OrganisationId,
     /// The trunk it came in on; `None` for a call to an agent's own SIP endpoint.
     pub trunk: Option<TrunkId>,
-    /// The agent that answers.
-    pub agent: AgentId,
-    /// The version that answers.
-    pub version: AgentVersionId,
+    /// Who answers; `None` where the organisation's workflow chooses that.
+    pub answering: Option<Answering>,
     /// The caller as the record names it: a number where it is one, else the user part as sent.
     pub caller: String,
     /// What was dialled: a number, or the agent's id.
@@ -324,14 +324,19 @@ impl<'a> Case<'a> {
         }
         self.may_know = true;
         let organisation = trunk.organization_id;
+        let dialled = (Some(trunk), Some(route.number.to_string()));
+        if self.snapshot.enabled_routing(organisation).is_some() {
+            let called = route.number.to_string();
+            return self.admit(organisation, dialled, (None, called));
+        }
         let Some(version_id) = route.inbound_version else {
             self.consider(trunk, found_by, Rule::InboundSlotEmpty.code());
             return self.refuse(Rule::InboundSlotEmpty, Some(organisation));
         };
         match self.answering(version_id, organisation) {
-            Ok((agent, version)) => {
-                let number = Some(route.number.to_string());
-                self.admit(organisation, Some(trunk), (agent, version), number)
+            Ok(answering) => {
+                let called = route.number.to_string();
+                self.admit(organisation, dialled, (Some(answering), called))
             }
             Err(rule) => {
                 self.consider(trunk, found_by, rule.code());
@@ -373,7 +378,10 @@ impl<'a> Case<'a> {
         let version = agent.latest_published.ok_or(Rule::VersionUnavailable);
         let answering = version.and_then(|version| self.answering(version, organisation));
         match answering {
-            Ok(found) => self.admit(organisation, None, found, None),
+            Ok(answering) => {
+                let called = agent.id.to_string();
+                self.admit(organisation, (None, None), (Some(answering), called))
+            }
             Err(rule) => self.refuse(rule, Some(organisation)),
         }
     }
@@ -382,34 +390,25 @@ impl<'a> Case<'a> {
         &self,
         version: AgentVersionId,
         organisation: OrganisationId,
-    ) -> Result<(&'a AgentRoute, &'a VersionRoute), Rule> {
-        let version = self.snapshot.version(version).filter(|version| version.published);
-        let version = version.ok_or(Rule::VersionUnavailable)?;
-        let agent = self.snapshot.agent(version.agent_id).ok_or(Rule::VersionUnavailable)?;
-        if agent.organization_id != organisation {
-            return Err(Rule::VersionUnavailable);
+    ) -> Result<Answering, Rule> {
+        match routing::answering(self.snapshot, organisation, version) {
+            Ok((agent, version)) => Ok(Answering { agent: agent.id, version: version.id }),
+            Err(Unanswerable::Inactive) => Err(Rule::AgentInactive),
+            Err(Unanswerable::Unavailable) => Err(Rule::VersionUnavailable),
         }
-        if !agent.active {
-            return Err(Rule::AgentInactive);
-        }
-        Ok((agent, version))
     }
 
     fn admit(
         self,
         organisation: OrganisationId,
-        trunk: Option<&TrunkRoute>,
-        (agent, version): (&AgentRoute, &VersionRoute),
-        number: Option<String>,
+        (trunk, number): (Option<&TrunkRoute>, Option<String>),
+        (answering, called): (Option<Answering>, String),
     ) -> Verdict {
-        let caller = caller(self.facts.from_user);
-        let called = number.clone().unwrap_or_else(|| agent.id.to_string());
         Verdict::Admitted(Admitted {
             organisation,
             trunk: trunk.map(|trunk| trunk.id),
-            agent: agent.id,
-            version: version.id,
-            caller,
+            answering,
+            caller: caller(self.facts.from_user),
             called,
             number,
             _minted_here: (),

@@ -107,6 +107,22 @@ pub enum EndReason {
     OperatorHungUp,
     /// The drain limit passed while the program was stopping.
     Drained,
+    /// The organisation's routing workflow said no.
+    RoutingRejected,
+    /// The routing workflow failed, and there is no fallback agent.
+    RoutingFailed,
+    /// The routing workflow was not done in time, and there is no fallback agent.
+    RoutingTimedOut,
+    /// As many workflows ran as may, and there is no fallback agent.
+    RoutingOverloaded,
+    /// The routing workflow named no agent that can answer, and there is no fallback agent.
+    RoutingUnresolved,
+    /// The agent's pre-conversation workflow said no.
+    PreConversationRejected,
+    /// The pre-conversation workflow failed, and the agent wants no calls without it.
+    PreConversationFailed,
+    /// The pre-conversation workflow was not done in time, and the agent wants no calls without it.
+    PreConversationTimedOut,
     /// No media worker could take the call.
     MediaUnavailable,
     /// A fault of ours. Counted; any non-zero count is a bug report.
@@ -130,7 +146,7 @@ pub struct EndRow {
 
 impl EndReason {
     /// Every reason, for tables, metrics and tests.
-    pub const ALL: [EndReason; 32] = [
+    pub const ALL: [EndReason; 40] = [
         EndReason::CallerHungUp,
         EndReason::CallerCancelled,
         EndReason::InviteExpired,
@@ -161,6 +177,14 @@ impl EndReason {
         EndReason::DurationReached,
         EndReason::OperatorHungUp,
         EndReason::Drained,
+        EndReason::RoutingRejected,
+        EndReason::RoutingFailed,
+        EndReason::RoutingTimedOut,
+        EndReason::RoutingOverloaded,
+        EndReason::RoutingUnresolved,
+        EndReason::PreConversationRejected,
+        EndReason::PreConversationFailed,
+        EndReason::PreConversationTimedOut,
         EndReason::MediaUnavailable,
         EndReason::GatewayBug,
     ];
@@ -203,6 +227,14 @@ impl EndReason {
             E::DurationReached  => row(P::Operator, "duration_reached",  480, 31,  "The call reached its maximum duration."),
             E::OperatorHungUp   => row(P::Operator, "operator_hung_up",  480, 16,  "Ended through the API."),
             E::Drained          => row(P::Operator, "drained",           503, 41,  "The gateway stopped before the call ended."),
+            E::RoutingRejected  => row(P::Operator, "routing_rejected",  603, 21,  "The routing workflow rejected the call."),
+            E::RoutingFailed    => row(P::Operator, "routing_failed",    480, 41,  "The routing workflow failed."),
+            E::RoutingTimedOut  => row(P::Operator, "routing_timed_out", 480, 102, "The routing workflow was not done in time."),
+            E::RoutingOverloaded => row(P::Gateway, "routing_overloaded", 480, 42, "As many workflows ran as may."),
+            E::RoutingUnresolved => row(P::Operator, "routing_unresolved", 480, 3, "The routing workflow named no agent that can answer."),
+            E::PreConversationRejected => row(P::Operator, "pre_conversation_rejected", 603, 21, "The agent's pre-conversation workflow rejected the call."),
+            E::PreConversationFailed => row(P::Operator, "pre_conversation_failed", 480, 41, "The agent's pre-conversation workflow failed."),
+            E::PreConversationTimedOut => row(P::Operator, "pre_conversation_timed_out", 480, 102, "The agent's pre-conversation workflow was not done in time."),
             E::MediaUnavailable => row(P::Gateway,  "media_unavailable", 503, 47,  "No media worker could take the call."),
             E::GatewayBug       => row(P::Gateway,  "gateway_bug",       500, 41,  "The gateway failed."),
         }

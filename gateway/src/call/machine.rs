@@ -3,21 +3,35 @@
 //! An inbound call begins when it was admitted, an outbound one when the queue lets it start:
 //!
 //! ```text
-//!  outbound          agent ready        18x             2xx: gate opens
-//!  ┌───────────┐     ┌──────────┐     ┌─────────┐ ──────────────────────────────┐
-//!  │ Preparing │ ──► │ Dialling │ ──► │ Ringing │                               │
-//!  └───────────┘     └──────────┘     └─────────┘                               ▼
-//!  inbound        agent ready: 200                ACK: gate opens
-//!  ┌────────────┐ ───────────────► ┌──────────┐ ─────────────────────► ┌────────┐
-//!  │ Connecting │                  │ Accepted │                        │ Active │
-//!  └────────────┘                  └──────────┘                        └────────┘
-//!     │  CANCEL, BYE, expiry,         │ BYE, no ACK,                      │ BYE, agent gone,
-//!     │  agent failed                 │ agent gone, …                     │ silence, duration, …
-//!     ▼                               ▼                                   ▼
-//!  ┌──────────────────────────────────────────────────────────────────────────┐
-//!  │ Ended: one reason, one record, both legs told                            │
-//!  └──────────────────────────────────────────────────────────────────────────┘
+//!  inbound, where the organisation's workflow chooses the agent
+//!  ┌─────────┐ agent chosen
+//!  │ Routing │ ─────────────┐
+//!  └─────────┘              ▼
+//!  every other call    ┌──────────┐ the agent's own workflow is done, or there is none
+//!  ──────────────────► │ Briefing │ ────────┬───────────────────────────────────────────┐
+//!                      └──────────┘         │ outbound                          inbound │
+//!        ┌──────────────────────────────────┘                                           │
+//!        ▼         agent ready        18x             2xx: gate opens                   │
+//!  ┌───────────┐     ┌──────────┐     ┌─────────┐ ───────────────────────────────┐      │
+//!  │ Preparing │ ──► │ Dialling │ ──► │ Ringing │                                │      │
+//!  └───────────┘     └──────────┘     └─────────┘                                │      │
+//!        ┌───────────────────────────────────────────────────────────────────────┼──────┘
+//!        ▼        agent ready: 200                ACK: gate opens                 ▼
+//!  ┌────────────┐ ───────────────► ┌──────────┐ ──────────────────────────► ┌────────┐
+//!  │ Connecting │                  │ Accepted │                             │ Active │
+//!  └────────────┘                  └──────────┘                             └────────┘
+//!     │  CANCEL, BYE, expiry,         │ BYE, no ACK,                           │ BYE, agent gone,
+//!     │  agent failed                 │ agent gone, …                          │ silence, duration, …
+//!     ▼                               ▼                                        ▼
+//!  ┌───────────────────────────────────────────────────────────────────────────────┐
+//!  │ Ended: one reason, one record, both legs told                                 │
+//!  └───────────────────────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! While a workflow runs the caller hears ringing and may give up, and the call may be hung up. A
+//! workflow that is late is done without: whether that means another agent, no more than going on,
+//! or the end is configured, and comes as the next input. What one that failed means is known as soon
+//! as it has.
 //!
 //! An agent that is lost in mid-call may leave a farewell behind: the caller hears a clip
 //! (`Farewell`) and is hung up when it is over. Until then everything counts as in `Active`.
@@ -35,6 +49,10 @@ use super::end::EndReason;
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Inbound: the organisation's workflow chooses the agent; the caller hears ringing.
+    Routing,
+    /// The agent's pre-conversation workflow runs; nobody has been dialled or answered.
+    Briefing,
     /// Outbound: the agent is being reached; nobody has been dialled.
     Preparing,
     /// Outbound: the carrier is being dialled.
@@ -55,7 +73,9 @@ pub enum State {
 
 impl State {
     /// Every state, for the transition table.
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 10] = [
+        State::Routing,
+        State::Briefing,
         State::Preparing,
         State::Dialling,
         State::Ringing,
@@ -70,6 +90,14 @@ impl State {
 /// What can happen to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
+    /// It is known which agent answers.
+    Routed,
+    /// The agent's own workflow is done, or there is none.
+    Briefed,
+    /// The workflow, or what is configured to happen without it, says no.
+    Rejected(EndReason),
+    /// The workflow has had all the time it may have.
+    RunTimedOut,
     /// The agent is connected and listening.
     AgentReady,
     /// The agent could not be reached, or left.
@@ -110,7 +138,11 @@ pub enum Input {
 
 impl Input {
     /// One example of every input, for the transition table.
-    pub const ALL: [Input; 18] = [
+    pub const ALL: [Input; 22] = [
+        Input::Routed,
+        Input::Briefed,
+        Input::Rejected(EndReason::RoutingRejected),
+        Input::RunTimedOut,
         Input::AgentReady,
         Input::AgentGone(EndReason::AgentLost),
         Input::AgentFell(EndReason::AgentLost),
@@ -135,6 +167,12 @@ impl Input {
 /// What the owner of the call must do now, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Run the agent's own workflow, if it has one: [`Input::Briefed`] follows, or why not.
+    Brief,
+    /// The workflow is late: do without it, as is configured; another input says what that is.
+    DoWithout(EndReason),
+    /// Reach the agent.
+    ReachAgent,
     /// Dial the callee.
     Dial,
     /// Withdraw what is being dialled.
@@ -160,6 +198,8 @@ pub type Actions = [Option<Action>; 2];
 #[derive(Debug)]
 pub struct Machine {
     state: State,
+    /// Where a call goes whose agent may be reached.
+    briefed: State,
     /// Who is at the carrier's end has hung up, if there is a BYE.
     bye: EndReason,
     /// Why the farewell plays.
@@ -167,18 +207,28 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// An admitted call whose 180 has been sent.
+    /// An admitted call whose agent is known, and whose 180 has been sent.
     #[must_use]
     pub fn inbound() -> Self {
-        let (bye, fell) = (EndReason::CallerHungUp, EndReason::AgentLost);
-        Machine { state: State::Connecting, bye, fell }
+        Machine {
+            state: State::Briefing,
+            briefed: State::Connecting,
+            bye: EndReason::CallerHungUp,
+            fell: EndReason::AgentLost,
+        }
     }
 
-    /// A call to be placed, whose agent is being reached.
+    /// An admitted call whose agent the organisation's workflow chooses.
+    #[must_use]
+    pub fn routed() -> Self {
+        Machine { state: State::Routing, ..Machine::inbound() }
+    }
+
+    /// A call to be placed.
     #[must_use]
     pub fn outbound() -> Self {
-        let (bye, fell) = (EndReason::CalleeHungUp, EndReason::AgentLost);
-        Machine { state: State::Preparing, bye, fell }
+        let (briefed, bye) = (State::Preparing, EndReason::CalleeHungUp);
+        Machine { briefed, bye, ..Machine::inbound() }
     }
 
     /// Where the call is.
@@ -189,12 +239,20 @@ impl Machine {
 
     /// All transitions, in the order of the figure. Pairs that are not listed are absorbed.
     pub fn handle(&mut self, input: Input) -> Actions {
-        use Action::{Accept, Dial, End, GiveUpDial, OpenGate, PlayFarewell};
-        use State::{Accepted, Active, Connecting, Dialling, Ended, Farewell, Preparing, Ringing};
+        use Action::{Accept, Brief, Dial, GiveUpDial, OpenGate, PlayFarewell, ReachAgent};
+        use State::{
+            Accepted, Active, Briefing, Connecting, Dialling, Farewell, Preparing, Ringing, Routing,
+        };
         if let Input::AgentFell(why) = input {
             self.fell = why;
         }
         let (next, actions) = match (self.state, input) {
+            (Routing, Input::Routed) => (Briefing, [Some(Brief), None]),
+            (Routing, Input::RunTimedOut) => without(Routing, EndReason::RoutingTimedOut),
+            (Briefing, Input::Briefed) => (self.briefed, [Some(ReachAgent), None]),
+            (Briefing, Input::RunTimedOut) => without(Briefing, EndReason::PreConversationTimedOut),
+            (Routing | Briefing, Input::Rejected(why) | Input::HangUp(why)) => refused(why),
+
             (Preparing, Input::AgentReady) => (Dialling, [Some(Dial), None]),
             (Preparing, Input::AgentGone(why) | Input::AgentFell(why) | Input::HangUp(why)) => {
                 ended(None, why)
@@ -212,8 +270,12 @@ impl Machine {
 
             (Connecting, Input::AgentReady) => (Accepted, [Some(Accept), None]),
             // A BYE in the early dialog gives up just as well (RFC 3261 §15).
-            (Connecting, Input::Cancelled | Input::Bye) => ended(None, EndReason::CallerCancelled),
-            (Connecting, Input::Expired) => ended(None, EndReason::InviteExpired),
+            (Routing | Briefing | Connecting, Input::Cancelled | Input::Bye) => {
+                ended(None, EndReason::CallerCancelled)
+            }
+            (Routing | Briefing | Connecting, Input::Expired) => {
+                ended(None, EndReason::InviteExpired)
+            }
             (Connecting, Input::AgentGone(why) | Input::AgentFell(why)) => refused(why),
             (Connecting, Input::HangUp(why)) => refused(why),
             (Connecting, Input::MediaTimedOut) => refused(EndReason::MediaTimedOut),
@@ -239,21 +301,31 @@ impl Machine {
             _ => (self.state, [None, None]),
         };
         self.state = next;
-        return actions;
-
-        fn ended(first: Option<Action>, why: EndReason) -> (State, Actions) {
-            match first {
-                Some(first) => (Ended, [Some(first), Some(End(why))]),
-                None => (Ended, [Some(End(why)), None]),
-            }
-        }
-        fn refused(why: EndReason) -> (State, Actions) {
-            ended(Some(Action::Refuse(why)), why)
-        }
-        fn hung_up(why: EndReason) -> (State, Actions) {
-            ended(Some(Action::SendBye(why)), why)
-        }
+        actions
     }
+}
+
+/// The call is over.
+fn ended(first: Option<Action>, why: EndReason) -> (State, Actions) {
+    match first {
+        Some(first) => (State::Ended, [Some(first), Some(Action::End(why))]),
+        None => (State::Ended, [Some(Action::End(why)), None]),
+    }
+}
+
+/// Over before it was answered; a call that we place has nobody to refuse.
+fn refused(why: EndReason) -> (State, Actions) {
+    ended(Some(Action::Refuse(why)), why)
+}
+
+/// Over after it was answered.
+fn hung_up(why: EndReason) -> (State, Actions) {
+    ended(Some(Action::SendBye(why)), why)
+}
+
+/// The workflow is late; what is configured for that comes as the next input.
+fn without(state: State, why: EndReason) -> (State, Actions) {
+    (state, [Some(Action::DoWithout(why)), None])
 }
 
 #[cfg(test)]
@@ -309,16 +381,25 @@ mod tests {
                 for third in Input::ALL {
                     let inputs = [first, second, third];
                     assert!(ends(Machine::inbound(), inputs) <= 1, "{inputs:?}");
+                    assert!(ends(Machine::routed(), inputs) <= 1, "{inputs:?}");
                     assert!(ends(Machine::outbound(), inputs) <= 1, "{inputs:?}");
                 }
             }
         }
     }
 
+    /// A machine that has been through these inputs.
+    fn after(mut machine: Machine, inputs: &[Input]) -> Machine {
+        for input in inputs {
+            machine.handle(*input);
+        }
+        machine
+    }
+
     #[test]
     fn a_call_is_answered_only_when_the_agent_is_ready() {
         for input in Input::ALL {
-            let mut machine = Machine::inbound();
+            let mut machine = after(Machine::inbound(), &[Input::Briefed]);
             let accepted = machine.handle(input).contains(&Some(Action::Accept));
             assert_eq!(accepted, input == Input::AgentReady, "{input:?}");
         }
@@ -327,18 +408,54 @@ mod tests {
     #[test]
     fn nobody_is_dialled_before_the_agent_is_ready() {
         for input in Input::ALL {
-            let mut machine = Machine::outbound();
+            let mut machine = after(Machine::outbound(), &[Input::Briefed]);
             let dialled = machine.handle(input).contains(&Some(Action::Dial));
             assert_eq!(dialled, input == Input::AgentReady, "{input:?}");
         }
     }
 
     #[test]
-    fn a_bye_on_a_call_we_placed_is_the_callees() {
-        let mut machine = Machine::outbound();
-        for input in [Input::AgentReady, Input::CalleeRings, Input::CalleeAnswered] {
-            machine.handle(input);
+    fn no_agent_is_reached_and_nobody_answered_or_dialled_while_a_workflow_runs() {
+        let forbidden = [Action::ReachAgent, Action::Accept, Action::Dial, Action::OpenGate];
+        for machine in [Machine::routed, Machine::inbound, Machine::outbound] {
+            for input in Input::ALL {
+                let (mut machine, state) = (machine(), machine().state());
+                let actions = machine.handle(input);
+                let briefed = (state, input) == (State::Briefing, Input::Briefed);
+                let acted = actions.iter().flatten().any(|action| forbidden.contains(action));
+                assert_eq!(acted, briefed, "{state:?} {input:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_caller_who_gives_up_ends_a_call_whose_workflow_runs() {
+        for machine in [Machine::routed, Machine::inbound] {
+            for input in [Input::Cancelled, Input::Bye] {
+                let actions = machine().handle(input);
+                assert_eq!(actions, [Some(Action::End(EndReason::CallerCancelled)), None]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_workflow_that_is_late_leaves_the_call_waiting_for_what_is_configured() {
+        for (machine, late) in [
+            (Machine::routed as fn() -> Machine, EndReason::RoutingTimedOut),
+            (Machine::inbound, EndReason::PreConversationTimedOut),
+        ] {
+            let mut machine = machine();
+            let before = machine.state();
+            let actions = machine.handle(Input::RunTimedOut);
+            assert_eq!(actions, [Some(Action::DoWithout(late)), None]);
+            assert_eq!(machine.state(), before);
+        }
+    }
+
+    #[test]
+    fn a_bye_on_a_call_we_placed_is_the_callees() {
+        let inputs = [Input::Briefed, Input::AgentReady, Input::CalleeRings, Input::CalleeAnswered];
+        let mut machine = after(Machine::outbound(), &inputs);
         let actions = machine.handle(Input::Bye);
         assert_eq!(actions, [Some(Action::End(EndReason::CalleeHungUp)), None]);
     }

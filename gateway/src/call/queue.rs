@@ -263,6 +263,7 @@ fn share(mut free: usize, mut claims: Vec<Claim>) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
 
     use config::clock::Timestamp;
     use config::ids::TrunkId;
@@ -290,6 +291,7 @@ mod tests {
             agent: None,
             version: None,
             runtime: Runtime::default(),
+            workflows: Arc::default(),
         }
     }
 

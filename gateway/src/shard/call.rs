@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::briefing::AgentWorkflows;
 use config::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
 use config::model::{AgentEnding, Clip};
+use config::routing::Told;
 use media::Far;
 use sip::Request;
 use sip::endpoint::{Content, DialogId, Reply, ServerTx};
@@ -18,6 +20,7 @@ use super::request::{Kind, Pending};
 use super::session_id::SessionId;
 use super::transfer::Transfer;
 use super::wanted::Outcome;
+use super::workflows::Undecided;
 use super::{Shard, live_status};
 use crate::agent::{AgentEvent, AgentHandle, End, LinkError, TickSeat, Wake};
 use crate::call::EndReason;
@@ -59,8 +62,8 @@ impl From<Admitted> for Parties {
         Parties {
             organisation: admitted.organisation,
             trunk: admitted.trunk,
-            agent: Some(admitted.agent),
-            version: Some(admitted.version),
+            agent: admitted.answering.map(|by| by.agent),
+            version: admitted.answering.map(|by| by.version),
             caller: admitted.caller,
             called: admitted.called,
             number: admitted.number,
@@ -91,6 +94,12 @@ pub(super) struct Call {
     /// The leg that is being dialled.
     pub(super) dial: Option<u64>,
     pub(super) transfer: Option<Transfer>,
+    /// What it needs until its agent is reached.
+    pub(super) undecided: Box<Undecided>,
+    /// What the agent is told beforehand.
+    pub(super) told: Told,
+    /// What runs before and after the conversation.
+    pub(super) workflows: Arc<AgentWorkflows>,
     pub(super) agent: Agent,
     /// Keeps the ticks of the media worker coming to the agent link.
     pub(super) seat: Option<TickSeat>,
@@ -100,7 +109,7 @@ pub(super) struct Call {
     pub(super) max_forwards: u8,
     pub(super) received_at: Instant,
     pub(super) accepted_at: Option<Instant>,
-    /// When the agent must be ready; then, when it has rung for long enough; once answered, when
+    /// When a workflow must be done; then, when the agent must be ready; then, when it has rung for long enough; once answered, when
     /// the call has lasted long enough.
     pub(super) limit: Option<Instant>,
     pub(super) max_duration: Duration,
@@ -127,6 +136,9 @@ impl Call {
             far: None,
             dial: None,
             transfer: None,
+            undecided: Box::default(),
+            told: Told::default(),
+            workflows: Arc::default(),
             agent: Agent::Gone,
             seat: None,
             wake: Arc::default(),
@@ -163,12 +175,16 @@ impl Shard {
             self.act(now, key, action);
         }
         if let Some(call) = self.calls.get(&key) {
-            self.services.live.changed(&call.record, live_status(call.machine.state()));
+            let status = live_status(call.machine.state(), call.record.is_outbound());
+            self.services.live.changed(&call.record, status);
         }
     }
 
     fn act(&mut self, now: Instant, key: u64, action: Action) {
         match action {
+            Action::Brief => self.brief(now, key),
+            Action::DoWithout(why) => self.do_without(now, key, why),
+            Action::ReachAgent => self.connect(now, key),
             Action::Dial => self.dial_callee(now, key),
             Action::GiveUpDial => self.give_up_dial(now, key),
             Action::Accept => self.accept(now, key),
@@ -309,6 +325,7 @@ impl Shard {
             talked_ms = talked.map(|t| t.as_millis()), "call ended"
         );
         self.close_carrier(key, &mut call, reason);
+        self.after_conversation(&call);
         self.release(now, &call);
     }
 

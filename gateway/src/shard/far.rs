@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::limits::AGENT_HEADER_BYTES;
 use config::model::{Builtin, Runtime, SipAgent, SipAgentValues, Websocket};
+use config::routing::Told;
 use media::codec::Codec;
 use media::{AgentPort, Far};
+use serde_json::Value;
 use sip::Transport;
 
 use super::Shard;
@@ -89,6 +92,7 @@ impl Shard {
             conversation: call.record.id(),
             from_number: call.parties.caller.clone(),
             to_number: call.parties.called.clone(),
+            told: parameters(&call.told),
             entropy,
         };
         let audio = (port, Arc::clone(&call.wake));
@@ -121,11 +125,14 @@ impl Shard {
             config::model::Transport::Tcp => Transport::Tcp,
             config::model::Transport::Tls => Transport::Tls,
         };
+        let told = &call.told;
         let own = [
             Some(conversation.clone()),
             Some(parties.organisation.to_string()),
             parties.agent.map(|id| id.to_string()),
             parties.version.map(|id| id.to_string()),
+            told.initial_context.as_deref().and_then(as_header_text),
+            told.metadata().as_ref().and_then(as_header_json),
         ];
         let own = SipAgent::OWN_HEADERS.into_iter().zip(own);
         let mut headers: Vec<(String, String)> =
@@ -160,5 +167,80 @@ impl Shard {
             noise_cancellation: false,
             patience: self.agent_patience(agent.connect_timeout_ms),
         })
+    }
+}
+
+/// What workflows and the API tell an agent, as parameters of its stream.
+fn parameters(told: &Told) -> Vec<(String, String)> {
+    let context = told.initial_context.clone().map(|text| ("initial_context".to_owned(), text));
+    let metadata = told.metadata().map(|map| ("custom_metadata".to_owned(), map.to_string()));
+    context.into_iter().chain(metadata).collect()
+}
+
+/// Text as a header's value: everything but letters, digits and `-_.~` is percent-encoded (RFC 3986
+/// section 2.1), so that it stays one line. What is too long is left out: the agent reads it in the
+/// conversation, whose id it has.
+fn as_header_text(text: &str) -> Option<String> {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            value.push(char::from(byte));
+        } else {
+            value.push_str(&format!("%{byte:02X}"));
+        }
+        if value.len() > AGENT_HEADER_BYTES.value_usize() {
+            return None;
+        }
+    }
+    Some(value)
+}
+
+/// JSON as a header's value: on one line as it is, and in ASCII, escaped (RFC 8259 section 7).
+fn as_header_json(value: &Value) -> Option<String> {
+    let mut text = String::new();
+    for unit in value.to_string().encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte @ 0x20..=0x7e) => text.push(char::from(byte)),
+            _ => text.push_str(&format!("\\u{unit:04x}")),
+        }
+        if text.len() > AGENT_HEADER_BYTES.value_usize() {
+            return None;
+        }
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_stands_in_a_header_is_one_line_and_means_the_same() {
+        let text = as_header_text("two\r\nVia: x\tü").expect("short");
+        assert_eq!(text, "two%0D%0AVia%3A%20x%09%C3%BC");
+        let value = json!({ "a\r\n": "ü 😀 \u{7f}\"" });
+        let text = as_header_json(&value).expect("short");
+        assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_header_is_left_out() {
+        let longest = AGENT_HEADER_BYTES.value_usize();
+        assert!(as_header_text(&"x".repeat(longest)).is_some());
+        assert!(as_header_text(&"x".repeat(longest + 1)).is_none());
+        assert!(as_header_text(&"\n".repeat(longest / 2)).is_none());
+        assert!(as_header_json(&json!("x".repeat(longest))).is_none());
+    }
+
+    #[test]
+    fn an_agent_that_is_told_nothing_gets_no_parameters() {
+        assert!(parameters(&Told::default()).is_empty());
+        let custom_metadata = json!({ "a": 1 }).as_object().cloned().unwrap_or_default();
+        let told = Told { initial_context: Some("x".to_owned()), custom_metadata };
+        let expected = [("initial_context", "x"), ("custom_metadata", r#"{"a":1}"#)];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parameters(&told), expected);
     }
 }

@@ -20,6 +20,7 @@ use crate::net::reach::{Reach, Reached};
 use crate::net::{Inbound, Outbound};
 use crate::observe::health::Health;
 use crate::observe::metric::Metrics;
+use crate::routing::{RunDone, Runs};
 
 /// What the shard is given once.
 pub struct Services {
@@ -41,6 +42,8 @@ pub struct Services {
     pub reach: Reach,
     /// What agent links need.
     pub links: Links,
+    /// Runs the workflows of calls.
+    pub runs: Runs,
     /// Phase of the program.
     pub health: Health,
     /// Calls that are up, for the API.
@@ -88,6 +91,8 @@ pub struct Inputs {
     pub media: mpsc::Receiver<media::Event>,
     /// Events of agent links, by call.
     pub agents: mpsc::Receiver<(u64, AgentEvent)>,
+    /// Runs of workflows that are over.
+    pub runs: mpsc::Receiver<RunDone>,
     /// Hosts that were looked up and connections that were opened.
     pub reached: mpsc::Receiver<Reached>,
     /// Commands.
@@ -97,7 +102,7 @@ pub struct Inputs {
 /// What a time limit is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Alarm {
-    /// An agent that connects, a call that rings or lasts.
+    /// A workflow that runs, an agent that connects, a call that rings or lasts.
     Call(u64),
     /// A leg that is being dialled.
     Dial(u64),

@@ -16,9 +16,10 @@ use super::Shard;
 use super::body::{self, Body};
 use super::call::{Call, MAX_FORWARDS, Parties};
 use super::leg::{Flows, Leg, Media, Offer, Side};
-use super::record::Record;
+use super::record::{Attempt, Record};
 use super::refuse::refused_later;
 use super::session_id::SessionId;
+use super::workflows::Undecided;
 use crate::call::admission::{self, Admitted, Facts, Proof, Rule, Verdict};
 use crate::call::machine::Machine;
 use crate::call::pace::Bucket;
@@ -238,13 +239,12 @@ impl Shard {
         arrival: &Arrival<'_>,
         admitted: Admitted,
         prepared: Prepared,
-    ) -> (u64, Call, Option<Plan>) {
+    ) -> (u64, Call) {
         let Arrival { now, tx, flow, request, snapshot } = *arrival;
         let key = self.next_key;
         self.next_key += 1;
         let trunk = admitted.trunk.and_then(|id| snapshot.trunk(id));
-        let agent_name = snapshot.agent(admitted.agent).map(|agent| agent.name.to_string());
-        let record = Record::open(&admitted, agent_name, super::call::sip_call_id(request));
+        let record = Record::open(&admitted, super::call::sip_call_id(request));
         let secure = matches!(request.uri(), Uri::Sip(sip) if sip.secure);
         let carrier = Leg {
             contact: contact(&flow, secure),
@@ -269,25 +269,32 @@ impl Shard {
             offer: Offer::None,
         };
         let rules = (self.services.settings.calls.agent_ending, self.max_duration());
-        let begun = Call::new(now, Machine::inbound(), (Parties::from(admitted), record), rules);
+        let routing = match admitted.answering {
+            Some(_) => None,
+            None => snapshot.enabled_routing(admitted.organisation).cloned(),
+        };
+        let machine = if routing.is_some() { Machine::routed() } else { Machine::inbound() };
+        let attempt = |route| (route, Attempt::read(request, &flow));
+        let undecided = Undecided {
+            routing: routing.map(attempt),
+            plan: prepared.plan,
+            ..Undecided::default()
+        };
+        let begun = Call::new(now, machine, (Parties::from(admitted), record), rules);
         let call = Call {
             tx: Some(tx),
             carrier: Some(carrier),
+            undecided: Box::new(undecided),
             max_forwards: request.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
             session: SessionId::of(request).unwrap_or(begun.session),
             dialled: user(&request.uri()).into_owned(),
             ..begun
         };
-        (key, call, prepared.plan)
+        (key, call)
     }
 
-    /// 180, record, media, agent.
-    fn start(
-        &mut self,
-        arrival: &Arrival<'_>,
-        (key, mut call, plan): (u64, Call, Option<Plan>),
-        admitted: &Admitted,
-    ) {
+    /// 180, record, and whatever comes before the agent.
+    fn start(&mut self, arrival: &Arrival<'_>, (key, mut call): (u64, Call), admitted: &Admitted) {
         let Arrival { now, snapshot, tx, flow, .. } = *arrival;
         let Some(leg) = call.carrier.as_mut() else { return };
         let ringing = Reply { contact: Some(&leg.contact), ..Reply::new(180) };
@@ -313,8 +320,6 @@ impl Shard {
             call = key, conversation = %call.record.id(), organization = %call.parties.organisation,
             source = %flow.remote, transport = flow.transport.uri_token(), "call admitted"
         );
-        self.services.journal.record(call.record.opened());
-        self.services.live.started(&call.record);
         if let Some(trunk) = call.parties.trunk {
             self.loads.entry(trunk).or_default().live += 1;
         }
@@ -322,15 +327,19 @@ impl Shard {
         self.by_tx.insert(tx, key);
         self.by_conversation.insert(call.record.id(), key);
         self.sessions.insert(call.session, key);
-        let version = call.parties.version.and_then(|version| snapshot.version(version));
-        let runtime = version.map(|version| version.runtime.clone()).unwrap_or_default();
+        self.services.live.started(&call.record);
         self.calls.insert(key, call);
         self.live_changed();
-        let port = self.prepare_far(key, &runtime);
-        if let Some(plan) = plan {
-            self.apply_plan(now, (key, Side::Carrier), plan);
+        if let Some(answering) = admitted.answering {
+            self.answer_with(key, answering);
         }
-        self.reach_agent(now, key, (runtime, port));
+        if let Some(call) = self.calls.get(&key) {
+            self.services.journal.record(call.record.opened());
+        }
+        match admitted.answering {
+            Some(_) => self.brief(now, key),
+            None => self.route(now, key),
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Introduction {
     pub(super) to_number: String,
     pub(super) organisation: OrganisationId,
     pub(super) conversation: ConversationId,
+    /// What the agent is told besides, by name.
+    pub(super) told: Vec<(String, String)>,
     pub(super) entropy: [u8; 16],
 }
 
@@ -97,7 +99,8 @@ impl Links {
                 from_number: who.from_number,
                 to_number: who.to_number,
                 conversation_id: who.conversation.to_string(),
-                parameters: link.parameters.clone().into_iter().collect(),
+                // Of equal names the last is told.
+                parameters: link.parameters.clone().into_iter().chain(who.told).collect(),
             },
             settings,
             dialer: self.dialer.clone(),

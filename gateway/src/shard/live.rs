@@ -78,6 +78,13 @@ impl LiveTable {
         }
     }
 
+    /// It is known who answers.
+    pub(super) fn answered_by(&self, record: &Record) {
+        if let Some(seen) = self.calls().get_mut(&record.id()) {
+            seen.call.agent_id = record.shown().agent_id;
+        }
+    }
+
     /// The call was handed on: nothing more can be asked of it but its end.
     pub(super) fn transferred(&self, record: &Record) {
         if let Some(seen) = self.calls().get_mut(&record.id()) {

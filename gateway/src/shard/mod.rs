@@ -5,6 +5,7 @@
 //!  media   ──► Event ───┤                              ├─► Workers (open, apply, gate, close)
 //!  agents  ──► Event ───┼─► Shard: Endpoint + calls ───┼─► agent links (start, stop)
 //!  DNS, TCP ─► Reached ─┤
+//!  runs    ──► RunDone ─┤                              ├─► Runs (start)
 //!  API     ──► Command ─┤                              └─► Journal (records, decisions)
 //!  clock   ──► timeout ─┘
 //! ```
@@ -35,6 +36,7 @@ mod sdp;
 mod session_id;
 mod transfer;
 mod wanted;
+mod workflows;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -198,6 +200,10 @@ impl Shard {
                     let now = clock::now();
                     self.guarded(now, Some(key), |shard| shard.handle_link(now, key, event));
                 }
+                Some(done) = inputs.runs.recv() => {
+                    let now = clock::now();
+                    self.guarded(now, Some(done.call), |shard| shard.handle_run(now, done));
+                }
                 Some(reached) = inputs.reached.recv() => {
                     let now = clock::now();
                     self.guarded(now, None, |shard| shard.handle_reached(now, reached));
@@ -228,6 +234,8 @@ impl Shard {
         metrics.queue("media_events", inputs.media.len());
         metrics.queue("agent_events", inputs.agents.len());
         metrics.queue("calls_out", self.queue.waiting());
+        metrics.queue("workflow_runs", self.services.runs.live());
+        metrics.queue("post_conversation", self.services.runs.waiting());
         metrics.queue("journal", self.services.journal.stats().queued);
         let load = self.endpoint.load();
         metrics.queue("server_transactions", load.server_transactions);
@@ -537,10 +545,13 @@ fn node_number(name: &str) -> u16 {
 }
 
 /// What a call looks like to the API.
-fn live_status(state: State) -> config::model::ConversationStatus {
+fn live_status(state: State, outbound: bool) -> config::model::ConversationStatus {
     match state {
         State::Preparing | State::Dialling => config::model::ConversationStatus::Triggered,
-        State::Ringing | State::Connecting => config::model::ConversationStatus::Ringing,
+        State::Briefing if outbound => config::model::ConversationStatus::Triggered,
+        State::Routing | State::Briefing | State::Ringing | State::Connecting => {
+            config::model::ConversationStatus::Ringing
+        }
         State::Accepted | State::Active | State::Farewell => {
             config::model::ConversationStatus::InProgress
         }

@@ -16,6 +16,7 @@ use super::leg::Side;
 use super::login::Login;
 use super::record::Record;
 use super::wanted::{Outcome, Wanted};
+use super::workflows::Undecided;
 use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
 use crate::net::target::Destination;
@@ -84,7 +85,8 @@ impl Shard {
         self.handle_input(now, key, Input::HangUp(reason));
     }
 
-    /// Begins a call: the agent is reached before anybody's telephone rings.
+    /// Begins a call: the agent's workflow runs, and the agent is reached, before anybody's telephone
+    /// rings.
     fn place(&mut self, now: Instant, request: DialRequest) {
         let key = self.next_key;
         self.next_key += 1;
@@ -108,12 +110,17 @@ impl Shard {
         self.by_conversation.insert(record.id(), key);
         self.loads.entry(request.trunk).or_default().live += 1;
         let rules = (self.services.settings.calls.agent_ending, max_duration);
-        let call = Call::new(now, Machine::outbound(), (parties, record), rules);
+        let undecided = Undecided { runtime: request.runtime, ..Undecided::default() };
+        let call = Call {
+            undecided: Box::new(undecided),
+            told: record.ordered_with(),
+            workflows: request.workflows,
+            ..Call::new(now, Machine::outbound(), (parties, record), rules)
+        };
         self.sessions.insert(call.session, key);
         self.calls.insert(key, call);
         self.live_changed();
-        let port = self.prepare_far(key, &request.runtime);
-        self.reach_agent(now, key, (request.runtime, port));
+        self.brief(now, key);
     }
 
     /// The agent is ready: now the callee.
@@ -196,6 +203,7 @@ impl Shard {
     /// A time limit of a call has passed: what it means depends on how far the call has come.
     pub(super) fn handle_limit(&mut self, now: Instant, key: u64) {
         let input = match self.calls.get(&key).map(|call| call.machine.state()) {
+            Some(State::Routing | State::Briefing) => Input::RunTimedOut,
             Some(State::Preparing | State::Connecting) => {
                 Input::AgentGone(EndReason::AgentTimedOut)
             }

@@ -8,10 +8,11 @@ use config::clock::Timestamp;
 use config::ids::{ConversationId, DecisionId};
 use config::journal::Entry;
 use config::model::{
-    AgentName, Channel, Considered, Conversation, ConversationChange, ConversationClose,
-    ConversationStatus, Decision, Direction, EndReason as RecordedEnd, Transfer, TransferMode,
-    TransferStatus,
+    AgentName, Answering, Channel, Considered, Conversation, ConversationChange, ConversationClose,
+    ConversationStatus, Decision, Direction, EndReason as RecordedEnd, RoutingReport, Transfer,
+    TransferMode, TransferStatus,
 };
+use config::routing::Told;
 use config::snapshot::Snapshot;
 use media::report::LegReport;
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ pub(super) struct Record {
     conversation: Box<Conversation>,
     /// How the carrier refused the call, if it did.
     refusal: Option<Outcome>,
+    /// What else a person should know about the end: which step of a workflow failed.
+    explanation: Option<String>,
     /// It has been closed, though the call goes on: it was handed to another number.
     closed: bool,
 }
@@ -40,24 +43,71 @@ fn now() -> Timestamp {
 }
 
 impl Record {
-    pub(super) fn open(admitted: &Admitted, agent: Option<String>, sip_call_id: String) -> Self {
+    pub(super) fn open(admitted: &Admitted, sip_call_id: String) -> Self {
         let mut conversation =
             Conversation::begun(admitted.organisation, Direction::Inbound, now());
         conversation.channel = Channel::Telephone;
         conversation.status = ConversationStatus::Ringing;
         conversation.user_id = admitted.caller.clone();
-        conversation.agent_id = Some(admitted.agent);
-        conversation.agent_version_id = Some(admitted.version);
         conversation.agent_number = admitted.number.clone();
         conversation.trunk_id = admitted.trunk;
         conversation.trunk_call_id = Some(sip_call_id);
-        conversation.agent = agent.map(|name| AgentName { id: admitted.agent, name });
-        Record { conversation: Box::new(conversation), refusal: None, closed: false }
+        Record::of(&conversation)
     }
 
     /// The record of a call that was ordered through the API; the store has it already.
     pub(super) fn of(conversation: &Conversation) -> Self {
-        Record { conversation: Box::new(conversation.clone()), refusal: None, closed: false }
+        Record {
+            conversation: Box::new(conversation.clone()),
+            refusal: None,
+            explanation: None,
+            closed: false,
+        }
+    }
+
+    /// The conversation as it stands.
+    pub(super) fn conversation(&self) -> &Conversation {
+        &self.conversation
+    }
+
+    /// When the call came or was ordered.
+    pub(super) fn started_at(&self) -> Timestamp {
+        self.conversation.created_at
+    }
+
+    /// What the agent is told by whoever ordered the call.
+    pub(super) fn ordered_with(&self) -> Told {
+        let metadata = self.conversation.custom_metadata.as_ref().and_then(Value::as_object);
+        Told {
+            initial_context: self.conversation.initial_context.clone(),
+            custom_metadata: metadata.cloned().unwrap_or_default(),
+        }
+    }
+
+    /// It is known who answers.
+    pub(super) fn answered_by(&mut self, by: Answering, name: Option<String>) {
+        self.conversation.agent_id = Some(by.agent);
+        self.conversation.agent_version_id = Some(by.version);
+        self.conversation.agent = name.map(|name| AgentName { id: by.agent, name });
+    }
+
+    /// Workflows have said who answers and what the agent is told.
+    pub(super) fn told(&mut self, told: &Told) -> Entry {
+        self.conversation.initial_context = told.initial_context.clone();
+        self.conversation.custom_metadata = told.metadata();
+        let conversation = &self.conversation;
+        let answering = conversation.agent_id.zip(conversation.agent_version_id);
+        Entry::ConversationChanged(ConversationChange {
+            answering: answering.map(|(agent, version)| Answering { agent, version }),
+            initial_context: conversation.initial_context.clone(),
+            custom_metadata: conversation.custom_metadata.clone(),
+            ..ConversationChange::to(conversation.id, conversation.status, now())
+        })
+    }
+
+    /// Says in words why it will end.
+    pub(super) fn explain(&mut self, why: String) {
+        self.explanation = Some(why);
     }
 
     pub(super) fn id(&self) -> ConversationId {
@@ -122,7 +172,7 @@ impl Record {
             answered_at: self.conversation.answered_at,
             trunk_call_id: self.conversation.trunk_call_id.clone(),
             transfer: self.conversation.transfer.clone(),
-            at: now(),
+            ..ConversationChange::to(self.conversation.id, self.conversation.status, now())
         })
     }
 
@@ -147,7 +197,7 @@ impl Record {
                 (Some(refusal.text), None)
             }
             Some(refusal) => (None, Some(refusal.text)),
-            None => (None, None),
+            None => (None, self.explanation.take()),
         };
         // Whoever was to be handed on is gone, and so is the transfer that was still open.
         if self.conversation.transfer.as_ref().is_some_and(|t| t.status == TransferStatus::Pending)
@@ -155,15 +205,20 @@ impl Record {
             self.transfer_over(TransferStatus::Failed, None);
         }
         let words = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let end_reason = RecordedEnd {
+            sip_code,
+            sip_reason: words(sip_reason),
+            text: words(text),
+            ..RecordedEnd::new(row.code, row.party.as_str())
+        };
+        self.conversation.status = status(reason, answered.is_some());
+        self.conversation.end_reason = Some(end_reason.clone());
+        self.conversation.duration = duration_s;
+        self.conversation.ended_at = Some(at);
         Some(Closing(Box::new(ConversationClose {
             id: self.conversation.id,
-            status: status(reason, answered.is_some()),
-            end_reason: RecordedEnd {
-                sip_code,
-                sip_reason: words(sip_reason),
-                text: words(text),
-                ..RecordedEnd::new(row.code, row.party.as_str())
-            },
+            status: self.conversation.status,
+            end_reason,
             duration_s,
             quality: None,
             transfer: self.conversation.transfer.clone(),
@@ -192,9 +247,11 @@ impl Record {
 /// Conversation status of an ending (the table of the conversation statuses).
 fn status(reason: EndReason, answered: bool) -> ConversationStatus {
     match reason {
-        EndReason::CallerCancelled | EndReason::InviteExpired | EndReason::CallCancelled => {
-            ConversationStatus::Cancelled
-        }
+        EndReason::CallerCancelled
+        | EndReason::InviteExpired
+        | EndReason::CallCancelled
+        | EndReason::RoutingRejected
+        | EndReason::PreConversationRejected => ConversationStatus::Cancelled,
         EndReason::CalleeBusy | EndReason::CalleeDeclined | EndReason::NoAnswer => {
             ConversationStatus::Unanswered
         }
@@ -305,6 +362,31 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    /// A decision about it, of which no more is known than the rule.
+    fn decided(self, rule: &'static str) -> Decision {
+        Decision {
+            id: DecisionId::random(),
+            at: now(),
+            organization_id: None,
+            source_ip: self.source.ip().to_string(),
+            source_port: self.source.port(),
+            transport: Cow::Borrowed(self.transport),
+            request_uri: self.request_uri,
+            from: self.from,
+            called_raw: self.called_raw,
+            called_number: None,
+            trunks_considered: Vec::new(),
+            rule: Cow::Borrowed(rule),
+            explanation: String::new(),
+            sip_status: None,
+            sip_call_id: self.sip_call_id,
+            conversation_id: None,
+            routing: None,
+        }
+    }
+}
+
 /// A stranger's bytes as text without control characters, cut short.
 fn clean(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
@@ -322,10 +404,6 @@ pub(super) fn decision(
     detail: Option<String>,
 ) -> Entry {
     let (rule, _, sentence) = refusal.rule.row();
-    let explanation = match detail {
-        Some(detail) => format!("{sentence} {detail}"),
-        None => sentence.to_owned(),
-    };
     let considered = refusal.considered.iter().filter_map(|considered| {
         let trunk = snapshot.trunk(considered.trunk_id)?;
         Some(Considered {
@@ -337,20 +415,33 @@ pub(super) fn decision(
         })
     });
     Entry::Decision(Box::new(Decision {
-        id: DecisionId::random(),
-        at: now(),
         organization_id: refusal.organisation,
-        source_ip: attempt.source.ip().to_string(),
-        source_port: attempt.source.port(),
-        transport: Cow::Borrowed(attempt.transport),
-        request_uri: attempt.request_uri,
-        from: attempt.from,
-        called_raw: attempt.called_raw,
         called_number: refusal.called_number,
         trunks_considered: considered.collect(),
-        rule: Cow::Borrowed(rule),
-        explanation,
+        explanation: match detail {
+            Some(detail) => format!("{sentence} {detail}"),
+            None => sentence.to_owned(),
+        },
         sip_status: refusal.status,
-        sip_call_id: attempt.sip_call_id,
+        ..attempt.decided(rule)
+    }))
+}
+
+/// What a call is recorded as that its organisation's workflow brought to an agent.
+const ROUTED: &str = "routed";
+
+/// The record of a call that its organisation's workflow decided about.
+pub(super) fn routed(attempt: Attempt, record: &Record, report: RoutingReport) -> Entry {
+    let conversation = &record.conversation;
+    let rule = report.reason.clone().map_or(Cow::Borrowed(ROUTED), Cow::Owned);
+    Entry::Decision(Box::new(Decision {
+        organization_id: Some(conversation.organization_id),
+        called_number: conversation.agent_number.clone(),
+        rule,
+        explanation: report.explanation.join(" "),
+        sip_status: report.sip_status,
+        conversation_id: Some(conversation.id),
+        routing: Some(report),
+        ..attempt.decided(ROUTED)
     }))
 }

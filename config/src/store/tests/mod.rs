@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod events;
 mod follow;
+mod inbound_routing;
 mod jobs;
 mod keys;
 mod managed;

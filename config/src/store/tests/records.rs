@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use super::*;
-use crate::ids::DecisionId;
+use crate::ids::{AgentVersionId, DecisionId};
 use crate::journal::Entry;
 use crate::model::{
-    Considered, Conversation, ConversationChange, ConversationClose, ConversationFilter,
+    Answering, Considered, Conversation, ConversationChange, ConversationClose, ConversationFilter,
     ConversationStatus, Decision, DecisionFilter, Direction, DisplayedNumber, EndReason, Page,
     Transfer, TransferMode, TransferStatus,
 };
@@ -52,6 +52,8 @@ fn decision(of: Option<OrganisationId>, rule: &'static str) -> Decision {
         explanation: "No.".to_owned(),
         sip_status: Some(403),
         sip_call_id: "x".to_owned(),
+        conversation_id: None,
+        routing: None,
     }
 }
 
@@ -103,7 +105,7 @@ async fn every_filter_of_the_contract_narrows() {
     let agent = store.make_agent(&org, "a").await.id;
     let wanted = Conversation {
         agent_id: Some(agent),
-        agent_version_id: Some(crate::ids::AgentVersionId::random()),
+        agent_version_id: Some(AgentVersionId::random()),
         agent_number: Some("+4930123".to_owned()),
         trunk_id: Some(TrunkId::random()),
         duration: Some(30),
@@ -214,6 +216,30 @@ async fn what_is_learnt_on_the_way_stays_and_a_status_does_not_go_back() {
     let row = change(late).await;
     assert_eq!(row.status, ConversationStatus::Transferred);
     assert_eq!(row.transfer, Some(transfer(TransferStatus::Completed)));
+}
+
+#[tokio::test]
+async fn who_answers_and_what_they_are_told_is_added_when_it_is_known() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let agent = store.make_agent(&org, "chosen").await.id;
+    let begun = call(&org, "+1555", 0);
+    let id = store.open_conversation(&org, begun).await.unwrap().conversation.id;
+    let version = AgentVersionId::random();
+    let told = ConversationChange {
+        answering: Some(Answering { agent, version }),
+        initial_context: Some("VIP".to_owned()),
+        custom_metadata: Some(json!({"a": 1})),
+        ..ConversationChange::to(id, ConversationStatus::Ringing, at(1))
+    };
+    store.change_conversation(&org, &told).await.unwrap();
+    let later = ConversationChange::to(id, ConversationStatus::InProgress, at(2));
+    let row = store.change_conversation(&org, &later).await.unwrap();
+    assert_eq!((row.agent_id, row.agent_version_id), (Some(agent), Some(version)));
+    assert_eq!(row.agent.map(|agent| agent.name).as_deref(), Some("chosen"));
+    assert_eq!(row.initial_context.as_deref(), Some("VIP"));
+    assert_eq!(row.custom_metadata, Some(json!({"a": 1})));
+    assert_eq!(row.status, ConversationStatus::InProgress);
 }
 
 #[tokio::test]
