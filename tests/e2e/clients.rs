@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use support::gateway::program;
+use support::postgres::Postgres;
 use support::sipp::Sipp;
 use support::{Gateway, peer};
 
@@ -215,25 +216,58 @@ fn python(python: &Path, gateway: &Gateway, script: &str) -> Command {
     command
 }
 
-#[test]
-fn a_pipeline_in_python_ends_in_the_same_state_twice() {
-    let Some(interpreter) = peer::python_with("requests") else { return };
-    let gateway = Gateway::start();
-    let run = || done(python(&interpreter, &gateway, "provision.py").output().unwrap());
+/// Runs the pipeline twice; it must leave the same behind.
+fn provision_twice(interpreter: &Path, gateway: &Gateway) {
+    let run = || done(python(interpreter, gateway, "provision.py").output().unwrap());
     let (first, second) = (run(), run());
     assert_eq!(first, second);
     let state: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(state["versions"].as_array().map(Vec::len), Some(1), "{first}");
+}
+
+#[test]
+fn a_pipeline_in_python_ends_in_the_same_state_twice() {
+    let Some(interpreter) = peer::python_with("requests") else { return };
+    let gateway = Gateway::start();
+    provision_twice(&interpreter, &gateway);
     gateway.finish();
+}
+
+#[test]
+fn a_pipeline_in_python_ends_in_the_same_state_twice_on_postgresql() {
+    let Some(interpreter) = peer::python_with("requests") else { return };
+    let Some(server) = Postgres::start() else { return };
+    let gateway = Gateway::with(&[("store.url", &server.setting())]);
+    provision_twice(&interpreter, &gateway);
+    gateway.finish();
+}
+
+/// Nobody finds whom the requests tell to call: there is no name server.
+const NO_NAMES: (&str, &str) = ("sip.nameservers", r#"["127.0.0.1:9"]"#);
+
+/// Lets schemathesis make this many requests, and more.
+fn judge(interpreter: &Path, gateway: &Gateway, cases: &str) {
+    done(python(interpreter, gateway, "judge.py").args(["--cases", cases]).output().unwrap());
 }
 
 #[test]
 fn the_program_does_what_its_document_says() {
     let Some(interpreter) = peer::python_with("schemathesis") else { return };
-    // Whom the requests tell to call, nobody finds: no name server, and no way out.
-    let gateway = Gateway::with(&[("sip.nameservers", r#"["127.0.0.1:9"]"#)]);
-    let cases = std::env::var("TRUNKLINE_JUDGE_CASES").unwrap_or_else(|_| "1500".to_owned());
-    let judged = python(&interpreter, &gateway, "judge.py").args(["--cases", &cases]).output();
-    done(judged.unwrap());
+    let gateway = Gateway::with(&[NO_NAMES]);
+    judge(&interpreter, &gateway, &std::env::var(CASES).unwrap_or_else(|_| "1500".to_owned()));
     gateway.finish();
 }
+
+#[test]
+fn the_program_does_what_its_document_says_on_postgresql() {
+    // The store's own tests run on both databases every time; this takes minutes.
+    let Ok(cases) = std::env::var(CASES) else { return };
+    let Some(interpreter) = peer::python_with("schemathesis") else { return };
+    let Some(server) = Postgres::start() else { return };
+    let gateway = Gateway::with(&[NO_NAMES, ("store.url", &server.setting())]);
+    judge(&interpreter, &gateway, &cases);
+    gateway.finish();
+}
+
+/// How many requests schemathesis makes at least, when it is not the usual number.
+const CASES: &str = "TRUNKLINE_JUDGE_CASES";
