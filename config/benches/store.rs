@@ -4,6 +4,12 @@
 //! numbers and prints one line for each case. With `TRUNKLINE_TEST_POSTGRES` it does so on PostgreSQL
 //! too, where a second node waits for what the first one publishes.
 
+#![expect(
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a bench that cannot go on should stop, and its times are short"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +19,7 @@ use config::credential::{Operator, ScopedTo};
 use config::ids::{AgentId, OrganisationId};
 use config::model::{NewPhoneNumber, VersionRef};
 use config::seal::Sealer;
-use config::store::{Store, StoreOptions};
+use config::store::{Store, StoreError, StoreOptions};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
@@ -60,10 +66,16 @@ async fn measure(name: &str, url: &str) {
 }
 
 async fn open(url: &str, node: &str) -> Store {
-    let sealer = Sealer::ephemeral().expect("randomness");
-    let usual = StoreOptions::new(sealer, "sip.example.com");
-    let options = StoreOptions { node: node.to_owned(), max_phone_numbers: 1_000_000, ..usual };
-    Store::open(url, options).await.expect("a store")
+    for _ in 0..20 {
+        let sealer = Sealer::ephemeral().expect("randomness");
+        let usual = StoreOptions::new(sealer, "sip.example.com");
+        let options = StoreOptions { node: node.to_owned(), max_phone_numbers: 1_000_000, ..usual };
+        match Store::open(url, options).await {
+            Err(StoreError::Unavailable(why)) => println!("waiting for the store: {why}"),
+            opened => return opened.expect("a store"),
+        }
+    }
+    panic!("the store stays unavailable")
 }
 
 async fn run(url: &str, sql: &str) {
