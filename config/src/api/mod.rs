@@ -59,24 +59,16 @@ pub use table::{Access, Route};
 
 use crate::calls::LiveCalls;
 use crate::credential::Scope::{
-    self, AgentsManage, AgentsRead, ConversationsManage, ConversationsRead,
-    ConversationsReadSensitive, ManagedAccountsManage, ManagedAccountsRead, OperatorManage,
     self, AgentsManage, AgentsRead, ChildOrganizationsManage, ConversationsManage,
-    ConversationsRead, ConversationsReadSensitive, MembersManage, MembersRead, OperatorManage,
-    OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
-    TrunksRead,
-    ConversationsReadSensitive, InboundRoutingConfigsManage, InboundRoutingConfigsRead,
-    ManagedAccountsManage, ManagedAccountsRead, OperatorManage, OperatorRead, OrganizationsManage,
-    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
-};
-use crate::fetch::Fetcher;
-use crate::llm::Model;
-use crate::managed::Managed;
-    ConversationsReadSensitive, OperatorManage, OperatorRead, OrganizationsManage,
-    PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
+    ConversationsRead, ConversationsReadSensitive, InboundRoutingConfigsManage,
+    InboundRoutingConfigsRead, ManagedAccountsManage, ManagedAccountsRead, MembersManage,
+    MembersRead, OperatorManage, OperatorRead, OrganizationsManage, PhoneNumbersManage,
+    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
 };
 use crate::events::StreamLimits;
 use crate::fetch::Fetcher;
+use crate::llm::Model;
+use crate::managed::Managed;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::workflows::Workflows;
@@ -94,8 +86,6 @@ pub struct Api {
     pub workflows: Arc<dyn Workflows>,
     /// Where numbers are bought.
     pub managed: Managed,
-    /// Who knows which of customers' URLs may be fetched.
-    pub fetcher: Fetcher,
     /// Judges the web addresses that customers write.
     pub fetcher: Fetcher,
     /// Who writes texts, if anybody does.
@@ -238,9 +228,14 @@ const USERS_MANAGE: &[Scope] = &[OperatorManage];
 
 /// The table: every route, with the scopes of which any one opens it.
 fn table() -> Table {
-    use Access::{AnyKey, AnyOf, AnyUser, Anyone};
-    Table::new()
-        .route(Anyone, routes!(get_openapi))
+    let table = Table::new().route(Access::Anyone, routes!(get_openapi));
+    admin_table(calls_table(agents_table(numbers_table(table))))
+}
+
+/// Trunks, numbers and where numbers come from.
+fn numbers_table(table: Table) -> Table {
+    use Access::AnyOf;
+    table
         .route(AnyOf(TRUNKS_READ), routes!(trunks::list_trunks))
         .route(AnyOf(TRUNKS_MANAGE), routes!(trunks::create_trunk))
         .route(AnyOf(TRUNKS_READ), routes!(trunks::get_trunk))
@@ -257,6 +252,12 @@ fn table() -> Table {
         .route(AnyOf(MANAGED_MANAGE), routes!(managed::release_number))
         .route(AnyOf(OPERATOR_MANAGE), routes!(managed::create_managed_trunk))
         .route(AnyOf(OPERATOR_MANAGE), routes!(managed::delete_managed_trunk))
+}
+
+/// Agents, their versions, and which of them answers.
+fn agents_table(table: Table) -> Table {
+    use Access::AnyOf;
+    table
         .route(AnyOf(AGENTS_READ), routes!(agents::list_agents))
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::create_agent))
         .route(AnyOf(AGENTS_READ), routes!(agents::get_agent))
@@ -280,6 +281,12 @@ fn table() -> Table {
         .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::update_inbound_routing_config))
         .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::delete_inbound_routing_config))
         .route(AnyOf(ROUTING_MANAGE), routes!(inbound_routing::dry_run_inbound_routing))
+}
+
+/// Calls, and who hears of them.
+fn calls_table(table: Table) -> Table {
+    use Access::AnyOf;
+    table
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
@@ -301,6 +308,12 @@ fn table() -> Table {
         .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::get_webhook_delivery))
         .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_webhook_delivery))
         .route(AnyOf(WEBHOOKS_MANAGE), routes!(webhooks::replay_dead_deliveries))
+}
+
+/// Organisations, people and their credentials.
+fn admin_table(table: Table) -> Table {
+    use Access::{AnyKey, AnyOf, AnyUser};
+    table
         .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))

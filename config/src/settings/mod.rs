@@ -29,16 +29,10 @@ use std::path::Path;
 pub use crate::model::AgentEnding;
 pub use fault::{Origin, SettingsError, SettingsErrors};
 pub use sections::{
-    Advertise, AgentSettings, ApiSettings, CallSettings, Digest, FetchSettings, LlmSettings,
-    LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, Settings,
-    SipSettings, StoreSettings, Strangers,
     Advertise, AgentSettings, ApiSettings, CallSettings, Digest, EventSettings, FetchSettings,
-    LlmSettings, LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings,
-    StoreSettings, Strangers, WebhookSettings,
-    LogFormat, MediaSettings, NodeSettings, ObserveSettings, Settings, SipSettings, StoreSettings,
-    Strangers, WorkflowSettings,
-    LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings, RoutingSettings,
-    Settings, SipSettings, StoreSettings, Strangers,
+    LlmSettings, LogFormat, ManagedSettings, MediaSettings, NodeSettings, ObserveSettings,
+    RoutingSettings, Settings, SipSettings, StoreSettings, Strangers, WebhookSettings,
+    WorkflowSettings,
 };
 pub use store_url::StoreUrl;
 

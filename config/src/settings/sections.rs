@@ -343,6 +343,9 @@ fn twilio_networks() -> Vec<IpNet> {
     ];
     let network = |(address, length)| IpNet::new(IpAddr::from(address), length).ok();
     PUBLISHED.into_iter().filter_map(network).collect()
+}
+
+section! {
     /// Streams of live events.
     pub struct EventSettings = "events" {
         /// Streams that an organisation may have open at the same time; one more gets 503.
@@ -365,6 +368,10 @@ section! {
         retry_first_seconds: u32 = 5, in 1..=3_600;
         /// Hours after which a delivery is given up.
         retry_hours: u32 = 24, in 1..=168;
+    }
+}
+
+section! {
     /// Workflows: the processes that compute customers' expressions and code.
     pub struct WorkflowSettings = "workflows" {
         /// Worker processes at the same time; one organisation gets at most half of them.

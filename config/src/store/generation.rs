@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::sql;
 use super::versions::{self, refuse_published};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, OrganisationId};
 use crate::jobs::{self, GENERATE_INSTRUCTIONS, Lease, Written};
@@ -32,11 +32,13 @@ impl Store {
         if version.instruction_builder_inputs.is_none() {
             return Err(StoreError::refused("Version has no instruction_builder_inputs"));
         }
+        let note = Change::of(scope, "version.generate").object(version.id).before(version)?;
         version.instructions_status = InstructionsStatus::Generating;
         version.updated_at = self.now();
         let job = jobs::generation(agent, version.version, version.id);
         versions::update(&mut tx, &row).await?;
         self.insert_job(&mut tx, scope, &job).await?;
+        tx.note(note.after(&row.version)?);
         self.commit(tx, After::job_added()).await?;
         Ok(row.version)
     }

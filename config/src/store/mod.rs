@@ -60,7 +60,6 @@ pub use jobs::JobEnd;
 
 use crate::clock::{Clock, Timestamp};
 use crate::events::{EventBus, Told};
-use crate::ids::KeyId;
 use crate::limits::{WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING};
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
@@ -200,7 +199,7 @@ struct Inner {
     /// Rung when there is something new for webhooks.
     deliveries_queued: Notify,
     /// Told whenever a job is made on this node.
-    job_added: tokio::sync::Notify,
+    job_added: Notify,
 }
 
 /// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
@@ -211,10 +210,6 @@ struct After {
     routes: Option<Touched>,
     /// Others may come in from now on, or no longer.
     door: Option<DoorChange>,
-    /// This key is good from now on.
-    key_added: Option<KeyEntry>,
-    /// This key is no longer good.
-    key_revoked: Option<KeyId>,
     /// This has happened to calls.
     told: Vec<Arc<Told>>,
     /// There is something new for webhooks.
@@ -230,12 +225,10 @@ impl After {
 
     fn door(change: DoorChange) -> Self {
         Self { door: Some(change), ..Self::default() }
-    fn job_added() -> Self {
-        Self { job_added: true, ..Self::default() }
     }
 
-    fn key_added(entry: KeyEntry) -> Self {
-        Self { key_added: Some(entry), ..Self::default() }
+    fn job_added() -> Self {
+        Self { job_added: true, ..Self::default() }
     }
 
     fn deliveries_queued() -> Self {
@@ -269,7 +262,7 @@ impl Store {
             snapshot: SnapshotHandle::default(),
             events,
             deliveries_queued: Notify::new(),
-            job_added: tokio::sync::Notify::new(),
+            job_added: Notify::new(),
         }));
         store.load_door().await?;
         store.fail_left_generations().await?;

@@ -8,7 +8,6 @@ use config::api::{self, Api, ApiOptions};
 use config::calls::NoCalls;
 use config::fetch::Fetcher;
 use config::managed::Managed;
-use config::fetch::Fetcher;
 use config::seal::Sealer;
 use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use config::api::{self, Api, ApiOptions};
@@ -15,15 +14,14 @@ use config::calls::{
 };
 use config::clock::{Clock, Timestamp};
 use config::credential::{Operator, Role, ScopeSet, ScopedTo};
-use config::credential::{Operator, ScopedTo};
 use config::fetch::Fetcher;
 use config::ids::{ConversationId, OrganisationId};
 use config::journal::{Entry, Journal};
 use config::llm::Model;
 use config::managed::{Account, Line, Managed, Pool};
-use config::model::{Conversation, Decision, Direction, InboundConfig, NewApiKey, OutboundConfig};
 use config::model::{
-    Conversation, Decision, Direction, Email, NewApiKey, NewMember, NewPersonalToken, NewUser,
+    Conversation, Decision, Direction, Email, InboundConfig, NewApiKey, NewMember,
+    NewPersonalToken, NewUser, OutboundConfig,
 };
 use config::seal::Sealer;
 use config::settings::FetchSettings;
@@ -205,11 +203,6 @@ impl Server {
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
         let workflows = Arc::new(NoWorkflows);
         let managed = Managed::new(store.clone(), vec![Account::pool(pool())]);
-        let api = Api { store: store.clone(), options, calls: gateway, workflows, managed };
-        let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
-        let api = Api { store: store.clone(), options, calls: gateway, workflows, fetcher };
-        let router = api::router(api);
-        Self { router, store, calls, organisation: organisation.id, key: key.expose().clone() }
         let api = Api {
             store: store.clone(),
             options,
@@ -234,12 +227,6 @@ impl Server {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let content_type = parts.headers.get("content-type").map(HeaderValue::as_bytes);
-        // A stream of events has no end to wait for.
-        let is_endless = content_type.is_some_and(|text| text.starts_with(b"text/event-stream"));
-        let body = if is_endless { Body::empty() } else { body };
         let (parts, body) = self.stream(request).await.into_parts();
         if parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream") {
             // It has no end; what is in it is for the tests of streams.
