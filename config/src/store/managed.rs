@@ -6,7 +6,7 @@ use super::routes::Touched;
 use super::rows::{free_stamp, free_stamp_in, parsed, raw, small, time};
 use super::sql::{self, Connection, Row};
 use super::trunks::NewRow;
-use super::{After, Store, StoreError, numbers, trunks};
+use super::{After, Change, Store, StoreError, numbers, trunks};
 use crate::clock::Timestamp;
 use crate::credential::{Operator, ScopedTo};
 use crate::ids::{OrderId, OrganisationId, TrunkId};
@@ -55,6 +55,7 @@ impl Store {
             created_at: at,
         };
         self.insert_order(&mut tx, &order, at).await?;
+        tx.note(Change::of(scope, "number.order").object(number));
         self.commit(tx, After::default()).await?;
         Ok(order)
     }
@@ -87,7 +88,8 @@ impl Store {
             inbound: Some(line.inbound),
             outbound: Some(line.outbound),
         };
-        self.insert_trunk(&mut tx, &scope, made).await?;
+        let trunk = self.insert_trunk(&mut tx, &scope, made).await?;
+        tx.note(Change::of(&scope, "trunk.create").object(trunk.id).after(&trunk)?);
         let number = &order.phone_number;
         self.insert_number(&mut tx, &scope, (number, order.trunk_id, false)).await?;
         let sql = "UPDATE number_orders SET state = 'held', password = NULL, updated_at = ?
@@ -98,6 +100,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         let filled = numbers::load(&mut tx, &scope, number).await?;
+        tx.note(Change::of(&scope, "number.create").object(number).after(&filled)?);
         let touched = Touched { trunks: vec![order.trunk_id], ..Touched::number(number) };
         self.commit(tx, After::routes(touched)).await?;
         Ok(filled)
@@ -237,6 +240,7 @@ impl Store {
             .bind(order.id.to_string())
             .execute(&mut *tx)
             .await?;
+        tx.note(Change::of(scope, "number.release").object(number));
         let touched = Touched { trunks: vec![order.trunk_id], ..Touched::number(number) };
         self.commit(tx, After::routes(touched)).await?;
         Ok(order)
@@ -250,12 +254,12 @@ impl Store {
     /// one of the numbers; otherwise as [`Store::create_trunk`].
     pub async fn create_managed_trunk(
         &self,
-        _by: &Operator,
+        by: &Operator,
         account: &str,
         new: NewManagedTrunk,
     ) -> Result<Trunk, StoreError> {
         new.validate()?;
-        let scope = ScopedTo::by_gateway(new.organization_id);
+        let scope = by.within(new.organization_id);
         self.organisation(&scope).await?;
         let mut tx = self.0.db.write().await?;
         let made = NewRow {
@@ -267,6 +271,7 @@ impl Store {
             outbound: new.outbound_config,
         };
         let trunk = self.insert_trunk(&mut tx, &scope, made).await?;
+        tx.note(Change::of(&scope, "trunk.create").object(trunk.id).after(&trunk)?);
         let mut touched = Touched::trunk(trunk.id);
         for number in new.phone_numbers {
             if numbers::exists(&mut tx, &number).await? {
@@ -274,6 +279,7 @@ impl Store {
                 return Err(StoreError::Conflict(why));
             }
             self.insert_number(&mut tx, &scope, (&number, trunk.id, false)).await?;
+            tx.note(Change::of(&scope, "number.create").object(&number));
             touched.numbers.push(number.to_string());
         }
         self.commit(tx, After::routes(touched)).await?;
@@ -287,17 +293,16 @@ impl Store {
     /// came with a bought number, which is released instead.
     pub async fn delete_managed_trunk(
         &self,
-        _by: &Operator,
+        by: &Operator,
         account: &str,
         id: TrunkId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        let sql = "SELECT count(*) FROM trunks WHERE id = ? AND managed_account_id = ?";
-        let found: i64 =
-            sql::query(sql).bind(id.to_string()).bind(account).fetch_scalar(&mut *tx).await?;
-        if found == 0 {
-            return Err(StoreError::not_found("Trunk"));
-        }
+        let sql = "SELECT organization_id FROM trunks WHERE id = ? AND managed_account_id = ?";
+        let row =
+            sql::query(sql).bind(id.to_string()).bind(account).fetch_optional(&mut tx).await?;
+        let row = row.ok_or_else(|| StoreError::not_found("Trunk"))?;
+        let scope = by.within(parsed(&row, "organization_id")?);
         let sql = "SELECT count(*) FROM number_orders WHERE trunk_id = ?";
         let bought: i64 = sql::query(sql).bind(id.to_string()).fetch_scalar(&mut *tx).await?;
         if bought > 0 {
@@ -305,6 +310,10 @@ impl Store {
             return Err(StoreError::Conflict(why.to_owned()));
         }
         let numbers = trunks::delete(&mut tx, id).await?;
+        for number in &numbers {
+            tx.note(Change::of(&scope, "number.delete").object(number));
+        }
+        tx.note(Change::of(&scope, "trunk.delete").object(id));
         self.commit(tx, After::routes(Touched { numbers, ..Touched::trunk(id) })).await
     }
 
