@@ -8,6 +8,7 @@ use config::jobs::{
     GENERATE_INSTRUCTIONS, GenerateInstructions, Runner, SCAFFOLD_AGENT, ScaffoldAgent,
 };
 use config::llm::{Endpoint, Model};
+use config::managed::Managed;
 use config::settings::Settings;
 use config::store::Store;
 
@@ -32,9 +33,9 @@ impl Means {
 
     /// Does every kind of job that this program knows.
     #[must_use]
-    pub fn runner(self, store: &Store) -> Runner {
+    pub fn runner(self, store: &Store, managed: Managed) -> Runner {
         let generate = GenerateInstructions::new(store.clone(), self.model.clone());
-        let scaffold = ScaffoldAgent::new(store.clone(), self.fetcher, self.model);
+        let scaffold = ScaffoldAgent::new(store.clone(), self.fetcher, self.model, managed);
         Runner::new(store.clone())
             .with(GENERATE_INSTRUCTIONS, Arc::new(generate))
             .with(SCAFFOLD_AGENT, Arc::new(scaffold))

@@ -207,8 +207,8 @@ impl Gateway {
         let managed = Managed::of_settings(store.clone(), &settings.managed);
         let managed = managed.map_err(io::Error::other)?;
         tasks.push(tokio::spawn(managed.clone().run()));
-        let (api, courier) = make_api(&settings, &store, (&live, engine, managed), &means);
-        tasks.push(tokio::spawn(means.runner(&store).run(stopping.clone())));
+        let (api, courier) = make_api(&settings, &store, (&live, engine, managed.clone()), &means);
+        tasks.push(tokio::spawn(means.runner(&store, managed).run(stopping.clone())));
         let extra = workers::describe(
             media.workers,
             media.ports,

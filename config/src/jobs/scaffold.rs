@@ -19,9 +19,10 @@ use crate::fetch::Fetcher;
 use crate::ids::{AgentId, OrganisationId};
 use crate::limits::NAME_BYTES;
 use crate::llm::Model;
+use crate::managed::{Managed, ManagedError};
 use crate::model::{
-    E164, NewAgent, NewDemo, NewVersion, NewWebsiteAgent, Publish, Scaffolding, ScaffoldingStatus,
-    ScaffoldingStep as Step, VersionRef,
+    E164, NewAgent, NewDemo, NewVersion, NewWebsiteAgent, NumberSearch, NumberType, Publish,
+    Scaffolding, ScaffoldingStatus, ScaffoldingStep as Step, VersionRef,
 };
 use crate::store::{Store, StoreError};
 use crate::texts::{self, Site};
@@ -60,6 +61,7 @@ struct Progress {
     written: Option<Written>,
     has_agent: bool,
     version: Option<u32>,
+    account: Option<String>,
     number: Option<E164>,
     has_number: bool,
     notes: Vec<String>,
@@ -136,13 +138,15 @@ pub struct ScaffoldAgent {
     store: Store,
     fetcher: Fetcher,
     model: Option<Model>,
+    managed: Managed,
 }
 
 impl ScaffoldAgent {
-    /// Reads websites with `fetcher`, and writes with this model or without.
+    /// Reads websites with `fetcher`, writes with this model or without, and buys numbers at the
+    /// `managed` accounts.
     #[must_use]
-    pub fn new(store: Store, fetcher: Fetcher, model: Option<Model>) -> Self {
-        Self { store, fetcher, model }
+    pub fn new(store: Store, fetcher: Fetcher, model: Option<Model>, managed: Managed) -> Self {
+        Self { store, fetcher, model, managed }
     }
 
     async fn scaffold(&self, job: &Job, desk: &Desk) -> Result<Turn, JobError> {
@@ -162,8 +166,9 @@ impl ScaffoldAgent {
                     continue; // written together with the version
                 }
                 Step::Deploying => turn.deploy(&mut at).await?,
-                Step::ChoosingNumber => turn.choose_number(&mut at),
-                Step::AssigningNumber | Step::Done => at.step = Step::Done,
+                Step::ChoosingNumber => turn.choose_number(&mut at).await,
+                Step::AssigningNumber => turn.assign_number(&mut at).await?,
+                Step::Done => {}
             }
             desk.save(&json!(at)).await?;
         }
@@ -178,6 +183,17 @@ impl Work for ScaffoldAgent {
 
     fn give_up<'a>(&'a self, _job: &'a Job) -> Working<'a, Result<(), StoreError>> {
         Box::pin(async { Ok(()) }) // what is there stays: an agent without a version harms nobody
+    }
+}
+
+/// What a demonstration takes: any local number that carries calls.
+fn any_number() -> NumberSearch {
+    NumberSearch {
+        country: "US".to_owned(),
+        kind: NumberType::Local,
+        voice_enabled: true,
+        area_code: None,
+        limit: 1,
     }
 }
 
@@ -333,8 +349,58 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn choose_number(&self, at: &mut Progress) {
-        at.notes.push("No phone number: this node has no managed account.".to_owned());
+    /// Chooses a number that is to be had, which is then bought whatever happens in between.
+    async fn choose_number(&self, at: &mut Progress) {
+        let managed = &self.work.managed;
+        for account in managed.accounts() {
+            let found = managed.available(&account.id, &any_number()).await.unwrap_or_default();
+            if let Some(number) = found.into_iter().next() {
+                at.account = Some(account.id);
+                at.number = Some(number.phone_number);
+                at.step = Step::AssigningNumber;
+                return;
+            }
+        }
+        self.without_number(at, "no managed account has one");
+    }
+
+    /// Buys the number, unless it is there since an earlier attempt, and points it at the version.
+    async fn assign_number(&self, at: &mut Progress) -> Result<(), JobError> {
+        let (Some(account), Some(number), Some(version)) = (&at.account, &at.number, at.version)
+        else {
+            at.step = Step::Done;
+            return Ok(());
+        };
+        let (store, managed) = (&self.work.store, &self.work.managed);
+        let bought = match store.number(&self.scope, number).await {
+            Err(StoreError::NotFound(_)) => {
+                managed.purchase(&self.scope, account, number).await.map(drop)
+            }
+            found => found.map(drop).map_err(ManagedError::from),
+        };
+        match bought {
+            Ok(()) => {}
+            Err(
+                error @ (ManagedError::UnderWay | ManagedError::Store(StoreError::Unavailable(_))),
+            ) => {
+                return Err(JobError::Passing(error.to_string()));
+            }
+            Err(error) => {
+                self.without_number(at, &error.to_string());
+                return Ok(());
+            }
+        }
+        let numbers = Some(vec![number.clone()]);
+        let publish = Publish { phone_numbers: numbers, ..Publish::default() };
+        let which = VersionRef::Number(version);
+        store.publish(&self.scope, self.wanted.agent_id, which, publish).await?;
+        at.has_number = true;
+        at.step = Step::Done;
+        Ok(())
+    }
+
+    fn without_number(&self, at: &mut Progress, why: &str) {
+        at.notes.push(format!("No phone number: {why}."));
         at.step = Step::Done;
     }
 }

@@ -18,12 +18,13 @@ use config::jobs::{
     GENERATE_INSTRUCTIONS, GenerateInstructions, Runner, SCAFFOLD_AGENT, ScaffoldAgent,
 };
 use config::llm::{Asking, LanguageModel, Model, ModelError, Prompt};
+use config::managed::{Account, Managed};
 use config::settings::FetchSettings;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use crate::server::{Reply, Server, id};
+use crate::server::{Reply, Server, id, pool};
 
 /// What a stand-in says to one prompt.
 #[derive(Clone)]
@@ -78,7 +79,8 @@ fn fetcher() -> Fetcher {
 async fn work(server: &Server, model: Option<Model>) {
     let store = server.store.clone();
     let generate = GenerateInstructions::new(store.clone(), model.clone());
-    let scaffold = ScaffoldAgent::new(store.clone(), fetcher(), model);
+    let managed = Managed::new(store.clone(), vec![Account::pool(pool())]);
+    let scaffold = ScaffoldAgent::new(store.clone(), fetcher(), model, managed);
     let runner = Runner::new(store)
         .with(GENERATE_INSTRUCTIONS, Arc::new(generate))
         .with(SCAFFOLD_AGENT, Arc::new(scaffold));
@@ -306,7 +308,7 @@ async fn an_agent_is_made_from_a_website() {
 }
 
 #[tokio::test]
-async fn a_demonstration_is_made_and_says_what_it_lacks() {
+async fn a_demonstration_is_made_and_gets_a_number_of_its_own() {
     let server = server().await;
     let (url, _) = website().await;
     let body = json!({ "company_website": url, "instructions": "Sell phones.",
@@ -316,13 +318,30 @@ async fn a_demonstration_is_made_and_says_what_it_lacks() {
     work(&server, Some(model.clone())).await;
     let done = server.get(&job).await.is(200);
     assert_eq!(done["status"], "completed");
-    assert_eq!(done["phone_number"], Value::Null);
-    assert!(done["notes"][0].as_str().unwrap().contains("phone number"), "{done}");
+    let number = done["phone_number"].as_str().unwrap();
+    let record = server.get(&format!("/core/phone-numbers/{number}")).await.is(200);
+    assert_eq!(done["notes"], json!([]));
     let path = format!("/core/agents/{}", done["agent_id"].as_str().unwrap());
     let agent = server.get(&path).await.is(200);
     assert_eq!((&agent["name"], &agent["is_demo"]), (&json!("Ada & Sons"), &json!(true)));
     assert_eq!(agent["versions"][0]["config"]["instructions"], "You sell phones.");
+    assert_eq!(record["inbound_agent_version_id"], agent["versions"][0]["id"]);
     assert!(model.asked.lock().unwrap()[0].user.contains("Sell phones."));
+}
+
+#[tokio::test]
+async fn a_demonstration_that_can_have_no_number_says_so() {
+    let server = server().await;
+    let (url, _) = website().await;
+    let body = json!({ "company_website": url, "include_phone_number": true });
+    let mut jobs = Vec::new();
+    for _ in 0..5 {
+        jobs.push(scaffold(&server, "/core/agents/create-demo", body.clone()).await);
+        work(&server, None).await; // the pool has four
+    }
+    let last = server.get(&jobs[4]).await.is(200);
+    assert_eq!((&last["status"], &last["phone_number"]), (&json!("completed"), &Value::Null));
+    assert_eq!(last["notes"], json!(["No phone number: no managed account has one."]));
 }
 
 #[tokio::test]
