@@ -147,7 +147,9 @@ fn finish_operation(operation: &mut Value, row: &Route) {
     let who = match row.access {
         Access::Anyone => "Needs no key.".to_owned(),
         Access::AnyKey => "Needs a valid key.".to_owned(),
-        Access::AnyUser => "Needs a personal access token; X-Anyreach-Org may be left out.".to_owned(),
+        Access::AnyUser => {
+            "Needs a personal access token; X-Anyreach-Org may be left out.".to_owned()
+        }
         Access::AnyOf(scopes) => {
             let words: Vec<String> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
             format!("Needs any one of the scopes {}.", words.join(", "))

@@ -15,7 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
-use crate::ids::{AgentId, ConversationId, DeliveryId, JobId, KeyId, OrganisationId, TokenId, TrunkId, UserId, WebhookId};
+use crate::ids::{
+    AgentId, ConversationId, DeliveryId, JobId, KeyId, OrganisationId, TokenId, TrunkId, UserId,
+    WebhookId,
+};
 
 /// A JSON body that fits the schema of `T` in the served document.
 pub(crate) struct Body<T>(pub(crate) T);

@@ -181,7 +181,9 @@ impl Authenticated {
     #[must_use]
     pub const fn person(&self) -> Option<Person> {
         match self.actor() {
-            Actor { who: Who::User { user, token }, source } => Some(Person { user, token, source }),
+            Actor { who: Who::User { user, token }, source } => {
+                Some(Person { user, token, source })
+            }
             _ => None,
         }
     }

@@ -65,7 +65,7 @@ impl Runner {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stop) => break,
                 _ = forget.tick() => runner.forget().await,
                 _ = look.tick() => {}
                 () = runner.store.job_added() => {}
@@ -187,6 +187,11 @@ pub(crate) fn progress<T: serde::de::DeserializeOwned + Default>(job: &Job) -> T
         Value::Null => T::default(),
         value => serde_json::from_value(value.clone()).unwrap_or_default(),
     }
+}
+
+/// Returns when `stop` is true, or nobody is left to make it so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]

@@ -75,9 +75,7 @@ pub use version::{
     AgentVersion, Comparison, InstructionsSource, InstructionsStatus, NewVersion, Publish,
     SlotDirection, VersionChange, VersionRef,
 };
-pub use webhook::{
-    Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange,
-};
+pub use webhook::{Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange};
 
 use serde::{Deserialize, Deserializer, Serializer};
 

@@ -212,8 +212,22 @@ mod tests {
     fn what_is_no_address_is_refused() {
         let long = format!("{}@example.com", "a".repeat(250));
         for bad in [
-            "", "ada", "@", "ada@", "@example.com", "a@b@c", "a b@c", "a@b c", "a\r\n@b", "<a@b>",
-            "a@.b", "a@b..c", "\"a\"@b", "a,b@c", "a@b;c", &long,
+            "",
+            "ada",
+            "@",
+            "ada@",
+            "@example.com",
+            "a@b@c",
+            "a b@c",
+            "a@b c",
+            "a\r\n@b",
+            "<a@b>",
+            "a@.b",
+            "a@b..c",
+            "\"a\"@b",
+            "a,b@c",
+            "a@b;c",
+            &long,
         ] {
             assert_eq!(bad.parse::<Email>(), Err(NotAnEmail), "{bad:?}");
         }

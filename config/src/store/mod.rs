@@ -21,14 +21,14 @@ mod audit;
 mod conversations;
 mod database;
 mod decisions;
-mod door;
 mod deliveries;
+mod door;
 mod entries;
 mod events;
 mod follow;
 mod generation;
-mod jobs;
 mod inbound_routing;
+mod jobs;
 mod keys;
 mod managed;
 mod memberships;
@@ -55,8 +55,8 @@ pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
 
-use tokio::sync::Notify;
 pub use jobs::JobEnd;
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::events::{EventBus, Told};

@@ -181,8 +181,11 @@ pub trait Workflows: Send + Sync {
     fn run(&self, request: RunRequest) -> Running<'_, Outcome>;
 
     /// Runs a definition up to its end or its next long wait: from its beginning, or from where it
-    /// was put aside.
-    fn advance(&self, request: RunRequest, checkpoint: Option<Value>) -> Running<'_, Stopped>;
+    /// was put aside. An engine that puts nothing aside runs to the end.
+    fn advance(&self, request: RunRequest, checkpoint: Option<Value>) -> Running<'_, Stopped> {
+        drop(checkpoint);
+        Box::pin(async move { Stopped::Ended(self.run(request).await) })
+    }
 }
 
 /// No engine: definitions are read for their shape alone, and nothing runs.
@@ -203,10 +206,6 @@ impl Workflows for NoWorkflows {
         let message = "workflows are not run here".to_owned();
         let failure = Failure { step_name, message, kind: FailureKind::Busy };
         Box::pin(async move { Outcome { result: Err(failure), trace: Vec::new() } })
-    }
-
-    fn advance(&self, request: RunRequest, _checkpoint: Option<Value>) -> Running<'_, Stopped> {
-        Box::pin(async move { Stopped::Ended(self.run(request).await) })
     }
 }
 

@@ -193,7 +193,8 @@ async fn a_read_is_opened_by_manage_too_and_a_write_never_by_read() {
         assert!(manages, "{name}");
         // To listen in is to read, though a token is made for it; a comparison has a body because it names
         // two things, and writes nothing.
-        let only_reads = ["/listener-token", "/compare"].iter().any(|end| route.path.ends_with(end));
+        let only_reads =
+            ["/listener-token", "/compare"].iter().any(|end| route.path.ends_with(end));
         assert!(!reads || only_reads || route.method == Method::GET, "{name}");
     }
 }
