@@ -202,9 +202,6 @@ async fn two_routers_over_two_stores_share_nothing() {
     let options = ApiOptions::default();
     let calls = Arc::new(NoCalls);
     let managed = Managed::new(store.clone(), Vec::new());
-    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), managed };
-    let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
-    let api = Api { store, options, calls, workflows: Arc::new(NoWorkflows), fetcher };
     let workflows = Arc::new(NoWorkflows);
     let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
     let api = Api { store, options, calls, workflows, managed, fetcher, model: None };

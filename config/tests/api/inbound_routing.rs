@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use config::api::{self, Api, ApiOptions};
 use config::ids::OrganisationId;
-use config::managed::Managed;
 use config::workflows::{
     Definition, Failure, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest, Running,
     TraceEntry, Workflows,
@@ -58,20 +56,7 @@ impl Workflows for Scripted {
 
 /// The same server with another engine.
 fn over(server: &Server, engine: Scripted) -> Server {
-    let api = Api {
-        store: server.store.clone(),
-        options: ApiOptions::default(),
-        calls: Arc::clone(&server.calls) as _,
-        workflows: Arc::new(engine),
-        managed: Managed::new(server.store.clone(), Vec::new()),
-    };
-    Server {
-        router: api::router(api),
-        store: server.store.clone(),
-        calls: Arc::clone(&server.calls),
-        organisation: server.organisation,
-        key: server.key.clone(),
-    }
+    server.with_engine(Arc::new(engine))
 }
 
 fn gives(output: Value) -> Scripted {

@@ -26,7 +26,7 @@ use config::model::{
 use config::seal::Sealer;
 use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
-use config::workflows::NoWorkflows;
+use config::workflows::{NoWorkflows, Workflows};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -214,6 +214,27 @@ impl Server {
         };
         let (organisation, key) = (organisation.id, key.expose().clone());
         Self { router: api::router(api), store, calls, organisation, key, ahead }
+    }
+
+    /// The same server with an engine for workflows.
+    pub(crate) fn with_engine(&self, workflows: Arc<dyn Workflows>) -> Self {
+        let api = Api {
+            store: self.store.clone(),
+            options: ApiOptions::default(),
+            calls: Arc::clone(&self.calls) as _,
+            workflows,
+            managed: Managed::new(self.store.clone(), Vec::new()),
+            fetcher: fetcher(),
+            model: None,
+        };
+        Self {
+            router: api::router(api),
+            store: self.store.clone(),
+            calls: Arc::clone(&self.calls),
+            organisation: self.organisation,
+            key: self.key.clone(),
+            ahead: Arc::clone(&self.ahead),
+        }
     }
 
     /// Lets time pass.

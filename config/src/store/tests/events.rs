@@ -107,6 +107,8 @@ fn refused(of: Option<OrganisationId>) -> Decision {
         explanation: "No such number.".to_owned(),
         sip_status: Some(404),
         sip_call_id: "x".to_owned(),
+        conversation_id: None,
+        routing: None,
     }
 }
 
