@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(place(&json!({ "definition": definition() })), "type");
         assert_eq!(place(&json!({ "type": "workflow" })), "definition");
         assert_eq!(with("type", json!("hangup")), "type");
-        assert_eq!(with("workflow_id", json!("wf_1")), "initial_step");
+        assert_eq!(with("workflow_id", json!("wf_1")), "definition", "one of the two, not both");
         assert_eq!(with("initial_step", json!(1)), "initial_step");
         assert_eq!(with("reject_on_error", json!("yes")), "reject_on_error");
         assert_eq!(with("condition", json!(true)), "condition");

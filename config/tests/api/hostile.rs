@@ -85,8 +85,38 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
         "create_organization_pat" => {
             json!({ "name": "a", "expires_at": null, "grants": ["viewer"] })
         }
+        "create_pat_for_organization"
+        | "create_personal_access_token"
+        | "create_token_for_user" => {
+            json!({ "name": "a", "expires_at": null })
+        }
+        "add_member" | "add_member_to_organization" => {
+            json!({ "email": "a@example.com", "name": "a", "role": "viewer" })
+        }
+        "update_member" => json!({ "name": "a", "role": "viewer" }),
+        "create_user" => json!({ "email": "b@example.com", "name": "b" }),
+        "create_organization" => json!({ "name": "a", "parent_id": agent, "max_phone_numbers": 1 }),
+        "update_organization" => json!({ "name": "a", "max_phone_numbers": 1 }),
+        "create_webhook" | "update_webhook" => json!({ "url": "https://h.example.com/",
+            "description": "d", "enabled": true, "include_sensitive": false,
+            "events": ["call.ended"] }),
+        "send_conversation_message" => json!({ "text": "t", "interactivity": "plain" }),
+        "create_inbound_routing_config" | "update_inbound_routing_config" => json!({
+            "workflow_definition": routing_definition(), "enabled": true,
+            "fallback_agent_id": agent, "fallback_agent_version": 1 }),
+        "dry_run_inbound_routing" => json!({ "caller_number": "+15550000009",
+            "called_number": "+15550000001", "trunk_id": trunk,
+            "timestamp": "2026-01-01T00:00:00Z", "workflow_definition": routing_definition() }),
         other => panic!("no good body for {other}"),
     }
+}
+
+/// A workflow that decides nothing.
+fn routing_definition() -> Value {
+    json!({ "steps": [
+        { "id": "trigger", "type": "input", "next": "n1" },
+        { "id": "n1", "type": "output", "fields": { "initial_context": "c" } },
+    ] })
 }
 
 /// JSON pointers of every value inside.
@@ -145,6 +175,7 @@ async fn no_field_of_a_body_makes_us_fail() {
             .replace("{version}", "1")
             .replace("{account_id}", "pool")
             .replace("{conversation_id}", &conversation)
+            .replace("{user_id}", "67e55044-10b1-426f-9247-bb680e5fe0c8")
             .replace("{phone_number}", "+15550000001");
         let name = operation["operationId"].as_str().unwrap();
         for body in spoilt(&good_body(name, &trunk, &agent)) {

@@ -132,7 +132,7 @@ impl Things {
 
     /// A body that the owner's request would succeed with, ids of every kind in it.
     fn body(&self, route: &str) -> Value {
-        let Self { trunk, version, number, .. } = self;
+        let Self { trunk, agent, version, number, .. } = self;
         let dial = json!({ "channel": "telephone", "user_id": "+4930123456" });
         match route {
             "POST /core/trunks" | "PUT /core/trunks/{id}" => json!({ "name": "taken" }),
@@ -164,6 +164,13 @@ impl Things {
             }
             "POST /core/agents/create-demo" => json!({ "company_website": "https://site.example" }),
             "POST /core/conversations/{conversation_id}/messages" => json!({ "text": "hello" }),
+            "POST /core/inbound-routing-config" | "PUT /core/inbound-routing-config" => json!({
+                "workflow_definition": deciding(agent), "fallback_agent_id": agent,
+            }),
+            "POST /core/inbound-routing-config/dry-run" => json!({
+                "caller_number": "+4930123456", "called_number": number, "trunk_id": trunk,
+                "workflow_definition": deciding(agent),
+            }),
             "POST /core/webhooks" | "PUT /core/webhooks/{id}" => {
                 json!({ "url": "https://taken.example" })
             }
@@ -182,6 +189,14 @@ impl Things {
             _ => panic!("{route}: give this test a body that would succeed"),
         }
     }
+}
+
+/// A workflow that names an agent.
+fn deciding(agent: &str) -> Value {
+    json!({ "steps": [
+        { "id": "trigger", "type": "input", "next": "n1" },
+        { "id": "n1", "type": "output", "fields": { "agent_id": agent } },
+    ] })
 }
 
 /// A request of the owner's.

@@ -233,8 +233,10 @@ async fn what_a_crash_left_open_is_told_when_it_is_closed() {
     assert_eq!(kinds(&events), [(EventKind::Ended, 2)], "the numbers go on");
     assert_eq!(events[0].end_reason.as_ref().unwrap().code, "gateway_crash");
     let waiting = deliveries(&again, &org, &hook).await;
-    let types: Vec<_> = waiting.iter().map(|one| one.event_type).collect();
-    assert_eq!(types, [EventKind::Ringing, EventKind::Ended]);
+    // In whatever order: the clock of the second store begins anew.
+    let types = [EventKind::Ringing, EventKind::Ended];
+    let is_there = |kind| waiting.iter().any(|one| one.event_type == kind);
+    assert!(waiting.len() == 2 && types.into_iter().all(is_there));
 }
 
 #[tokio::test]
