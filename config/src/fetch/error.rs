@@ -72,11 +72,9 @@ impl FetchError {
             if let Some(known) = Self::known(found) {
                 return known;
             }
-            let io = found.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if let Some(known) = io.and_then(|inner| Self::known(inner)) {
-                return known;
-            }
-            cause = found.source();
+            // An I/O error hides what it holds from `source`, and may hold another one.
+            let held = found.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause = held.map(|held| held as &(dyn Error + 'static)).or_else(|| found.source());
         }
         match error {
             error if error.is_timeout() => Self::TimedOut,

@@ -18,7 +18,7 @@
 use super::events::{Fresh, insert};
 use super::rows::{and, json, paged, parsed, raw, small, time, to_word, word};
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::events::{Told, backoff};
@@ -88,6 +88,7 @@ impl Store {
         let fresh = Fresh { webhook, event, body, give_up_at: now };
         let id = insert(&mut tx, &fresh, now).await?;
         let delivery = load(&mut tx, webhook, id).await?;
+        tx.note(Change::of(scope, "webhook.test").object(webhook));
         self.commit(tx, After::deliveries_queued()).await?;
         Ok(delivery)
     }
@@ -156,6 +157,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let delivery = load(&mut tx, webhook, id).await?;
+        tx.note(Change::of(scope, "delivery.replay").object(id));
         self.commit(tx, After::deliveries_queued()).await?;
         Ok(delivery)
     }
@@ -182,6 +184,7 @@ impl Store {
         .bind(webhook.to_string())
         .execute(&mut *tx)
         .await?;
+        tx.note(Change::of(scope, "webhook.replay").object(webhook));
         self.commit(tx, After::deliveries_queued()).await?;
         Ok(done.rows_affected())
     }

@@ -61,6 +61,8 @@ impl Store {
             let why = "Instructions are not being generated".to_owned();
             return Err(StoreError::Conflict(why));
         }
+        let note = Change::of(scope, "version.generated").object(row.version.id);
+        let note = note.before(&row.version)?;
         row.version.instructions_status = match written {
             Some(written) => {
                 put_instructions(&mut row.version, written);
@@ -70,6 +72,7 @@ impl Store {
         };
         row.version.updated_at = self.now();
         versions::update(&mut tx, &row).await?;
+        tx.note(note.after(&row.version)?);
         self.commit(tx, After::default()).await?;
         Ok(row.version)
     }

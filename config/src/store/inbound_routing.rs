@@ -5,7 +5,7 @@ use super::rows::{
     free_stamp, free_stamp_in, json, parsed, parsed_opt, raw, small_opt, time, to_json,
 };
 use super::sql::{self, Connection, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::credential::ScopedTo;
 use crate::ids::{AgentId, InboundRoutingConfigId, OrganisationId};
 use crate::model::{InboundRoutingConfig, InboundRoutingConfigChange, NewInboundRoutingConfig};
@@ -70,6 +70,7 @@ impl Store {
         .bind(at.micros())
         .execute(&mut *tx)
         .await?;
+        tx.note(Change::of(scope, "routing.create").object(config.id).after(&config)?);
         self.commit(tx, After::routes(Touched::routing(config.organization_id))).await?;
         Ok(config)
     }
@@ -89,6 +90,7 @@ impl Store {
         let mut config = load(&mut tx, scope).await?.ok_or_else(|| StoreError::not_found(NOUN))?;
         let names_fallback =
             change.fallback_agent_id.is_some() || change.fallback_agent_version.is_some();
+        let note = Change::of(scope, "routing.update").object(config.id).before(&config)?;
         apply(&mut config, change);
         if names_fallback {
             check_fallback(&mut tx, &config).await?;
@@ -107,6 +109,7 @@ impl Store {
         .bind(config.id.to_string())
         .execute(&mut *tx)
         .await?;
+        tx.note(note.after(&config)?);
         self.commit(tx, After::routes(Touched::routing(config.organization_id))).await?;
         Ok(config)
     }
@@ -128,6 +131,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found(NOUN));
         }
+        tx.note(Change::of(scope, "routing.delete").object(organisation));
         self.commit(tx, After::routes(Touched::routing(organisation))).await
     }
 }

@@ -9,7 +9,7 @@ use super::rows::{
     free_stamp, free_stamp_in, json, json_opt, parsed, raw, small, time, to_json, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{JobId, OrganisationId};
@@ -52,6 +52,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let id = self.insert_job(&mut tx, scope, &new).await?;
         let job = load(&mut tx, scope, (new.kind, id)).await?;
+        tx.note(Change::of(scope, "job.create").object(id));
         self.commit(tx, After::job_added()).await?;
         Ok(job)
     }

@@ -7,7 +7,7 @@ use super::rows::{
     free_stamp, free_stamp_in, json, paged, parsed, raw, small, time, time_opt, to_json,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{OrganisationId, WebhookId};
@@ -66,6 +66,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let webhook = self.load_webhook(&mut tx, scope, id).await?;
+        tx.note(Change::of(scope, "webhook.create").object(id).after(&webhook)?);
         self.commit(tx, After::default()).await?;
         Ok((webhook, secret))
     }
@@ -118,6 +119,7 @@ impl Store {
         let old = self.load_webhook(&mut tx, scope, id).await?;
         let include_sensitive = change.include_sensitive.unwrap_or(old.include_sensitive);
         check_sensitive(include_sensitive, may_see_sensitive)?;
+        let note = Change::of(scope, "webhook.update").object(id).before(&old)?;
         sql::query(
             "UPDATE webhooks SET url = ?, description = ?, events = ?, include_sensitive = ?,
                  enabled = ?, updated_at = ?
@@ -133,6 +135,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let webhook = self.load_webhook(&mut tx, scope, id).await?;
+        tx.note(note.after(&webhook)?);
         self.commit(tx, After::deliveries_queued()).await?;
         Ok(webhook)
     }
@@ -155,6 +158,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found("Webhook"));
         }
+        tx.note(Change::of(scope, "webhook.delete").object(id));
         self.commit(tx, After::default()).await
     }
 
@@ -193,6 +197,7 @@ impl Store {
                 .await?;
         }
         let webhook = self.load_webhook(&mut tx, scope, id).await?;
+        tx.note(Change::of(scope, "webhook.rotate_secret").object(id));
         self.commit(tx, After::default()).await?;
         Ok((webhook, secret))
     }

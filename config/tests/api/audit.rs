@@ -20,7 +20,9 @@ async fn every_request_that_changes_something_or_is_refused_is_told() {
         let server = Server::start().await;
         let (_, things) = Things::twins(&server).await;
         let ask = &requests(&things)[index];
-        if ask.method == Method::GET {
+        // These two have a body for what they are asked, and change nothing.
+        let only_asks = ["/versions/compare", "/dry-run"].iter().any(|end| ask.path.ends_with(end));
+        if ask.method == Method::GET || only_asks {
             continue;
         }
         let scope = Operator::by_process().within(things.organisation);

@@ -100,6 +100,7 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
         "create_webhook" | "update_webhook" => json!({ "url": "https://h.example.com/",
             "description": "d", "enabled": true, "include_sensitive": false,
             "events": ["call.ended"] }),
+        "rotate_webhook_secret" => json!({}),
         "send_conversation_message" => json!({ "text": "t", "interactivity": "plain" }),
         "create_inbound_routing_config" | "update_inbound_routing_config" => json!({
             "workflow_definition": routing_definition(), "enabled": true,

@@ -164,11 +164,13 @@ impl Things {
             }
             "POST /core/agents/create-demo" => json!({ "company_website": "https://site.example" }),
             "POST /core/conversations/{conversation_id}/messages" => json!({ "text": "hello" }),
+            "POST /core/webhooks/{id}/rotate-secret" => Value::Null,
             "POST /core/inbound-routing-config" | "PUT /core/inbound-routing-config" => json!({
                 "workflow_definition": deciding(agent), "fallback_agent_id": agent,
             }),
             "POST /core/inbound-routing-config/dry-run" => json!({
                 "caller_number": "+4930123456", "called_number": number, "trunk_id": trunk,
+                "timestamp": "2026-01-01T00:00:00Z",
                 "workflow_definition": deciding(agent),
             }),
             "POST /core/webhooks" | "PUT /core/webhooks/{id}" => {
