@@ -25,7 +25,9 @@ async fn every_request_that_changes_something_or_is_refused_is_told() {
         if ask.method == Method::GET || only_asks {
             continue;
         }
-        let scope = Operator::by_process().within(things.organisation);
+        // A new organisation is told where it hangs in the tree.
+        let parent = ask.body["parent_id"].as_str().and_then(|id| id.parse().ok());
+        let scope = Operator::by_process().within(parent.unwrap_or(things.organisation));
         let newest = async || {
             let page = Page::first(1);
             let log = server.store.audit_log(&scope, &AuditFilter::default(), page).await.unwrap();
