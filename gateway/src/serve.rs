@@ -154,6 +154,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Says what could not be opened, bound or read.
+    #[expect(clippy::too_many_lines, reason = "every part once, in the order they start in")]
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let sockets = Sockets::bind(&settings).await?;

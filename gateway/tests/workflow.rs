@@ -1,5 +1,7 @@
 //! Workflows with real worker processes: what customers' code can do to them, and to each other.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,7 +36,7 @@ fn texts(output: &Output) -> (String, String) {
 #[track_caller]
 fn as_json(output: Output) -> Value {
     let text = done(output);
-    serde_json::from_str(&text).unwrap_or_else(|why| panic!("{why}: {text}"))
+    serde_json::from_str(&text).map_err(|why| format!("{why}: {text}")).unwrap()
 }
 
 const SITE: &str = "

@@ -122,7 +122,7 @@ fn a_secret_is_changed_without_a_delivery_that_cannot_be_checked() {
     let ask =
         |what: &str| gateway.rest().post(&format!("/core/webhooks/{hook}/{what}"), &json!({}));
     let test = |count: usize| {
-        gateway.rest().send("POST", &format!("/core/webhooks/{hook}/test"), None).ok();
+        let _ = gateway.rest().send("POST", &format!("/core/webhooks/{hook}/test"), None).ok();
         receiver.awaits(count).pop().unwrap_or_default()
     };
     assert_eq!(test(1)["signatures"], 1);

@@ -43,7 +43,7 @@ impl House {
 
     /// Changes the config.
     fn change(&self, change: &Value) {
-        self.gateway.rest().send("PUT", CONFIG, Some(change)).ok();
+        let _ = self.gateway.rest().send("PUT", CONFIG, Some(change)).ok();
     }
 
     /// Another agent that answers with a tone.

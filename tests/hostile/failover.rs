@@ -83,7 +83,7 @@ impl Pair {
     }
 
     /// The next call goes to the second server at once, without a word to the first.
-    fn assert_first_is_left_alone(mut self) {
+    fn assert_first_is_left_alone(self) {
         let id = self.gateway.place(OWN, &self.agent);
         let begun = now();
         let invite = self.second.expect("INVITE");
@@ -146,7 +146,7 @@ fn a_server_that_has_asked_for_a_rest_is_given_it() {
 
 #[test]
 fn a_server_whose_port_is_closed_is_left_for_the_next_at_once() {
-    let Pair { gateway, first, mut second, agent, _names } = Pair::new(&[]);
+    let Pair { gateway, first, second, agent, _names } = Pair::new(&[]);
     drop(first);
     let begun = now();
     let id = gateway.place(OWN, &agent);

@@ -218,7 +218,7 @@ async fn closed(door: &Door, sensitive: bool) {
     loop {
         look.tick().await;
         let caller = door.opens();
-        if !caller.is_some_and(|c| c.holds(Scope::ConversationsReadSensitive) == sensitive) {
+        if caller.is_none_or(|c| c.holds(Scope::ConversationsReadSensitive) != sensitive) {
             return;
         }
     }

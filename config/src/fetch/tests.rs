@@ -288,7 +288,7 @@ async fn a_name_that_changes_its_mind_is_believed_only_where_it_was_judged() {
     let counted = Arc::clone(&asked);
     let lookup: Lookup = Arc::new(move |_| {
         let turn = counted.fetch_add(1, Ordering::Relaxed);
-        let address = if turn % 2 == 0 { INTERNET } else { INSIDE };
+        let address = if turn.is_multiple_of(2) { INTERNET } else { INSIDE };
         Box::pin(async move { Ok(vec![IpAddr::V4(address)]) })
     });
     let allowed: Allowed = Arc::new(|address| address == IpAddr::V4(INTERNET));

@@ -57,7 +57,7 @@ impl Store {
         .bind(to_json_opt(new.metadata.as_ref())?)
         .bind(at.micros())
         .bind(at.micros())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let agent = self.load_agent(&mut tx, scope, id).await?;
         tx.note(Change::of(scope, "agent.create").object(id).after(&agent)?);
@@ -180,7 +180,7 @@ impl Store {
         .bind(to_json_opt(agent.metadata.as_ref())?)
         .bind(agent.updated_at.micros())
         .bind(id.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         tx.note(note.after(&agent)?);
         self.commit(tx, After::routes(Touched::agent(id))).await?;

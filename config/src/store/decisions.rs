@@ -61,7 +61,7 @@ impl Store {
         and(&mut query, "t.created_at <=", filter.before.map(|at| at.micros()));
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        query.build().fetch_all(&mut *tx).await?.iter().map(from_row).collect()
+        query.build().fetch_all(&mut tx).await?.iter().map(from_row).collect()
     }
 }
 

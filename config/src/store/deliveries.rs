@@ -111,7 +111,7 @@ impl Store {
         query.push_bind(webhook.to_string());
         and(&mut query, "t.state =", state.map(to_word).transpose()?);
         paged(&mut query, page);
-        query.build().fetch_all(&mut *tx).await?.iter().map(from_row).collect()
+        query.build().fetch_all(&mut tx).await?.iter().map(from_row).collect()
     }
 
     /// One delivery with its event.
@@ -154,7 +154,7 @@ impl Store {
         .bind(now)
         .bind(self.give_up_at(now))
         .bind(id.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let delivery = load(&mut tx, webhook, id).await?;
         tx.note(Change::of(scope, "delivery.replay").object(id));
@@ -182,7 +182,7 @@ impl Store {
         .bind(now)
         .bind(self.give_up_at(now))
         .bind(webhook.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         tx.note(Change::of(scope, "webhook.replay").object(webhook));
         self.commit(tx, After::deliveries_queued()).await?;
@@ -207,7 +207,7 @@ impl Store {
                                      AND e.state = 'pending' AND e.sequence < d.sequence))",
         )
         .bind(self.now().micros())
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
         rows.iter().map(|row| parsed(row, "id")).collect()
     }
@@ -225,7 +225,7 @@ impl Store {
         let now = self.now().micros();
         let hook = sql::query("SELECT * FROM webhooks WHERE id = ?")
             .bind(webhook.to_string())
-            .fetch_optional(&mut *tx)
+            .fetch_optional(&mut tx)
             .await?;
         let Some(hook) = hook else { return Ok(None) };
         let is_paused = raw::<Option<i64>>(&hook, "paused_until")?.is_some_and(|at| at > now);
@@ -302,7 +302,7 @@ impl Store {
                AND event_type <> 'webhook.test'",
         )
         .bind(self.now().micros())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         self.commit(tx, After::default()).await?;
         Ok(done.rows_affected())

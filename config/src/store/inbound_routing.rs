@@ -68,7 +68,7 @@ impl Store {
         .bind(config.enabled)
         .bind(at.micros())
         .bind(at.micros())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         tx.note(Change::of(scope, "routing.create").object(config.id).after(&config)?);
         self.commit(tx, After::routes(Touched::routing(config.organization_id))).await?;
@@ -107,7 +107,7 @@ impl Store {
         .bind(config.enabled)
         .bind(config.updated_at.micros())
         .bind(config.id.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         tx.note(note.after(&config)?);
         self.commit(tx, After::routes(Touched::routing(config.organization_id))).await?;
@@ -126,7 +126,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let done = sql::query("DELETE FROM inbound_routing_configs WHERE organization_id = ?")
             .bind(organisation.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found(NOUN));

@@ -58,7 +58,7 @@ impl Store {
         query.push_bind(scope.organisation().to_string());
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        let rows = query.build().fetch_all(&mut *tx).await?;
+        let rows = query.build().fetch_all(&mut tx).await?;
         let mut keys = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
         for key in &mut keys {
             key.last_used_at = self.0.door.key_last_used(key.key_id).or(key.last_used_at);

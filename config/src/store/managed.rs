@@ -97,7 +97,7 @@ impl Store {
         sql::query(sql)
             .bind(self.now().micros())
             .bind(order.id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         let filled = numbers::load(&mut tx, &scope, number).await?;
         tx.note(Change::of(&scope, "number.create").object(number).after(&filled)?);
@@ -119,7 +119,7 @@ impl Store {
             .bind(later(now, LEASE))
             .bind(now.micros())
             .bind(id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         self.commit(tx, After::default()).await
     }
@@ -133,7 +133,7 @@ impl Store {
         sql::query("UPDATE number_orders SET due_at = ? WHERE id = ?")
             .bind(later(self.now(), pause))
             .bind(id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         self.commit(tx, After::default()).await
     }
@@ -146,7 +146,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         sql::query("DELETE FROM number_orders WHERE id = ? AND state = 'releasing'")
             .bind(id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         self.commit(tx, After::default()).await
     }
@@ -164,7 +164,7 @@ impl Store {
         let sql = "SELECT * FROM number_orders WHERE state <> 'held' AND due_at <= ?
                    ORDER BY due_at LIMIT ?";
         let rows = sql::query(sql).bind(now.micros()).bind(i64::from(most));
-        let rows = rows.fetch_all(&mut *tx).await?;
+        let rows = rows.fetch_all(&mut tx).await?;
         let mut orders = Vec::with_capacity(rows.len());
         for row in &rows {
             let mut order = self.order_from_row(row)?;
@@ -173,7 +173,7 @@ impl Store {
                 .bind(i64::from(order.attempts))
                 .bind(later(now, LEASE))
                 .bind(order.id.to_string())
-                .execute(&mut *tx)
+                .execute(&mut tx)
                 .await?;
             orders.push(order);
         }
@@ -184,7 +184,7 @@ impl Store {
     async fn has_due_orders(&self) -> Result<bool, StoreError> {
         let mut tx = self.0.db.read().await?;
         let sql = "SELECT count(*) FROM number_orders WHERE state <> 'held' AND due_at <= ?";
-        let due: i64 = sql::query(sql).bind(self.now().micros()).fetch_scalar(&mut *tx).await?;
+        let due: i64 = sql::query(sql).bind(self.now().micros()).fetch_scalar(&mut tx).await?;
         Ok(due > 0)
     }
 
@@ -222,14 +222,14 @@ impl Store {
             .bind(number.as_str())
             .bind(scope.organisation().to_string())
             .bind(account)
-            .fetch_optional(&mut *tx)
+            .fetch_optional(&mut tx)
             .await?;
         let row = row.ok_or_else(|| StoreError::not_found(format!("Phone number {number}")))?;
         let order = NumberOrder { state: OrderState::Releasing, ..self.order_from_row(&row)? };
         for sql in
             ["DELETE FROM phone_numbers WHERE trunk_id = ?", "DELETE FROM trunks WHERE id = ?"]
         {
-            sql::query(sql).bind(order.trunk_id.to_string()).execute(&mut *tx).await?;
+            sql::query(sql).bind(order.trunk_id.to_string()).execute(&mut tx).await?;
         }
         let now = self.now();
         let sql = "UPDATE number_orders SET state = 'releasing', due_at = ?, updated_at = ?
@@ -238,7 +238,7 @@ impl Store {
             .bind(later(now, LEASE))
             .bind(now.micros())
             .bind(order.id.to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.note(Change::of(scope, "number.release").object(number));
         let touched = Touched { trunks: vec![order.trunk_id], ..Touched::number(number) };
@@ -304,7 +304,7 @@ impl Store {
         let row = row.ok_or_else(|| StoreError::not_found("Trunk"))?;
         let scope = by.within(parsed(&row, "organization_id")?);
         let sql = "SELECT count(*) FROM number_orders WHERE trunk_id = ?";
-        let bought: i64 = sql::query(sql).bind(id.to_string()).fetch_scalar(&mut *tx).await?;
+        let bought: i64 = sql::query(sql).bind(id.to_string()).fetch_scalar(&mut tx).await?;
         if bought > 0 {
             let why = "The trunk came with a bought number: release the number instead";
             return Err(StoreError::Conflict(why.to_owned()));
@@ -388,7 +388,7 @@ impl Store {
 
 async fn load(tx: &mut Connection, id: OrderId) -> Result<Option<Row>, StoreError> {
     let sql = "SELECT * FROM number_orders WHERE id = ?";
-    Ok(sql::query(sql).bind(id.to_string()).fetch_optional(&mut *tx).await?)
+    sql::query(sql).bind(id.to_string()).fetch_optional(&mut *tx).await
 }
 
 fn later(now: Timestamp, by: Duration) -> i64 {

@@ -82,7 +82,7 @@ impl Store {
         and_period(&mut query, &filter.period);
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        query.build().fetch_all(&mut *tx).await?.iter().map(from_row).collect()
+        query.build().fetch_all(&mut tx).await?.iter().map(from_row).collect()
     }
 
     /// Changes the one thing about a number that can be changed.
@@ -106,7 +106,7 @@ impl Store {
         .bind(self.now().micros())
         .bind(number.as_str())
         .bind(scope.organisation().to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let number = load(&mut tx, scope, number).await?;
         tx.note(note.after(&number)?);
@@ -131,7 +131,7 @@ impl Store {
         }
         sql::query("DELETE FROM phone_numbers WHERE phone_number = ?")
             .bind(number.as_str())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.note(Change::of(scope, "number.delete").object(number).before(&before)?);
         self.commit(tx, After::routes(Touched::number(number))).await

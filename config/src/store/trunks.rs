@@ -137,7 +137,7 @@ impl Store {
         and_period(&mut query, &filter.period);
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        let rows = query.build().fetch_all(&mut *tx).await?;
+        let rows = query.build().fetch_all(&mut tx).await?;
         rows.iter().map(|row| self.trunk_from_row(row).map(|row| row.trunk)).collect()
     }
 
@@ -210,7 +210,7 @@ impl Store {
     pub async fn reseal(&self) -> Result<usize, StoreError> {
         let mut tx = self.0.db.write().await?;
         let mut sealed = 0;
-        for row in sql::query("SELECT * FROM trunks").fetch_all(&mut *tx).await? {
+        for row in sql::query("SELECT * FROM trunks").fetch_all(&mut tx).await? {
             let mut row = self.trunk_from_row(&row)?;
             let (inbound, outbound) = (inbound_owner(row.trunk.id), outbound_owner(row.trunk.id));
             sealed += self.reseal_one(&inbound, row.inbound_password.as_mut())?;

@@ -109,7 +109,7 @@ impl Store {
         )
         .bind(id.to_string())
         .bind(scope.organisation().to_string())
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?;
         let row = row.as_ref().map(from_row).transpose()?;
         row.map(|row| row.version).ok_or_else(|| StoreError::not_found("Version"))

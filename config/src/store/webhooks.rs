@@ -63,7 +63,7 @@ impl Store {
         .bind(sealed)
         .bind(at.micros())
         .bind(at.micros())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let webhook = self.load_webhook(&mut tx, scope, id).await?;
         tx.note(Change::of(scope, "webhook.create").object(id).after(&webhook)?);
@@ -97,7 +97,7 @@ impl Store {
         query.push_bind(scope.organisation().to_string());
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        let rows = query.build().fetch_all(&mut *tx).await?;
+        let rows = query.build().fetch_all(&mut tx).await?;
         rows.iter().map(|row| self.webhook_from_row(row)).collect()
     }
 
@@ -132,7 +132,7 @@ impl Store {
         .bind(change.enabled.unwrap_or(old.enabled))
         .bind(self.now().micros())
         .bind(id.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let webhook = self.load_webhook(&mut tx, scope, id).await?;
         tx.note(note.after(&webhook)?);
@@ -153,7 +153,7 @@ impl Store {
         let done = sql::query("DELETE FROM webhooks WHERE id = ? AND organization_id = ?")
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::not_found("Webhook"));
@@ -188,12 +188,12 @@ impl Store {
         .bind(sealed)
         .bind(now.micros())
         .bind(id.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         if keep_old_s == 0 {
             sql::query("UPDATE webhooks SET previous_secret = NULL WHERE id = ?")
                 .bind(id.to_string())
-                .execute(&mut *tx)
+                .execute(&mut tx)
                 .await?;
         }
         let webhook = self.load_webhook(&mut tx, scope, id).await?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::server::Server;
 use crate::tenants::{Things, requests};
 
-fn schema_named<'a>(schema: &'a Value) -> &'a Value {
+fn schema_named(schema: &Value) -> &Value {
     let reference = schema.get("$ref").and_then(Value::as_str);
     let pointer = reference.and_then(|text| text.strip_prefix('#'));
     pointer.map_or(schema, |pointer| api::openapi().pointer(pointer).unwrap())

@@ -299,6 +299,7 @@ async fn portrait(server: &Server, things: &Things) -> Vec<Value> {
 }
 
 #[tokio::test]
+#[expect(clippy::excessive_nesting, reason = "every request, id, place and credential")]
 async fn an_id_of_another_organisation_is_an_unknown_id_wherever_it_stands() {
     let server = Server::start().await;
     let (ours, theirs) = Things::twins(&server).await;

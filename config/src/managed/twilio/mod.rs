@@ -130,7 +130,7 @@ impl Twilio {
         };
         let url = format!("{}/{trunk}/CredentialLists", self.trunks);
         let fields = [("CredentialListSid", credentials)];
-        self.attach(order, &url, "credential_lists", ("sid", credentials), &fields).await?;
+        self.attach(order, (&url, "credential_lists"), ("sid", credentials), &fields).await?;
         let url = format!("{}/{trunk}/OriginationUrls", self.trunks);
         let uri = self.origination(order);
         let fields = [
@@ -140,7 +140,7 @@ impl Twilio {
             ("Priority", "10"),
             ("Enabled", "true"),
         ];
-        self.attach(order, &url, "origination_urls", ("sip_url", &uri), &fields).await?;
+        self.attach(order, (&url, "origination_urls"), ("sip_url", &uri), &fields).await?;
         Ok(trunk)
     }
 
@@ -154,8 +154,7 @@ impl Twilio {
     async fn attach(
         &self,
         order: &NumberOrder,
-        url: &str,
-        list: &str,
+        (url, list): (&str, &str),
         (key, value): (&str, &str),
         fields: &[(&str, &str)],
     ) -> Result<(), Failure> {

@@ -459,7 +459,7 @@ async fn both_secrets_sign_while_they_are_changed_over_and_neither_lies_open() {
         let Claim { secrets, .. } = store.claim_deliveries(hook.id, 1).await.unwrap().unwrap();
         secrets
     };
-    assert_eq!(signing().await, [first.clone()]);
+    assert_eq!(signing().await, std::slice::from_ref(&first));
     let (seen, second) = store.rotate_webhook_secret(&org, hook.id, 60).await.unwrap();
     assert_eq!(seen.previous_secret_expires_at.unwrap().micros(), START_US + 60_000_000);
     assert_eq!(signing().await, [second.clone(), first.clone()]);
@@ -470,7 +470,7 @@ async fn both_secrets_sign_while_they_are_changed_over_and_neither_lies_open() {
         assert!(!bytes.windows(text.len()).any(|window| window == text));
     }
     pass(60_000_001);
-    assert_eq!(signing().await, [second.clone()]);
+    assert_eq!(signing().await, std::slice::from_ref(&second));
     assert_eq!(store.webhook(&org, hook.id).await.unwrap().previous_secret_expires_at, None);
     let (_, third) = store.rotate_webhook_secret(&org, hook.id, 0).await.unwrap();
     assert_eq!(signing().await, [third], "the old one is out at once");
