@@ -6,7 +6,7 @@
 //!   └──────────────── redirect (at most three, each judged anew) ◄─────────┘ every address judged
 //! ```
 //!
-//! Invariants: nothing is connected to whose address was not judged by [`guard`](crate::guard), in the
+//! Invariants: nothing is connected to whose address was not judged by [`guard`], in the
 //! same look-up that the connection uses; nothing of ours goes along (no proxy of the environment, no
 //! cookies, no credentials, no referrer); and every fetch is over within its time and its bytes. Bodies
 //! are not decompressed, because nobody asks for compressed ones: a small reply cannot become a large

@@ -9,7 +9,7 @@
 //!
 //! Invariant: what a provider may have done for us is written in an order before it is asked, and the
 //! order stays until the number is held or nothing of it is left at the provider. Whoever works on an
-//! order has taken it for a while ([`LEASE`]); when it dies, another attempt is made from the start, and
+//! order has taken it for a while (`LEASE`); when it dies, another attempt is made from the start, and
 //! providers find what is theirs by the order's label. So a purchase is never lost, and nothing is
 //! bought twice.
 

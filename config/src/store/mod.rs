@@ -3,7 +3,7 @@
 //! Verbs are methods of [`Store`], one file per noun. Those that touch an organisation's rows take a
 //! [`ScopedTo`](crate::credential::ScopedTo) and never look beyond it; a row of another organisation
 //! is as absent as one that never was. SQL stands nowhere but in this folder, and every query once:
-//! what SQLite and PostgreSQL do not have in common is in [`sql`], [`sqlite`] and [`postgres`].
+//! what SQLite and PostgreSQL do not have in common is in `sql`, `sqlite` and `postgres`.
 //!
 //! Invariants:
 //! - a write that matters to calls has swapped the [snapshot](crate::snapshot) before its verb returns,
@@ -11,7 +11,7 @@
 //! - one transaction writes at a time, and takes the write lock first (SQLite: `BEGIN IMMEDIATE`;
 //!   PostgreSQL: an advisory lock that all nodes share), so a write that has begun is never turned
 //!   away half-way; readers never wait for it;
-//! - what another node writes is seen here soon, in the order in which it was written ([`follow`]);
+//! - what another node writes is seen here soon, in the order in which it was written (`follow`);
 //! - `created_at` is unique per table, so that it can be a cursor;
 //! - nobody waits for a locked database longer than [`StoreOptions::busy_budget_ms`]; then it is
 //!   [`StoreError::Unavailable`].

@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_target_that_failed_stands_behind_until_its_rest_is_over_or_it_answers() {
-        let (mut avoided, now) = (Avoided::default(), Instant::now());
+        let (mut avoided, now) = (Avoided::default(), crate::clock::now());
         avoided.avoid(now, (None, target(1)), REST);
         avoided.avoid(now, (None, target(2)), REST / 2);
         assert_eq!(order(&avoided, now, None), [3, 1, 2]);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn one_trunks_failure_is_not_anothers() {
-        let (mut avoided, now) = (Avoided::default(), Instant::now());
+        let (mut avoided, now) = (Avoided::default(), crate::clock::now());
         avoided.avoid(now, (Some(TrunkId::random()), target(1)), REST);
         assert_eq!(order(&avoided, now, None), [1, 2, 3]);
         assert_eq!(order(&avoided, now, Some(TrunkId::random())), [1, 2, 3]);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn nobody_rests_for_ever_and_memory_is_bounded() {
-        let (mut avoided, now) = (Avoided::default(), Instant::now());
+        let (mut avoided, now) = (Avoided::default(), crate::clock::now());
         avoided.avoid(now, (None, target(1)), Duration::MAX);
         assert_eq!(order(&avoided, now + REST_MAX, None), [1, 2, 3]);
         for _ in 0..MAX_AVOIDED + 10 {

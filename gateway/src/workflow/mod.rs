@@ -7,7 +7,7 @@
 //!                  └─────► the clock    waits
 //! ```
 //!
-//! What customers wrote (expressions, code) is computed in [`worker`] processes only, never in this one.
+//! What customers wrote (expressions, code) is computed in worker processes only, never in this one.
 //! [`Engine`] is cheap to clone; all clones share the workers. The types of a run are those of
 //! [`config::workflows`].
 
