@@ -307,7 +307,7 @@ fn a_caller_who_gives_up_while_the_workflow_runs_ends_it() {
         return;
     }
     let house = House::new();
-    let steps = through(json!({ "type": "wait", "duration": 30, "unit": "seconds" }), &house.slot);
+    let steps = through(json!({ "type": "wait", "duration": 5, "unit": "seconds" }), &house.slot);
     house.routes(steps, None);
     Sipp::new(&house.gateway, "cancelled", NUMBER).set("ring_ms", 300).passes();
     let record = house.gateway.ended_conversation();
