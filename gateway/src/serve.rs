@@ -13,11 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use config::api::{self, Api};
-use config::events::Courier;
 use config::journal::Journal;
 use config::limits::EVENT_WRITE_SECONDS;
-use config::managed::Managed;
 use config::model::Organisation;
 use config::seal::Sealer;
 use config::secret::Secret;
@@ -35,7 +32,7 @@ use tracing::{info, warn};
 use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
 use crate::call::EndReason;
 use crate::clock;
-use crate::jobs;
+use crate::control;
 use crate::net::reach::{self, Listeners, Means, Reach, Reached};
 use crate::net::resolve::{self, Resolver};
 use crate::net::target::Policy;
@@ -48,7 +45,6 @@ use crate::random;
 use crate::routing::{RunLimits, Runs};
 use crate::shard::links::Links;
 use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
-use crate::workflow::{Engine, EngineOptions, World};
 
 /// Conversation and decision entries that may wait for the store.
 const JOURNAL_DEPTH: usize = 10_000;
@@ -154,7 +150,6 @@ impl Gateway {
     ///
     /// # Errors
     /// Says what could not be opened, bound or read.
-    #[expect(clippy::too_many_lines, reason = "every part once, in the order they start in")]
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let sockets = Sockets::bind(&settings).await?;
@@ -175,8 +170,8 @@ impl Gateway {
         let live = Arc::new(live);
         let (link_in, links) = mpsc::channel(EVENT_DEPTH);
         let network = Network::open(&settings, &sockets, &listening)?;
-        let means = jobs::Means::open(&settings)?;
-        let engine: Arc<dyn Workflows> = Arc::new(make_engine(&settings, &means));
+        let means = control::Means::open(&settings)?;
+        let engine: Arc<dyn Workflows> = Arc::new(means.engine(&settings));
         let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);
         let limits = RunLimits::from(&settings.routing);
         let (runs, after) = Runs::start_up(Arc::clone(&engine), limits, run_in);
@@ -205,22 +200,18 @@ impl Gateway {
             commands,
         };
         let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs)), after];
-        let managed = Managed::of_settings(store.clone(), &settings.managed);
-        let managed = managed.map_err(io::Error::other)?;
-        tasks.push(tokio::spawn(managed.clone().run()));
-        let (api, courier) = make_api(&settings, &store, (&live, engine, managed.clone()), &means);
-        tasks.push(tokio::spawn(means.runner(&store, managed).run(stopping.clone())));
+        let (plane, background) = ((Arc::clone(&live) as _, engine), (&stopping, &mut tasks));
+        let (api, attempts) = control::start((&settings, &store), plane, means, background)?;
         let extra = workers::describe(
             media.workers,
             media.ports,
             (metrics.clone(), journal.clone()),
-            (store.events().clone(), courier.attempts()),
+            (store.events().clone(), attempts),
         );
         let observed = health::router(health.clone(), registry, extra);
         tasks.push(tokio::spawn(serve_http(sockets.api, api, stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
         tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
-        tasks.push(tokio::spawn(courier.run()));
         tasks.push(tokio::spawn(store.clone().keep_following()));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
@@ -283,27 +274,6 @@ impl Gateway {
         self.store.events().close(STREAM_FAREWELL).await;
         self.store.close().await;
     }
-}
-
-/// The API, and who delivers the events that it tells of.
-fn make_api(
-    settings: &Settings,
-    store: &Store,
-    (live, engine, managed): (&Arc<LiveTable>, Arc<dyn Workflows>, Managed),
-    means: &jobs::Means,
-) -> (axum::Router, Courier) {
-    let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
-    let courier = Courier::new(store.clone(), means.fetcher.clone(), patience);
-    let api = Api {
-        store: store.clone(),
-        options: api::ApiOptions::from(settings),
-        calls: Arc::clone(live) as _,
-        workflows: engine,
-        managed,
-        fetcher: means.fetcher.clone(),
-        model: means.model.clone(),
-    };
-    (api::router(api), courier)
 }
 
 /// Each call opens, changes and closes its record, and the close must find its place; so must that
@@ -523,12 +493,6 @@ impl Network {
         let reach = Reach::new(means, reached_in);
         Ok(Network { advertise, outbound, streams, inbound_in, inbound, reach, reached })
     }
-}
-
-/// What runs workflows; its processes are started when they are first needed.
-fn make_engine(settings: &Settings, means: &jobs::Means) -> Engine {
-    let world = World::new(means.fetcher.clone(), means.model.clone());
-    Engine::new(EngineOptions::from(&settings.workflows), Arc::new(world))
 }
 
 /// Finds carriers in the IP versions that we listen on.

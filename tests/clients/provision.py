@@ -219,8 +219,7 @@ def main():
     agent_id = agent(api)
     publish(api, agent_id, version(api, agent_id))
     deploy(api, agent_id)
-    if "/core/inbound-routing-config" in api.ask("GET", "/core/openapi.json")["paths"]:
-        routing(api, agent_id)
+    routing(api, agent_id)
     refusals(api)
     print(json.dumps(state(api, agent_id), indent=1, sort_keys=True))
 

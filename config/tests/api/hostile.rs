@@ -95,8 +95,8 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             json!({ "email": "a@example.com", "name": "a", "role": "viewer" })
         }
         "update_member" => json!({ "name": "a", "role": "viewer" }),
-        "create_user" => json!({ "email": "b@example.com", "name": "b" }),
-        "create_organization" => json!({ "name": "a", "parent_id": agent, "max_phone_numbers": 1 }),
+        "create_user" => json!({ "email": "b@example.com" }),
+        "create_organization" => json!({ "name": "a", "parent_id": null, "max_phone_numbers": 1 }),
         "update_organization" => json!({ "name": "a", "max_phone_numbers": 1 }),
         "create_webhook" | "update_webhook" => json!({ "url": "https://h.example.com/",
             "description": "d", "enabled": true, "include_sensitive": false,

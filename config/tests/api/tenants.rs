@@ -25,6 +25,7 @@ pub(crate) struct Things {
     child: String,
     webhook: String,
     delivery: String,
+    job: String,
 }
 
 impl Things {
@@ -58,6 +59,9 @@ impl Things {
         let member = post("/admin/members", member).await;
         let member = member["user_id"].as_str().unwrap().to_owned();
         let child = id(&post("/admin/organizations", json!({ "name": "child" })).await);
+        let site = json!({ "company_website": "https://site.example" });
+        let demo = "/core/agents/create-demo";
+        let job = server.call(Method::POST, demo, &credential, &site).await.is(202);
         let webhook = json!({ "url": "https://receiver.example" });
         let webhook = id(&post("/core/webhooks", webhook).await);
         let test = format!("/core/webhooks/{webhook}/test");
@@ -75,6 +79,7 @@ impl Things {
             child,
             webhook,
             delivery: id(&delivery),
+            job: job["workflow_id"].as_str().unwrap().to_owned(),
         }
     }
 
@@ -89,7 +94,7 @@ impl Things {
     fn ids(&self) -> Vec<String> {
         let ids = [&self.trunk, &self.agent, &self.version, &self.conversation, &self.key];
         let ids = ids.into_iter().chain([&self.member, &self.child]);
-        let ids = ids.chain([&self.webhook, &self.delivery]).cloned();
+        let ids = ids.chain([&self.webhook, &self.delivery, &self.job]).cloned();
         ids.chain([self.number.to_owned(), self.organisation.to_string()]).collect()
     }
 
@@ -104,7 +109,7 @@ impl Things {
             "organization-pats" => self.key.clone(),
             "members" => self.member.clone(),
             "organizations" => self.child.clone(),
-            "scaffolding" => UNKNOWN.to_owned(),
+            "scaffolding" => self.job.clone(),
             "webhooks" => self.webhook.clone(),
             "deliveries" => self.delivery.clone(),
             // The same for all organisations: the operator's.
@@ -160,7 +165,8 @@ impl Things {
                 json!({ "from_version": 1, "to_version": 1 })
             }
             "POST /core/agents/create-from-website" => {
-                json!({ "company_name": "C", "company_website": "https://site.example" })
+                json!({ "company_name": "C", "company_website": "https://site.example",
+                    "existing_agent_id": agent })
             }
             "POST /core/agents/create-demo" => json!({ "company_website": "https://site.example" }),
             "POST /core/conversations/{conversation_id}/messages" => json!({ "text": "hello" }),

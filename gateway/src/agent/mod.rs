@@ -30,6 +30,7 @@ pub mod builtin;
 pub mod dialect;
 pub mod link;
 pub mod playout;
+mod port;
 mod pulse;
 mod pump;
 pub mod signature;

@@ -28,7 +28,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
 use media::codec::g711;
-use media::port::{AgentPort, Down, Full, Up};
+use media::port::{Down, Up};
 use media::{FRAME_MS, Frame};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -40,61 +40,11 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::dialect::{AgentMessage, Dialect, Incoming, Opening, Warning, Wire};
 use super::link::{CLOSED_ABNORMALLY, Link, LinkError, LinkSettings};
 use super::playout::{FRAME_OCTETS, Playout};
+use super::port::Port;
 use super::pulse::{Intake, Pulse};
 use super::uplink::{Item, Uplink};
 use super::wake::Wake;
 use super::{AgentEvent, End, LinkReport, MAX_ORDERS, Order};
-
-/// The call's audio as the pump needs it: [`AgentPort`], or a port a test can see both ends of.
-pub(super) trait Port {
-    fn pull(&mut self) -> Option<Up>;
-    fn push(&mut self, item: Down) -> Result<(), Full>;
-    fn room(&self) -> usize;
-    fn clear(&mut self);
-    fn pushed(&self) -> u64;
-    fn consumed(&self) -> u64;
-    fn played(&self) -> u64;
-    fn overruns(&self) -> u64;
-    fn is_closed(&self) -> bool;
-}
-
-impl Port for AgentPort {
-    fn pull(&mut self) -> Option<Up> {
-        self.pull()
-    }
-
-    fn push(&mut self, item: Down) -> Result<(), Full> {
-        self.push(item)
-    }
-
-    fn room(&self) -> usize {
-        self.room()
-    }
-
-    fn clear(&mut self) {
-        self.clear();
-    }
-
-    fn pushed(&self) -> u64 {
-        self.pushed()
-    }
-
-    fn consumed(&self) -> u64 {
-        self.consumed()
-    }
-
-    fn played(&self) -> u64 {
-        self.played()
-    }
-
-    fn overruns(&self) -> u64 {
-        self.overruns()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.is_closed()
-    }
-}
 
 /// What ties a pump to the rest of the gateway.
 pub(super) struct Wiring<E> {

@@ -21,7 +21,8 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async, accept_hdr_async};
 
-use super::pump::{Port, Pump, Wiring};
+use super::port::Port;
+use super::pump::{Pump, Wiring};
 use super::*;
 
 type Agent = WebSocketStream<TcpStream>;

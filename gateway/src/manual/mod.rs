@@ -34,6 +34,7 @@ pub mod agents {}
 
 #[doc = include_str!("provisioning.md")]
 pub mod provisioning {}
+
 #[doc = include_str!("workflows.md")]
 pub mod workflows {}
 
