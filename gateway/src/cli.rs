@@ -52,8 +52,12 @@ pub enum Command {
     Replay(Replay),
     /// Make, list and revoke API keys, and let users in, directly in the store.
     Keys(Keys),
-    /// Check the audit log, directly in the store.
-    Audit(Audit),
+    /// Say whether every entry of every audit log is there and as it was written, directly in the
+    /// store.
+    ///
+    /// Exit code 0 when all are, 1 when one is missing or was changed. The head that is printed for
+    /// each log, noted elsewhere, shows later that nothing before it was written anew.
+    Verify(Verify),
     /// Print what a shell needs to complete this command line.
     #[command(after_help = "Examples:\n  \
         trunkline completions bash > /etc/bash_completion.d/trunkline\n  \
@@ -196,25 +200,12 @@ pub enum KeysCommand {
     },
 }
 
-/// `trunkline audit`
+/// `trunkline verify`
 #[derive(Debug, Args)]
-pub struct Audit {
+pub struct Verify {
     /// Settings file, for the store.
-    #[arg(short, long, value_name = "FILE", env = "TRUNKLINE_SETTINGS", global = true)]
+    #[arg(short, long, value_name = "FILE", env = "TRUNKLINE_SETTINGS")]
     pub settings: Option<PathBuf>,
-    /// What to do with the audit log.
-    #[command(subcommand)]
-    pub command: AuditCommand,
-}
-
-/// The verbs of `trunkline audit`.
-#[derive(Debug, Subcommand)]
-pub enum AuditCommand {
-    /// Say whether every entry of every log is there and as it was written.
-    ///
-    /// Exit code 0 when all are, 1 when one is missing or was changed. The head that is printed for
-    /// each log, noted elsewhere, shows later that nothing before it was written anew.
-    Verify,
 }
 
 /// `trunkline workflow-worker`

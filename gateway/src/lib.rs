@@ -12,7 +12,6 @@
 //! ```
 
 pub mod agent;
-pub mod audit;
 pub mod call;
 pub mod cli;
 pub mod client;
@@ -30,4 +29,5 @@ pub mod run;
 pub mod serve;
 pub mod shard;
 mod terminal;
+pub mod verify;
 pub mod workflow;

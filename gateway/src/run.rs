@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use crate::cli::{Check, Cli, Command};
 use crate::serve::{FAREWELL, Gateway};
-use crate::{audit, client, demo, keys, observe, replay, workflow};
+use crate::{client, demo, keys, observe, replay, verify, workflow};
 
 /// Exit code for settings that cannot be used (`EX_CONFIG` of sysexits).
 pub const EXIT_SETTINGS: u8 = 78;
@@ -31,8 +31,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(keys) => with_settings(keys.settings.clone().as_deref(), |settings| {
             block_on(keys::run(keys, settings))
         }),
-        Command::Audit(audit) => with_settings(audit.settings.clone().as_deref(), |settings| {
-            block_on(audit::run(audit, settings))
+        Command::Verify(verify) => with_settings(verify.settings.as_deref(), |settings| {
+            block_on(verify::run(settings))
         }),
         Command::Demo(demo) => block_on(demo::run(demo)),
         Command::Replay(args) => block_on(replay::run(args)),

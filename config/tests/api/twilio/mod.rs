@@ -86,6 +86,22 @@ async fn buy(managed: &Managed, org: &Org) -> Result<PhoneNumber, ManagedError> 
     managed.purchase(org, "twilio", &wanted()).await
 }
 
+/// Lets time pass until an order is due, and works on it. What a request began goes on beside us, and
+/// may still put its order off.
+async fn next_attempt(place: &Place, managed: &Managed) -> usize {
+    let due = async {
+        loop {
+            place.wait();
+            match managed.resume().await.unwrap() {
+                0 => tokio::task::yield_now().await,
+                count => return count,
+            }
+        }
+    };
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, due).await.expect("an order comes due")
+}
+
 /// One number, one trunk, all its parts once, at Twilio and here.
 async fn assert_held_once(place: &Place, store: &Store, org: &Org, what: &str) {
     for kind in [
@@ -223,14 +239,12 @@ async fn what_cannot_be_undone_at_once_is_undone_later() {
     managed.release(&org, "twilio", &wanted()).await.unwrap();
     let gone = store.number(&org, &wanted()).await.unwrap_err();
     assert!(matches!(gone, StoreError::NotFound(_)));
-    place.wait();
-    assert_eq!(managed.resume().await.unwrap(), 1);
+    assert_eq!(next_attempt(&place, &managed).await, 1);
     assert!(!place.fake.is_empty());
     let taken = buy(&managed, &org).await.unwrap_err();
     assert!(matches!(taken, ManagedError::Store(StoreError::Conflict(_))), "{taken:?}");
     place.fake.shut(false);
-    place.wait();
-    assert_eq!(managed.resume().await.unwrap(), 1);
+    assert_eq!(next_attempt(&place, &managed).await, 1);
     assert!(place.fake.is_empty());
     place.wait();
     assert_eq!(managed.resume().await.unwrap(), 0);

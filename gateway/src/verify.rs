@@ -1,4 +1,4 @@
-//! `trunkline audit`: whether the audit log is what was written.
+//! `trunkline verify`: whether the audit logs in the store are what was written.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,11 @@ use config::credential::Operator;
 use config::model::{AuditChain, AuditFaultKind};
 use config::settings::Settings;
 
-use crate::cli::{Audit, AuditCommand};
 use crate::run::{say, say_error};
 use crate::serve::open_store;
 
-/// Runs one verb.
-pub async fn run(audit: Audit, settings: Settings) -> ExitCode {
-    let AuditCommand::Verify = audit.command;
+/// Reads every audit log in the store and says whether it is whole.
+pub async fn run(settings: Settings) -> ExitCode {
     let store = match open_store(&settings).await {
         Ok(store) => store,
         Err(error) => return failed(&error.to_string()),
