@@ -31,9 +31,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(keys) => with_settings(keys.settings.clone().as_deref(), |settings| {
             block_on(keys::run(keys, settings))
         }),
-        Command::Verify(verify) => with_settings(verify.settings.as_deref(), |settings| {
-            block_on(verify::run(settings))
-        }),
+        Command::Verify(verify) => {
+            with_settings(verify.settings.as_deref(), |settings| block_on(verify::run(settings)))
+        }
         Command::Demo(demo) => block_on(demo::run(demo)),
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Completions { shell } => completions(shell),
