@@ -104,6 +104,54 @@ id!(/// An event of a call; the same in every delivery of it.
 id!(/// A delivery: one event on its way to one webhook.
     DeliveryId);
 
+id!(/// One run of a workflow.
+    ExecutionId);
+
+/// A workflow: on the wire `wf_` and the 32 digits of a UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, pattern = "^wf_[0-9a-f]{32}$", example = "wf_67e5504410b1426f9247bb680e5fe0c8")]
+pub struct WorkflowId(Uuid);
+
+impl WorkflowId {
+    const PREFIX: &'static str = "wf_";
+
+    /// A fresh random id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for WorkflowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::PREFIX, self.0.simple())
+    }
+}
+
+impl FromStr for WorkflowId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let digits = text.strip_prefix(Self::PREFIX).ok_or(NotAnId)?;
+        let id = Uuid::try_parse(digits).map(Self).map_err(|_| NotAnId)?;
+        // One spelling only: it is compared as text.
+        if id.to_string() == text { Ok(id) } else { Err(NotAnId) }
+    }
+}
+
+impl Serialize for WorkflowId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkflowId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("is not a workflow's id"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +162,16 @@ mod tests {
         assert_eq!(id.to_string(), "67e55044-10b1-426f-9247-bb680e5fe0c8");
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
         assert_eq!(serde_json::from_str::<TrunkId>(&format!("\"{id}\"")).unwrap(), id);
+    }
+
+    #[test]
+    fn a_workflows_id_has_one_spelling() {
+        let id = WorkflowId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse::<WorkflowId>(), Err(NotAnId));
+        let hyphenated = "wf_67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(hyphenated.parse::<WorkflowId>(), Err(NotAnId));
+        assert_eq!("67e5504410b1426f9247bb680e5fe0c8".parse::<WorkflowId>(), Err(NotAnId));
     }
 
     #[test]

@@ -191,6 +191,14 @@ limits! {
         "The Python of one step: it is sent to a worker with every run; then 422.";
     WORKFLOW_HTTP_SECONDS = 60 Seconds, Config,
         "Bound of a step's timeout_seconds: whoever waits longer should be called back; then 422.";
+    WORKFLOW_SYNC_SECONDS = 60 Seconds, Config,
+        "A run that the API waits for, or less if requests may take less; then it has failed.";
+    WORKFLOW_SYNC_RUNS = 16 Count, Config,
+        "Runs of an organisation that requests wait for: they take room from the others'; then 503.";
+    WORKFLOW_VERSIONS = 10_000 Count, Config,
+        "Versions of one workflow: years of changes each hour; then 400.";
+    WORKFLOW_EXECUTIONS = 10_000 Count, Config,
+        "Runs of an organisation that are kept as records; the oldest that are over go first.";
     WORKFLOW_RUN_SECONDS = 2_592_000 Seconds, Config,
         "Bound of a definition's timeout_seconds: a month of waiting; then 422.";
     WORKFLOW_RUN_STEPS = 1_000 Count, Gateway,

@@ -18,6 +18,7 @@ use config::managed::Managed;
 use config::settings::Settings;
 use config::store::Store;
 use config::workflows::Workflows;
+use config::workflows::background::{RUN_WORKFLOW, RunWorkflow};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -50,12 +51,13 @@ impl Means {
     }
 
     /// Does every kind of job that this program knows.
-    fn runner(self, store: &Store, managed: Managed) -> Runner {
+    fn runner(self, store: &Store, (managed, engine): (Managed, Arc<dyn Workflows>)) -> Runner {
         let generate = GenerateInstructions::new(store.clone(), self.model.clone());
         let scaffold = ScaffoldAgent::new(store.clone(), self.fetcher, self.model, managed);
         Runner::new(store.clone())
             .with(GENERATE_INSTRUCTIONS, Arc::new(generate))
             .with(SCAFFOLD_AGENT, Arc::new(scaffold))
+            .with(RUN_WORKFLOW, Arc::new(RunWorkflow::new(store.clone(), engine)))
     }
 }
 
@@ -79,13 +81,13 @@ pub fn start(
         store: store.clone(),
         options: api::ApiOptions::from(settings),
         calls: live,
-        workflows: engine,
+        workflows: Arc::clone(&engine),
         managed: managed.clone(),
         fetcher: means.fetcher.clone(),
         model: means.model.clone(),
     };
     tasks.push(tokio::spawn(managed.clone().run()));
-    tasks.push(tokio::spawn(means.runner(store, managed).run(stopping.clone())));
+    tasks.push(tokio::spawn(means.runner(store, (managed, engine)).run(stopping.clone())));
     tasks.push(tokio::spawn(courier.run()));
     Ok((api::router(api), attempts))
 }

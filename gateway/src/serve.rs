@@ -150,6 +150,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Says what could not be opened, bound or read.
+    #[expect(clippy::too_many_lines, reason = "what is started, once each, in the order it needs")]
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let sockets = Sockets::bind(&settings).await?;

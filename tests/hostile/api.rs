@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Gateway;
-use crate::http::http;
+use crate::common::{Gateway, http};
 
 /// `(METHOD, path with parameters filled in, operation)` of the whole document.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {

@@ -23,7 +23,6 @@ mod failover;
 mod floods;
 mod framing;
 mod headers;
-mod http;
 mod injection;
 mod leaks;
 mod names;

@@ -16,8 +16,8 @@ use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
 use crate::ids::{
-    AgentId, ConversationId, DeliveryId, JobId, KeyId, OrganisationId, TokenId, TrunkId, UserId,
-    WebhookId,
+    AgentId, ConversationId, DeliveryId, ExecutionId, JobId, KeyId, OrganisationId, TokenId,
+    TrunkId, UserId, WebhookId, WorkflowId,
 };
 
 /// A JSON body that fits the schema of `T` in the served document.
@@ -187,6 +187,8 @@ named! {
     WebhookId = "id", "Webhook";
     DeliveryId = "delivery_id", "Delivery";
     JobId = "workflow_id", "Job";
+    WorkflowId = "workflow_id", "Workflow";
+    ExecutionId = "execution_id", "Execution";
 }
 
 /// The id in the path. What is no id names nothing, so it is 404 like any other unknown id.

@@ -21,7 +21,7 @@ use crate::model::{
 use crate::routing::forecast::{self, Thought};
 use crate::routing::{Incoming, not_run};
 use crate::snapshot::{NumberRoute, Snapshot};
-use crate::workflows::{Definition, FailureKind, Fault, Outcome, Rejected, RunRequest};
+use crate::workflows::{Definition, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest};
 
 /// What is left of a request's time once a run has had all of its own.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -167,7 +167,8 @@ async fn check(
     let Some(definition) = definition else { return Ok(None) };
     let definition = Value::Object(definition.clone());
     let organisation = caller.organisation().organisation();
-    check_definition(api, organisation, ("workflow_definition", &definition)).await.map(Some)
+    let parsed = check_definition(api, organisation, ("workflow_definition", &definition)).await?;
+    Ok(Some(parsed.definition))
 }
 
 /// Compiles a definition that stands in this field of the body.
@@ -175,9 +176,9 @@ pub(crate) async fn check_definition(
     api: &Api,
     organisation: OrganisationId,
     (field, definition): (&str, &Value),
-) -> Result<Arc<Definition>, ApiError> {
+) -> Result<Parsed, ApiError> {
     let checked = api.workflows.check(organisation, definition).await;
-    checked.map(|parsed| parsed.definition).map_err(|rejected| match rejected {
+    checked.map_err(|rejected| match rejected {
         Rejected::Faults(faults) => violations(field, &faults),
         Rejected::Busy => ApiError::Busy("Workflows cannot be checked at this moment"),
     })

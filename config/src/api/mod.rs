@@ -26,6 +26,7 @@ mod document;
 mod envelope;
 mod error;
 mod events;
+mod executions;
 mod extract;
 mod inbound_routing;
 mod json;
@@ -45,6 +46,7 @@ mod trunks;
 mod users;
 mod versions;
 mod webhooks;
+mod workflows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +65,8 @@ use crate::credential::Scope::{
     ConversationsRead, ConversationsReadSensitive, InboundRoutingConfigsManage,
     InboundRoutingConfigsRead, ManagedAccountsManage, ManagedAccountsRead, MembersManage,
     MembersRead, OperatorManage, OperatorRead, OrganizationsManage, PhoneNumbersManage,
-    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead,
+    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage,
+    WorkflowsRead,
 };
 use crate::events::StreamLimits;
 use crate::fetch::Fetcher;
@@ -170,6 +173,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(api.clone())
         .layer(Extension(api))
+        .layer(Extension(executions::Waiting::default()))
         .layer(CatchPanicLayer::custom(envelope::answer_panic))
         .layer(middleware::from_fn_with_state(gate, envelope::enclose))
 }
@@ -225,6 +229,8 @@ const ORGANIZATION_MANAGE: &[Scope] =
 const AUDIT_READ: &[Scope] = &[OrganizationsManage, OperatorRead, OperatorManage];
 const USERS_READ: &[Scope] = &[OperatorRead, OperatorManage];
 const USERS_MANAGE: &[Scope] = &[OperatorManage];
+const WORKFLOWS_READ: &[Scope] = &[WorkflowsRead, WorkflowsManage];
+const WORKFLOWS_MANAGE: &[Scope] = &[WorkflowsManage];
 
 /// The table: every route, with the scopes of which any one opens it.
 fn table() -> Table {
@@ -317,6 +323,20 @@ fn admin_table(table: Table) -> Table {
         .route(AnyOf(KEYS_MANAGE), routes!(keys::create_organization_pat))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::list_organization_pats))
         .route(AnyOf(KEYS_MANAGE), routes!(keys::delete_organization_pat))
+        .route(AnyOf(WORKFLOWS_READ), routes!(workflows::list_workflows))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::create_workflow))
+        .route(AnyOf(WORKFLOWS_READ), routes!(workflows::get_workflow))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::update_workflow))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::delete_workflow))
+        .route(AnyOf(WORKFLOWS_READ), routes!(workflows::list_workflow_versions))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::create_workflow_version))
+        .route(AnyOf(WORKFLOWS_READ), routes!(workflows::get_workflow_version))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::update_workflow_version))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(workflows::publish_workflow_version))
+        .route(AnyOf(WORKFLOWS_READ), routes!(executions::list_workflow_executions))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(executions::execute_workflow))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(executions::enqueue_workflow))
+        .route(AnyOf(WORKFLOWS_READ), routes!(executions::get_workflow_execution))
         .route(AnyKey, routes!(keys::get_my_scopes))
         .route(AnyUser, routes!(tokens::list_my_organizations))
         .route(AnyUser, routes!(tokens::create_personal_access_token))

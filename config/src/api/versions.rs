@@ -25,7 +25,7 @@ use crate::model::{
 use crate::texts;
 
 /// The version in the path: a number or `latest`; anything else is 422.
-pub(crate) struct Which(VersionRef);
+pub(crate) struct Which(pub(crate) VersionRef);
 
 impl FromRequestParts<Api> for Which {
     type Rejection = ApiError;

@@ -23,6 +23,7 @@ mod trunk;
 mod user;
 mod version;
 mod webhook;
+mod workflow;
 
 pub use agent::{
     Agent, AgentChange, AgentDetail, ConversationStats, NewAgent, SipEndpoint, SipHost,
@@ -76,6 +77,11 @@ pub use version::{
     SlotDirection, VersionChange, VersionRef,
 };
 pub use webhook::{Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange};
+pub use workflow::{
+    Execution, ExecutionError, ExecutionFilter, ExecutionStatus, NewExecution, NewWorkflow,
+    NewWorkflowVersion, Workflow, WorkflowChange, WorkflowFilter, WorkflowVersion,
+    WorkflowVersionChange,
+};
 
 use serde::{Deserialize, Deserializer, Serializer};
 

@@ -25,6 +25,7 @@ mod deliveries;
 mod door;
 mod entries;
 mod events;
+mod executions;
 mod follow;
 mod generation;
 mod inbound_routing;
@@ -45,6 +46,7 @@ mod trunks;
 mod users;
 mod versions;
 mod webhooks;
+mod workflows;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -54,13 +56,14 @@ use std::sync::Arc;
 pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
+pub use executions::Executed;
 
 pub use jobs::JobEnd;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::events::{EventBus, Told};
-use crate::limits::{WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING};
+use crate::limits::{WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING, WORKFLOW_EXECUTIONS};
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
 use crate::snapshot::SnapshotHandle;
@@ -85,6 +88,8 @@ pub struct StoreOptions {
     pub max_phone_numbers: u32,
     /// Decision records kept for each organisation, and as many for callers nobody could place.
     pub decisions_kept: u32,
+    /// Runs of workflows whose records are kept, of each organisation.
+    pub executions_kept: u32,
     /// Most webhooks of an organisation.
     pub max_webhooks: u32,
     /// How long a delivery waits after its first failed attempt, in seconds; then twice as long.
@@ -111,6 +116,7 @@ impl StoreOptions {
             node: "trunkline".to_owned(),
             max_phone_numbers: 100,
             decisions_kept: 10_000,
+            executions_kept: WORKFLOW_EXECUTIONS.value_u32(),
             max_webhooks: 20,
             webhook_retry_first_s: 5,
             webhook_retry_hours: 24,

@@ -10,6 +10,7 @@
 //! This crate knows the shape of a definition and nothing of its languages: those are the engine's,
 //! which the gateway implements behind the one trait here.
 
+pub mod background;
 mod definition;
 mod fields;
 mod kinds;

@@ -11,20 +11,20 @@ use crate::tenants::{Things, requests};
 
 #[tokio::test]
 async fn every_request_that_changes_something_or_is_refused_is_told() {
-    let count = {
+    // These two have a body for what they are asked, and change nothing.
+    let asks_only =
+        |path: &str| ["/versions/compare", "/dry-run"].iter().any(|end| path.ends_with(end));
+    let changes = {
         let server = Server::start().await;
-        requests(&Things::twins(&server).await.1).len()
+        let all = requests(&Things::twins(&server).await.1).into_iter().enumerate();
+        let changing = all.filter(|(_, ask)| ask.method != Method::GET && !asks_only(&ask.path));
+        changing.map(|(index, _)| index).collect::<Vec<_>>()
     };
     let mut writes = 0;
-    for index in 0..count {
+    for index in changes {
         let server = Server::start().await;
         let (_, things) = Things::twins(&server).await;
         let ask = &requests(&things)[index];
-        // These two have a body for what they are asked, and change nothing.
-        let only_asks = ["/versions/compare", "/dry-run"].iter().any(|end| ask.path.ends_with(end));
-        if ask.method == Method::GET || only_asks {
-            continue;
-        }
         // What is done to a child is told in its log, and a new one in that of where it hangs.
         let named =
             ask.path.strip_prefix("/admin/organizations/").and_then(|id| id.split('/').next());
@@ -46,6 +46,7 @@ async fn every_request_that_changes_something_or_is_refused_is_told() {
         assert_eq!(reply.status.is_success(), done, "{name}: {} {told:?}", reply.status);
         assert!(told.object_id.is_some() || !done, "{name}: {told:?}");
         assert_eq!(server.store.verify_audit_log(&scope).await.unwrap().fault, None);
+        server.store.close().await; // its connections are few on PostgreSQL
         writes += 1;
     }
     assert!(writes > 20, "{writes}");

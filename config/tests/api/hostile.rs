@@ -5,7 +5,7 @@ use axum::http::Method;
 use config::api;
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use crate::server::{Server, id};
 
 fn hostile_values() -> Vec<Value> {
     let nested = (0..20).fold(json!(1), |inner, _| json!([inner]));
@@ -109,6 +109,15 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
         "dry_run_inbound_routing" => json!({ "caller_number": "+15550000009",
             "called_number": "+15550000001", "trunk_id": trunk,
             "timestamp": "2026-01-01T00:00:00Z", "workflow_definition": routing_definition() }),
+        "create_workflow" => json!({ "name": "a", "description": "d",
+            "definition": routing_definition() }),
+        "update_workflow" => json!({ "name": "a", "description": "d" }),
+        "create_workflow_version" => json!({ "definition": routing_definition(),
+            "base_version": null }),
+        "update_workflow_version" => json!({ "definition": routing_definition() }),
+        "execute_workflow" | "enqueue_workflow" => json!({
+            "workflow_id": "wf_67e5504410b1426f9247bb680e5fe0c8", "workflow_version": 1,
+            "input_data": { "a": 1 } }),
         other => panic!("no good body for {other}"),
     }
 }
@@ -169,14 +178,17 @@ async fn no_field_of_a_body_makes_us_fail() {
     server.number("+15550000001", &trunk).await;
     let agent = server.agent("a").await;
     let conversation = server.conversation(server.organisation, |_| ()).await.id.to_string();
+    let workflow = json!({ "name": "a", "definition": routing_definition() });
+    let workflow = id(&server.post("/workflow/workflows", workflow).await.is(200));
     let mut sent = 0;
     for (method, path, operation) in with_body() {
-        let id = if path.contains("trunks") { &trunk } else { &agent };
+        let owner = if path.contains("trunks") { &trunk } else { &agent };
         let url = path
-            .replace("{id}", id)
+            .replace("{id}", owner)
             .replace("{version}", "1")
             .replace("{account_id}", "pool")
             .replace("{conversation_id}", &conversation)
+            .replace("{workflow_id}", &workflow)
             .replace("{user_id}", "67e55044-10b1-426f-9247-bb680e5fe0c8")
             .replace("{phone_number}", "+15550000001");
         let name = operation["operationId"].as_str().unwrap();

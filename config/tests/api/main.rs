@@ -17,6 +17,7 @@ mod conform;
 mod contract;
 mod conversations;
 mod document;
+mod engine;
 mod errors;
 mod events;
 mod faults;
@@ -34,6 +35,7 @@ mod texts;
 mod trunks;
 mod twilio;
 mod webhooks;
+mod workflows;
 
 #[tokio::test]
 async fn everything_holds_on_postgresql_too() {

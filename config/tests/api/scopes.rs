@@ -13,6 +13,7 @@ const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 /// A path with every parameter filled in by something that does not exist.
 fn filled(path: &str) -> String {
     let fill = |part: &str| match part {
+        "{workflow_id}" if path.starts_with("/workflow/") => format!("wf_{}", ID.replace('-', "")),
         "{phone_number}" => "+15550001111".to_owned(),
         "{version}" => "1".to_owned(),
         part if part.starts_with('{') => ID.to_owned(),

@@ -16,6 +16,7 @@ use config::clock::{Clock, Timestamp};
 use config::credential::{Operator, Role, ScopeSet, ScopedTo};
 use config::fetch::Fetcher;
 use config::ids::{ConversationId, OrganisationId};
+use config::jobs::Runner;
 use config::journal::{Entry, Journal};
 use config::llm::Model;
 use config::managed::{Account, Line, Managed, Pool};
@@ -26,9 +27,12 @@ use config::model::{
 use config::seal::Sealer;
 use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
-use config::workflows::{NoWorkflows, Workflows};
+use config::workflows::Workflows;
+use config::workflows::background::{RUN_WORKFLOW, RunWorkflow};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+
+use crate::engine::Echo;
 
 /// A reply, read whole.
 #[derive(Debug)]
@@ -201,7 +205,7 @@ impl Server {
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
         let calls = Arc::new(Switchboard::default());
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
-        let workflows = Arc::new(NoWorkflows);
+        let workflows = Arc::new(Echo);
         let managed = Managed::new(store.clone(), vec![Account::pool(pool())]);
         let api = Api {
             store: store.clone(),
@@ -245,6 +249,12 @@ impl Server {
     /// A reply that is not read yet.
     pub(crate) async fn stream(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Does the jobs that are due.
+    pub(crate) async fn run_jobs(&self) {
+        let work = RunWorkflow::new(self.store.clone(), Arc::new(Echo));
+        Runner::new(self.store.clone()).with(RUN_WORKFLOW, Arc::new(work)).run_due().await;
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

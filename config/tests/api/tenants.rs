@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::server::{Server, id};
 
 const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+const UNKNOWN_WORKFLOW: &str = "wf_67e5504410b1426f9247bb680e5fe0c8";
 
 /// One organisation's objects.
 pub(crate) struct Things {
@@ -26,6 +27,8 @@ pub(crate) struct Things {
     webhook: String,
     delivery: String,
     job: String,
+    workflow: String,
+    execution: String,
 }
 
 impl Things {
@@ -66,6 +69,11 @@ impl Things {
         let webhook = id(&post("/core/webhooks", webhook).await);
         let test = format!("/core/webhooks/{webhook}/test");
         let delivery = server.call(Method::POST, &test, &credential, &Value::Null).await.is(202);
+        let workflow = json!({ "name": "twin", "definition": deciding(&agent) });
+        let workflow = id(&post("/workflow/workflows", workflow).await);
+        post(&format!("/workflow/workflows/{workflow}/versions/1/publish"), Value::Null).await;
+        let run = json!({ "workflow_id": workflow, "workflow_version": 1 });
+        let execution = post("/workflow/workflow-executions", run).await;
         Self {
             organisation,
             credential,
@@ -80,6 +88,8 @@ impl Things {
             webhook,
             delivery: id(&delivery),
             job: job["workflow_id"].as_str().unwrap().to_owned(),
+            execution: execution["execution_id"].as_str().unwrap().to_owned(),
+            workflow,
         }
     }
 
@@ -94,7 +104,8 @@ impl Things {
     fn ids(&self) -> Vec<String> {
         let ids = [&self.trunk, &self.agent, &self.version, &self.conversation, &self.key];
         let ids = ids.into_iter().chain([&self.member, &self.child]);
-        let ids = ids.chain([&self.webhook, &self.delivery, &self.job]).cloned();
+        let ids = ids.chain([&self.webhook, &self.delivery, &self.job]);
+        let ids = ids.chain([&self.workflow, &self.execution]).cloned();
         ids.chain([self.number.to_owned(), self.organisation.to_string()]).collect()
     }
 
@@ -110,6 +121,8 @@ impl Things {
             "members" => self.member.clone(),
             "organizations" => self.child.clone(),
             "scaffolding" => self.job.clone(),
+            "workflows" => self.workflow.clone(),
+            "workflow-executions" => self.execution.clone(),
             "webhooks" => self.webhook.clone(),
             "deliveries" => self.delivery.clone(),
             // The same for all organisations: the operator's.
@@ -123,6 +136,7 @@ impl Things {
         let value = match parameter {
             "trunk_id" => self.trunk.clone(),
             "agent_id" => self.agent.clone(),
+            "workflow_id" => self.workflow.clone(),
             "agent_version_id" => self.version.clone(),
             "phone_number" | "agent_number" | "called_number" => self.number.replace('+', "%2B"),
             "object_id" => self.conversation.clone(),
@@ -194,6 +208,17 @@ impl Things {
             "PATCH /admin/members/{user_id}" => json!({ "role": "admin" }),
             "POST /admin/organizations" => json!({ "name": "taken", "parent_id": self.child }),
             "PATCH /admin/organizations/{id}" => json!({ "name": "taken" }),
+            "POST /workflow/workflows" => {
+                json!({ "name": "taken", "definition": deciding("nobody") })
+            }
+            "PUT /workflow/workflows/{workflow_id}" => json!({ "name": "taken" }),
+            "POST /workflow/workflows/{workflow_id}/versions"
+            | "PUT /workflow/workflows/{workflow_id}/versions/{version}" => {
+                json!({ "definition": deciding("nobody") })
+            }
+            "POST /workflow/workflow-executions" | "POST /workflow/workflow-executions/async" => {
+                json!({ "workflow_id": self.workflow, "workflow_version": 1 })
+            }
             _ => panic!("{route}: give this test a body that would succeed"),
         }
     }
@@ -316,7 +341,11 @@ async fn an_id_of_another_organisation_is_an_unknown_id_wherever_it_stands() {
     let mut swaps = 0;
     for ask in requests(&theirs) {
         for (own, foreign) in theirs.ids().iter().zip(ours.ids()) {
-            let never = if own.starts_with('+') { "+15559999999" } else { UNKNOWN };
+            let never = match own.as_str() {
+                number if number.starts_with('+') => "+15559999999",
+                workflow if workflow.starts_with("wf_") => UNKNOWN_WORKFLOW,
+                _ => UNKNOWN,
+            };
             for place in [Place::Path, Place::Body] {
                 let (foreign_ask, never_ask) =
                     (ask.with(place, own, &foreign), ask.with(place, own, never));

@@ -15,6 +15,7 @@ mod records;
 mod routes;
 mod tenancy;
 mod trunks;
+mod workflows;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -101,8 +102,7 @@ impl Scratch {
             None => format!("sqlite:{}/store.db", folder.display()),
         };
         if url.starts_with("postgres") {
-            // A roll-back takes a moment to arrive.
-            options.busy_budget_ms = options.busy_budget_ms.max(BUSY_BUDGET_MS);
+            options.busy_budget_ms = BUSY_BUDGET_MS; // a roll-back takes a moment to arrive
         }
         let store = Store::open(&url, options).await.unwrap();
         Self { store, url, folder }

@@ -1,0 +1,284 @@
+//! Verbs on the runs of workflows.
+//!
+//! A run in the background is a row here and a job, made in one write; the row is what its owner sees,
+//! the job is who does it. A run that a request waits for is written when it is over.
+
+use serde_json::Value;
+
+use super::rows::{
+    and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, small, time,
+    time_opt, to_json, to_json_opt, to_word, word,
+};
+use super::sql::{self, Connection, QueryBuilder, Row};
+use super::{After, Change, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::credential::ScopedTo;
+use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
+use crate::model::{Execution, ExecutionError, ExecutionFilter, ExecutionStatus, Page};
+use crate::workflows::{Outcome, background};
+
+const FREE_STAMP: &str = free_stamp_in!("workflow_executions");
+
+/// What is run, with what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Executed {
+    /// Which workflow.
+    pub workflow: WorkflowId,
+    /// Which version of it.
+    pub version: u32,
+    /// What it is given.
+    pub input: Value,
+}
+
+impl Store {
+    /// Keeps a run that is over.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn record_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        what: Executed,
+        outcome: Outcome,
+    ) -> Result<Execution, StoreError> {
+        let mut execution = blank(scope, what);
+        end(&mut execution, outcome);
+        let mut tx = self.0.db.write().await?;
+        self.insert_execution(&mut tx, &mut execution).await?;
+        tx.note(Change::of(scope, "execution.create").object(execution.execution_id));
+        self.commit(tx, After::default()).await?;
+        Ok(execution)
+    }
+
+    /// Makes a run that is to be done in the background.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the organisation has too much that is unfinished.
+    pub async fn enqueue_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        what: Executed,
+    ) -> Result<Execution, StoreError> {
+        let mut execution = blank(scope, what);
+        let mut tx = self.0.db.write().await?;
+        self.insert_execution(&mut tx, &mut execution).await?;
+        self.insert_job(&mut tx, scope, &background::job(execution.execution_id)).await?;
+        tx.note(Change::of(scope, "execution.create").object(execution.execution_id));
+        self.commit(tx, After::job_added()).await?;
+        Ok(execution)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such run, or no longer.
+    pub async fn execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+    ) -> Result<Execution, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        load(&mut tx, scope, id).await
+    }
+
+    /// The organisation's runs, newest first.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn executions(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        filter: &ExecutionFilter,
+        page: Page,
+    ) -> Result<Vec<Execution>, StoreError> {
+        let mut query =
+            QueryBuilder::new("SELECT t.* FROM workflow_executions t WHERE t.organization_id = ");
+        query.push_bind(scope.organisation().to_string());
+        and(&mut query, "t.workflow_id =", filter.workflow_id.map(|id| id.to_string()));
+        and(&mut query, "t.status =", filter.status.map(to_word).transpose()?);
+        and_period(&mut query, &filter.period);
+        paged(&mut query, page);
+        let mut tx = self.0.db.read().await?;
+        query.build().fetch_all(&mut tx).await?.iter().map(from_row).collect()
+    }
+
+    /// Writes that a run is at work, or waits until then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such run, or no longer.
+    pub async fn advance_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+        resume_at: Option<Timestamp>,
+    ) -> Result<Execution, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let mut execution = load(&mut tx, scope, id).await?;
+        execution.status = match resume_at {
+            Some(_) => ExecutionStatus::Waiting,
+            None => ExecutionStatus::Running,
+        };
+        execution.resume_at = resume_at;
+        self.update_execution(&mut tx, &mut execution).await?;
+        self.commit(tx, After::default()).await?;
+        Ok(execution)
+    }
+
+    /// Writes how a run ended; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such run, or no longer.
+    pub async fn finish_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+        outcome: Outcome,
+    ) -> Result<Execution, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let mut execution = load(&mut tx, scope, id).await?;
+        if !execution.status.is_over() {
+            end(&mut execution, outcome);
+            self.update_execution(&mut tx, &mut execution).await?;
+            tx.note(Change::of(scope, "execution.end").object(id));
+            self.commit(tx, After::default()).await?;
+        }
+        Ok(execution)
+    }
+
+    async fn insert_execution(
+        &self,
+        tx: &mut Connection,
+        execution: &mut Execution,
+    ) -> Result<(), StoreError> {
+        let at = free_stamp(tx, FREE_STAMP, self.now()).await?;
+        (execution.created_at, execution.updated_at) = (at, at);
+        sql::query(
+            "INSERT INTO workflow_executions (id, organization_id, workflow_id, workflow_version,
+                 status, input_data, output, error, trace, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(execution.execution_id.to_string())
+        .bind(execution.organization_id.to_string())
+        .bind(execution.workflow_id.to_string())
+        .bind(execution.workflow_version)
+        .bind(to_word(execution.status)?)
+        .bind(to_json(&execution.input_data)?)
+        .bind(to_json_opt(execution.output.as_ref())?)
+        .bind(to_json_opt(execution.error.as_ref())?)
+        .bind(to_json(&execution.trace)?)
+        .bind(at.micros())
+        .bind(at.micros())
+        .execute(tx)
+        .await?;
+        trim(tx, execution.organization_id, self.0.options.executions_kept).await
+    }
+
+    async fn update_execution(
+        &self,
+        tx: &mut Connection,
+        execution: &mut Execution,
+    ) -> Result<(), StoreError> {
+        execution.updated_at = self.now();
+        sql::query(
+            "UPDATE workflow_executions SET status = ?, output = ?, error = ?, trace = ?,
+                 resume_at = ?, updated_at = ?
+             WHERE id = ?",
+        )
+        .bind(to_word(execution.status)?)
+        .bind(to_json_opt(execution.output.as_ref())?)
+        .bind(to_json_opt(execution.error.as_ref())?)
+        .bind(to_json(&execution.trace)?)
+        .bind(execution.resume_at.map(Timestamp::micros))
+        .bind(execution.updated_at.micros())
+        .bind(execution.execution_id.to_string())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// A run that has not begun.
+fn blank(scope: &ScopedTo<OrganisationId>, what: Executed) -> Execution {
+    Execution {
+        execution_id: ExecutionId::random(),
+        organization_id: scope.organisation(),
+        workflow_id: what.workflow,
+        workflow_version: what.version,
+        status: ExecutionStatus::Queued,
+        input_data: what.input,
+        output: None,
+        error: None,
+        trace: Vec::new(),
+        resume_at: None,
+        created_at: Timestamp::default(),
+        updated_at: Timestamp::default(),
+    }
+}
+
+fn end(execution: &mut Execution, outcome: Outcome) {
+    execution.trace = outcome.trace;
+    execution.resume_at = None;
+    match outcome.result {
+        Ok(output) => {
+            execution.status = ExecutionStatus::Success;
+            execution.output = Some(output);
+        }
+        Err(failure) => {
+            execution.status = ExecutionStatus::Failed;
+            execution.error = Some(ExecutionError {
+                step_name: failure.step_name,
+                message: failure.message,
+                kind: failure.kind,
+            });
+        }
+    }
+}
+
+/// Forgets the oldest runs that are over.
+async fn trim(
+    tx: &mut Connection,
+    organisation: OrganisationId,
+    kept: u32,
+) -> Result<(), StoreError> {
+    sql::query(
+        "DELETE FROM workflow_executions
+         WHERE organization_id = ?1 AND status IN ('success', 'failed') AND created_at <=
+             (SELECT created_at FROM workflow_executions WHERE organization_id = ?1
+              ORDER BY created_at DESC LIMIT 1 OFFSET ?2)",
+    )
+    .bind(organisation.to_string())
+    .bind(kept)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn load(
+    tx: &mut Connection,
+    scope: &ScopedTo<OrganisationId>,
+    id: ExecutionId,
+) -> Result<Execution, StoreError> {
+    let row = sql::query("SELECT * FROM workflow_executions WHERE id = ? AND organization_id = ?")
+        .bind(id.to_string())
+        .bind(scope.organisation().to_string())
+        .fetch_optional(tx)
+        .await?;
+    row.as_ref().map(from_row).ok_or_else(|| StoreError::not_found("Execution"))?
+}
+
+fn from_row(row: &Row) -> Result<Execution, StoreError> {
+    Ok(Execution {
+        execution_id: parsed(row, "id")?,
+        organization_id: parsed(row, "organization_id")?,
+        workflow_id: parsed(row, "workflow_id")?,
+        workflow_version: small(row, "workflow_version")?,
+        status: word(row, "status")?,
+        input_data: json(row, "input_data")?,
+        output: json_opt(row, "output")?,
+        error: json_opt(row, "error")?,
+        trace: json(row, "trace")?,
+        resume_at: time_opt(row, "resume_at")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}

@@ -1,0 +1,220 @@
+//! Workflows, their versions, and their runs.
+
+use super::*;
+use crate::ids::WorkflowId;
+use crate::model::{
+    AuditFilter, Execution, ExecutionFilter, ExecutionStatus, NewWorkflow, NewWorkflowVersion,
+    Page, VersionFilter, Workflow, WorkflowChange, WorkflowFilter,
+};
+use crate::store::Executed;
+use crate::workflows::background::RUN_WORKFLOW;
+use crate::workflows::{Failure, FailureKind, Outcome};
+
+fn definition(greeting: &str) -> Value {
+    json!({"steps": [
+        {"id": "trigger", "type": "input", "next": "out"},
+        {"id": "out", "type": "output", "fields": {"greeting": greeting}}]})
+}
+
+fn done(output: Value) -> Outcome {
+    Outcome { result: Ok(output), trace: Vec::new() }
+}
+
+fn failed() -> Outcome {
+    let failure =
+        Failure { step_name: "out".to_owned(), message: "no".to_owned(), kind: FailureKind::Threw };
+    Outcome { result: Err(failure), trace: Vec::new() }
+}
+
+impl Scratch {
+    async fn make_workflow(&self, org: &Org, name: &str) -> Workflow {
+        let definition = definition("1");
+        let new = NewWorkflow { name: name.to_owned(), description: None, definition };
+        self.create_workflow(org, new).await.unwrap()
+    }
+
+    async fn make_published(&self, org: &Org) -> WorkflowId {
+        let id = self.make_workflow(org, "w").await.id;
+        self.publish_workflow_version(org, id, VersionRef::Latest).await.unwrap();
+        id
+    }
+
+    async fn run_once(&self, org: &Org, workflow: WorkflowId, outcome: Outcome) -> Execution {
+        let what = Executed { workflow, version: 1, input: json!({}) };
+        self.record_execution(org, what, outcome).await.unwrap()
+    }
+
+    async fn runs(&self, org: &Org, filter: ExecutionFilter) -> Vec<Execution> {
+        self.executions(org, &filter, Page::first(Page::MAX)).await.unwrap()
+    }
+}
+
+fn draft(definition: Value) -> NewWorkflowVersion {
+    NewWorkflowVersion { definition: Some(definition), base_version: None }
+}
+
+#[tokio::test]
+async fn versions_are_numbered_and_published_ones_stay_as_they_are() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let made = store.make_workflow(&org, "Greet").await;
+    assert_eq!((made.latest_version, made.latest_published_version), (1, None));
+    let id = made.id;
+    let first = VersionRef::Number(1);
+    store.update_workflow_version(&org, id, (first, definition("2"))).await.unwrap();
+    store.publish_workflow_version(&org, id, first).await.unwrap();
+    let again = store.publish_workflow_version(&org, id, first).await.unwrap();
+    assert_eq!((again.published, again.definition), (true, definition("2")));
+    let change = (first, definition("3"));
+    let refused = store.update_workflow_version(&org, id, change).await.unwrap_err();
+    assert_eq!(refused, StoreError::refused("Version is published and cannot change"));
+    let copy = NewWorkflowVersion { definition: None, base_version: Some(1) };
+    let copy = store.create_workflow_version(&org, id, copy).await.unwrap();
+    assert_eq!((copy.version, copy.published, copy.definition), (2, false, definition("2")));
+    let third = store.create_workflow_version(&org, id, draft(definition("3"))).await.unwrap();
+    assert_eq!(third.version, 3);
+    let now = store.workflow(&org, id).await.unwrap();
+    assert_eq!((now.latest_version, now.latest_published_version), (3, Some(1)));
+    let filter = VersionFilter { published: Some(false), ..VersionFilter::default() };
+    let page = Page::first(Page::MAX);
+    let drafts = store.workflow_versions(&org, id, &filter, page).await.unwrap();
+    assert_eq!(drafts.iter().map(|one| one.version).collect::<Vec<_>>(), [3, 2]);
+    let both = NewWorkflowVersion { definition: Some(definition("4")), base_version: Some(1) };
+    let both = store.create_workflow_version(&org, id, both).await;
+    assert!(matches!(both, Err(StoreError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_workflow_is_changed_found_by_name_and_deleted() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let id = store.make_workflow(&org, "Ärger").await.id;
+    store.make_workflow(&org, "Other").await;
+    let change = WorkflowChange { name: None, description: Some(Some("who is angry".to_owned())) };
+    let changed = store.update_workflow(&org, id, change).await.unwrap();
+    assert_eq!(changed.description.as_deref(), Some("who is angry"));
+    let filter = WorkflowFilter { name: Some("äRG".to_owned()), ..WorkflowFilter::default() };
+    let found = store.workflows(&org, &filter, Page::first(Page::MAX)).await.unwrap();
+    assert_eq!(found, [changed]);
+    store.delete_workflow(&org, id).await.unwrap();
+    assert_eq!(store.workflow(&org, id).await, Err(not_found("Workflow")));
+    assert_eq!(store.delete_workflow(&org, id).await, Err(not_found("Workflow")));
+}
+
+#[tokio::test]
+async fn only_ones_own_published_versions_can_be_run() {
+    let store = Scratch::new().await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let id = store.make_workflow(&org, "w").await.id;
+    let run = async |org: &Org, which| store.workflow_definition(org, id, which).await;
+    let none = StoreError::refused("Workflow has no published version");
+    assert_eq!(run(&org, VersionRef::Latest).await.unwrap_err(), none);
+    let unpublished = StoreError::refused("Version is a draft: publish it to run it");
+    assert_eq!(run(&org, VersionRef::Number(1)).await.unwrap_err(), unpublished);
+    assert_eq!(run(&org, VersionRef::Number(2)).await.unwrap_err(), not_found("Version"));
+    store.publish_workflow_version(&org, id, VersionRef::Latest).await.unwrap();
+    store.create_workflow_version(&org, id, draft(definition("2"))).await.unwrap();
+    assert_eq!(run(&org, VersionRef::Latest).await.unwrap().0, 1, "the newest that is published");
+    for which in [VersionRef::Latest, VersionRef::Number(1)] {
+        assert_eq!(run(&other, which).await.unwrap_err(), not_found("Workflow"));
+    }
+}
+
+#[tokio::test]
+async fn a_run_in_the_background_has_a_job_and_ends_once() {
+    let store = Scratch::new().await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let workflow = store.make_published(&org).await;
+    let what = Executed { workflow, version: 1, input: json!({"a": 1}) };
+    let made = store.enqueue_execution(&org, what).await.unwrap();
+    let id = made.execution_id;
+    assert_eq!((made.status, &made.input_data), (ExecutionStatus::Queued, &json!({"a": 1})));
+    let (job, _) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
+    assert_eq!(
+        (job.organisation, &job.payload),
+        (org.organisation(), &json!({"execution_id": id}))
+    );
+    let at_work = store.advance_execution(&org, id, None).await.unwrap();
+    assert_eq!((at_work.status, at_work.resume_at), (ExecutionStatus::Running, None));
+    let until = Timestamp::from_micros(START_US);
+    let waits = store.advance_execution(&org, id, Some(until)).await.unwrap();
+    assert_eq!((waits.status, waits.resume_at), (ExecutionStatus::Waiting, Some(until)));
+    assert_eq!(store.execution(&other, id).await, Err(not_found("Execution")));
+    assert_eq!(store.finish_execution(&other, id, failed()).await, Err(not_found("Execution")));
+    let over = store.finish_execution(&org, id, done(json!({"b": 2}))).await.unwrap();
+    assert_eq!((over.status, &over.output), (ExecutionStatus::Success, &Some(json!({"b": 2}))));
+    assert_eq!(over.resume_at, None);
+    assert_eq!(store.finish_execution(&org, id, failed()).await.unwrap(), over);
+    assert_eq!(store.execution(&org, id).await.unwrap(), over);
+    store.delete_workflow(&org, workflow).await.unwrap();
+    assert_eq!(store.execution(&org, id).await.unwrap(), over, "the record stays");
+}
+
+#[tokio::test]
+async fn runs_are_listed_by_workflow_and_status() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let (one, two) = (store.make_published(&org).await, store.make_published(&org).await);
+    let first = store.run_once(&org, one, done(json!({}))).await;
+    let second = store.run_once(&org, two, failed()).await;
+    assert_eq!(second.error.as_ref().map(|why| why.kind), Some(FailureKind::Threw));
+    assert_eq!(store.runs(&org, ExecutionFilter::default()).await, [second.clone(), first.clone()]);
+    let of_one = ExecutionFilter { workflow_id: Some(one), ..ExecutionFilter::default() };
+    assert_eq!(store.runs(&org, of_one).await, [first]);
+    let status = Some(ExecutionStatus::Failed);
+    let bad = ExecutionFilter { status, ..ExecutionFilter::default() };
+    assert_eq!(store.runs(&org, bad).await, [second]);
+}
+
+#[tokio::test]
+async fn the_oldest_runs_that_are_over_are_forgotten() {
+    let store = Scratch::with(StoreOptions { executions_kept: 2, ..options() }).await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let (workflow, theirs) = (store.make_published(&org).await, store.make_published(&other).await);
+    let kept = store.run_once(&other, theirs, done(json!({}))).await;
+    let what = Executed { workflow, version: 1, input: json!({}) };
+    let unfinished = store.enqueue_execution(&org, what).await.unwrap();
+    let mut made = vec![unfinished];
+    for _ in 0..4 {
+        made.push(store.run_once(&org, workflow, failed()).await);
+    }
+    let left = store.runs(&org, ExecutionFilter::default()).await;
+    assert_eq!(left, [made[4].clone(), made[3].clone(), made[0].clone()]);
+    assert_eq!(store.runs(&other, ExecutionFilter::default()).await, [kept]);
+}
+
+#[tokio::test]
+async fn every_write_of_a_workflow_is_told() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let id = store.make_workflow(&org, "w").await.id;
+    store.update_workflow(&org, id, WorkflowChange::default()).await.unwrap();
+    let latest = VersionRef::Latest;
+    store.update_workflow_version(&org, id, (latest, definition("2"))).await.unwrap();
+    store.publish_workflow_version(&org, id, latest).await.unwrap();
+    store.create_workflow_version(&org, id, draft(definition("3"))).await.unwrap();
+    let ran = store.run_once(&org, id, done(json!({}))).await.execution_id;
+    let what = Executed { workflow: id, version: 1, input: json!({}) };
+    let queued = store.enqueue_execution(&org, what).await.unwrap().execution_id;
+    store.finish_execution(&org, queued, failed()).await.unwrap();
+    store.delete_workflow(&org, id).await.unwrap();
+    let page = Page::first(Page::MAX);
+    let mut log = store.audit_log(&org, &AuditFilter::default(), page).await.unwrap();
+    log.reverse();
+    let told: Vec<_> =
+        log.iter().map(|one| (one.action.as_str(), one.object_id.clone().unwrap())).collect();
+    let (id, ran, queued) = (id.to_string(), ran.to_string(), queued.to_string());
+    let expected = [
+        ("workflow.create", &id),
+        ("workflow.update", &id),
+        ("workflow.update_version", &id),
+        ("workflow.publish", &id),
+        ("workflow.create_version", &id),
+        ("execution.create", &ran),
+        ("execution.create", &queued),
+        ("execution.end", &queued),
+        ("workflow.delete", &id),
+    ];
+    assert_eq!(told, expected.map(|(action, id)| (action, id.clone())));
+    assert!(log[2].before.is_some() && log[2].before != log[2].after);
+}

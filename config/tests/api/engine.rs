@@ -1,0 +1,64 @@
+//! A stand-in for the workflow engine: reads the shape of definitions, and does what the input says.
+
+use std::time::Duration;
+
+use config::ids::OrganisationId;
+use config::workflows::{
+    Definition, Failure, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Stopped,
+    TraceEntry, Workflows,
+};
+use serde_json::{Value, json};
+
+/// Gives back its input; `fail` fails, `wait` waits so many seconds, `hang` never ends.
+#[derive(Debug)]
+pub(crate) struct Echo;
+
+impl Workflows for Echo {
+    fn check<'a>(
+        &'a self,
+        _organisation: OrganisationId,
+        definition: &'a Value,
+    ) -> Running<'a, Result<Parsed, Rejected>> {
+        Box::pin(async move { Definition::parse(definition).map_err(Rejected::Faults) })
+    }
+
+    fn run(&self, request: RunRequest) -> Running<'_, Outcome> {
+        Box::pin(async move {
+            if request.input.get("hang").is_some() {
+                std::future::pending::<()>().await;
+            }
+            ended(match request.input.get("fail") {
+                Some(_) => Err(Failure {
+                    step_name: "out".to_owned(),
+                    message: "as asked".to_owned(),
+                    kind: FailureKind::Threw,
+                }),
+                None => Ok(json!({ "echo": request.input })),
+            })
+        })
+    }
+
+    fn advance(&self, request: RunRequest, checkpoint: Option<Value>) -> Running<'_, Stopped> {
+        Box::pin(async move {
+            match (checkpoint, request.input.get("wait").and_then(Value::as_u64)) {
+                (Some(checkpoint), _) => Stopped::Ended(ended(Ok(checkpoint))),
+                (None, Some(seconds)) => Stopped::Waiting {
+                    time: Duration::from_secs(seconds),
+                    checkpoint: json!({ "waited": true }),
+                },
+                (None, None) => Stopped::Ended(self.run(request).await),
+            }
+        })
+    }
+}
+
+fn ended(result: Result<Value, Failure>) -> Outcome {
+    let entry = TraceEntry {
+        step: "trigger".to_owned(),
+        name: "trigger".to_owned(),
+        kind: "input".to_owned(),
+        duration_us: 1,
+        summary: "{}".to_owned(),
+    };
+    Outcome { result, trace: vec![entry] }
+}

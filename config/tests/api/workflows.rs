@@ -1,0 +1,260 @@
+//! Workflows, their versions and their runs, over the API. The engine here is a stand-in that answers
+//! at once; the real one has tests of its own.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::server::{Server, id};
+
+const UNKNOWN: &str = "wf_67e5504410b1426f9247bb680e5fe0c8";
+
+fn definition() -> Value {
+    json!({"schema": "trunkline/1", "steps": [
+        {"id": "trigger", "type": "input", "next": "out"},
+        {"id": "out", "type": "output", "fields": {"greeting": "{{ 'Hello' }}"}}]})
+}
+
+async fn workflow(server: &Server) -> String {
+    let body = json!({"name": "Greet", "definition": definition()});
+    id(&server.post("/workflow/workflows", body).await.is(200))
+}
+
+async fn published(server: &Server) -> String {
+    let workflow = workflow(server).await;
+    let publish = format!("/workflow/workflows/{workflow}/versions/1/publish");
+    server.post(&publish, Value::Null).await.is(200);
+    workflow
+}
+
+#[tokio::test]
+async fn a_workflow_is_made_with_its_first_draft() {
+    let server = Server::start().await;
+    let body = json!({"name": "Greet", "description": "Says hello", "definition": definition()});
+    let made = server.post("/workflow/workflows", body).await.is(200);
+    let path = format!("/workflow/workflows/{}", id(&made));
+    assert!(id(&made).starts_with("wf_"), "{made}");
+    assert_eq!(made["warnings"], json!([]));
+    assert_eq!(
+        (&made["latest_version"], &made["latest_published_version"]),
+        (&json!(1), &Value::Null)
+    );
+    let version = server.get(&format!("{path}/versions/1")).await.is(200);
+    assert_eq!(version["definition"], definition(), "as it was written");
+    assert_eq!(version["published"], json!(false));
+    let change = json!({"name": "Welcome", "description": null});
+    let changed = server.put(&path, change).await.is(200);
+    assert_eq!((&changed["name"], &changed["description"]), (&json!("Welcome"), &Value::Null));
+    let list = server.get("/workflow/workflows?name=WELC").await.is(200);
+    assert_eq!(list, json!([changed]));
+    server.delete(&path).await.is(204);
+    assert_eq!(server.get(&path).await.is(404)["detail"], "Workflow not found");
+}
+
+#[tokio::test]
+async fn drafts_change_and_published_versions_do_not() {
+    let server = Server::start().await;
+    let workflow = workflow(&server).await;
+    let versions = format!("/workflow/workflows/{workflow}/versions");
+    let mut other = definition();
+    other["name"] = json!("second");
+    let body = json!({"definition": other});
+    server.put(&format!("{versions}/1"), body.clone()).await.is(200);
+    let publish = format!("{versions}/1/publish");
+    let first = server.post(&publish, Value::Null).await.is(200);
+    assert_eq!(first["published"], json!(true));
+    assert_eq!(server.post(&publish, Value::Null).await.is(200), first, "twice is once");
+    let refused = server.put(&format!("{versions}/1"), body).await.is(400);
+    assert_eq!(refused["detail"], "Version is published and cannot change");
+    let copy = server.post(&versions, json!({"base_version": 1})).await.is(200);
+    assert_eq!((&copy["version"], &copy["definition"]), (&json!(2), &other));
+    assert_eq!(server.get(&format!("{versions}/latest")).await.is(200)["version"], 2);
+    let drafts = server.get(&format!("{versions}?published=false")).await.is(200);
+    assert_eq!(drafts.as_array().map(Vec::len), Some(1));
+    server.post(&versions, json!({})).await.is(422);
+    server.post(&versions, json!({"base_version": 7})).await.is(404);
+}
+
+#[tokio::test]
+async fn a_faulty_definition_is_refused_at_its_place() {
+    let server = Server::start().await;
+    let steps = json!([{"id": "a", "type": "condition", "default": "out", "branches": [
+        {"label": "x", "next": "out"}]}, {"id": "out", "type": "outputs"}]);
+    let body = json!({"name": "Greet", "definition": {"steps": steps}});
+    let refused = server.post("/workflow/workflows", body).await.is(422);
+    let places: Vec<_> =
+        refused["detail"].as_array().unwrap().iter().map(|one| &one["loc"]).collect();
+    let expected = [
+        json!(["body", "definition", "steps", 0, "branches", 0, "when"]),
+        json!(["body", "definition", "steps", 1, "type"]),
+    ];
+    assert_eq!(places, expected.iter().collect::<Vec<_>>());
+    assert_eq!(server.get("/workflow/workflows").await.is(200), json!([]), "nothing was kept");
+}
+
+#[tokio::test]
+async fn only_published_versions_run() {
+    let server = Server::start().await;
+    let workflow = workflow(&server).await;
+    let run = async |version: Value| {
+        let body = json!({"workflow_id": workflow, "workflow_version": version});
+        server.post("/workflow/workflow-executions", body).await
+    };
+    assert_eq!(run(json!("latest")).await.is(400)["detail"], "Workflow has no published version");
+    assert_eq!(run(json!(1)).await.is(400)["detail"], "Version is a draft: publish it to run it");
+    assert_eq!(run(json!(2)).await.is(404)["detail"], "Version not found");
+    let body = json!({"workflow_id": UNKNOWN, "workflow_version": 1});
+    let unknown = server.post("/workflow/workflow-executions", body).await.is(404);
+    assert_eq!(unknown["detail"], "Workflow not found");
+}
+
+#[tokio::test]
+async fn a_run_answers_with_its_output_and_leaves_a_record() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": "latest",
+        "input_data": {"name": "Ada"}});
+    let ran = server.post("/workflow/workflow-executions", body.clone()).await.is(200);
+    assert_eq!(
+        (&ran["status"], &ran["output"]),
+        (&json!("success"), &json!({"echo": {"name": "Ada"}}))
+    );
+    assert!(ran.get("error").is_none(), "{ran}");
+    let path = format!("/workflow/workflow-executions/{}", ran["execution_id"].as_str().unwrap());
+    let record = server.get(&path).await.is(200);
+    assert_eq!(record["workflow_version"], 1);
+    assert_eq!(record["input_data"], json!({"name": "Ada"}));
+    assert_eq!(record["trace"][0]["step"], "trigger");
+
+    let mut failing = body;
+    failing["input_data"] = json!({"fail": true});
+    let ran = server.post("/workflow/workflow-executions", failing).await.is(200);
+    assert_eq!(ran["status"], "failed");
+    let error = json!({"step_name": "out", "message": "as asked", "kind": "threw"});
+    assert_eq!(ran["error"], error);
+    assert!(ran.get("output").is_none(), "{ran}");
+    let failed = server.get("/workflow/workflow-executions?status=failed").await.is(200);
+    assert_eq!(failed.as_array().map(Vec::len), Some(1));
+    server.delete(&format!("/workflow/workflows/{workflow}")).await.is(204);
+    server.get(&path).await.is(200);
+}
+
+#[tokio::test]
+async fn a_run_in_the_background_goes_on_over_its_waits() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"wait": 0}});
+    let taken = server.post("/workflow/workflow-executions/async", body).await.is(202);
+    let path = format!("/workflow/workflow-executions/{}", taken["execution_id"].as_str().unwrap());
+    assert_eq!(server.get(&path).await.is(200)["status"], "queued");
+    server.run_jobs().await;
+    let record = server.get(&path).await.is(200);
+    assert_eq!(
+        (&record["status"], &record["output"]),
+        (&json!("success"), &json!({"waited": true}))
+    );
+
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"wait": 3600}});
+    let taken = server.post("/workflow/workflow-executions/async", body).await.is(202);
+    let path = format!("/workflow/workflow-executions/{}", taken["execution_id"].as_str().unwrap());
+    server.run_jobs().await;
+    let record = server.get(&path).await.is(200);
+    assert_eq!(record["status"], "waiting");
+    assert!(record["resume_at"].is_string(), "{record}");
+}
+
+#[tokio::test]
+async fn a_run_that_was_interrupted_says_so_and_is_not_done_again() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"hang": true}});
+    let taken = server.post("/workflow/workflow-executions/async", body).await.is(202);
+    let path = format!("/workflow/workflow-executions/{}", taken["execution_id"].as_str().unwrap());
+    // The program stops in the middle of it: the future is dropped, and the lease given back.
+    let stopped = Duration::from_millis(300);
+    assert!(tokio::time::timeout(stopped, server.run_jobs()).await.is_err());
+    assert_eq!(server.get(&path).await.is(200)["status"], "running");
+    server.store.release_jobs().await.unwrap();
+    server.run_jobs().await;
+    let record = server.get(&path).await.is(200);
+    assert_eq!(
+        (&record["status"], &record["error"]["kind"]),
+        (&json!("failed"), &json!("interrupted"))
+    );
+}
+
+#[tokio::test]
+async fn nothing_of_another_organisation_can_be_run_or_read() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": 1});
+    let ran = server.post("/workflow/workflow-executions", body.clone()).await.is(200);
+    let execution = ran["execution_id"].as_str().unwrap();
+    let (_, foreign) = server.stranger().await;
+    let never = json!({"workflow_id": UNKNOWN, "workflow_version": 1});
+    for path in ["/workflow/workflow-executions", "/workflow/workflow-executions/async"] {
+        let theirs = server.call(Method::POST, path, &foreign, &body).await;
+        let unknown = server.call(Method::POST, path, &foreign, &never).await;
+        assert_eq!((theirs.status.as_u16(), &theirs.text), (404, &unknown.text), "{path}");
+    }
+    for path in [
+        format!("/workflow/workflow-executions/{execution}"),
+        format!("/workflow/workflows/{workflow}"),
+        format!("/workflow/workflows/{workflow}/versions"),
+        format!("/workflow/workflows/{workflow}/versions/1"),
+    ] {
+        server.call(Method::GET, &path, &foreign, &Value::Null).await.is(404);
+    }
+    for path in [
+        "/workflow/workflows".to_owned(),
+        "/workflow/workflow-executions".to_owned(),
+        format!("/workflow/workflow-executions?workflow_id={workflow}"),
+    ] {
+        let list = server.call(Method::GET, &path, &foreign, &Value::Null).await.is(200);
+        assert_eq!(list, json!([]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_up_ends_the_run_and_the_record_says_so() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"hang": true}});
+    let asking = server.post("/workflow/workflow-executions", body);
+    assert!(tokio::time::timeout(Duration::from_millis(300), asking).await.is_err());
+    let record = loop {
+        let list = server.get("/workflow/workflow-executions").await.is(200);
+        match list.get(0) {
+            Some(record) => break record.clone(),
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(
+        (&record["status"], &record["error"]["kind"]),
+        (&json!("failed"), &json!("interrupted"))
+    );
+}
+
+#[tokio::test]
+async fn an_organisation_that_waits_for_too_many_runs_leaves_room_for_others() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let run = async |input: Value| {
+        let body = json!({"workflow_id": workflow, "workflow_version": 1, "input_data": input});
+        server.post("/workflow/workflow-executions", body).await
+    };
+    let waiting = futures_util::future::join_all((0..16).map(|_| run(json!({"hang": true}))));
+    let mut waiting = std::pin::pin!(waiting);
+    let seventeenth = loop {
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let reply = run(json!({})).await;
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    seventeenth.is(503);
+}
