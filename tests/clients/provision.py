@@ -39,7 +39,6 @@ CONFIG = {
     "a_field_of_another_server": {"kept": ["verbatim", 1, None, {"deep": True}]},
 }
 ROUTING = {
-    "schema": "own/1",
     "steps": [
         {"id": "trigger", "type": "input"},
         {"id": "answer", "type": "output", "fields": {"initial_context": "Called {{ input.called_number }}"}},

@@ -492,7 +492,7 @@ fn what_runs_after_a_conversation_is_told_how_it_ended_and_holds_nobody_up() {
     if !peer::have(&["sipp"]) {
         return;
     }
-    let gateway = Gateway::start();
+    let gateway = Gateway::with(LOOK_UPS_HERE);
     gateway.number(NUMBER, &gateway.trunk("t", from_here()));
     let lookup = Lookup::start(&json!({}));
     let steps = json!([

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Gateway, http};
+use crate::common::Gateway;
+use crate::http::http;
 
 /// `(METHOD, path with parameters filled in, operation)` of the whole document.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {

@@ -18,6 +18,8 @@ use media::codec::Codec;
 use media::sdp::{Capabilities, Encryption, Incompatible, Local, Negotiation, Plan};
 use serde_json::{Value, json};
 
+use crate::http::{HttpReply, http};
+
 /// The network that the trunks list.
 pub(crate) const KNOWN: &str = "127.0.0.0/29";
 /// A peer of the trunks.
@@ -162,51 +164,6 @@ impl Gateway {
         let call = phone.dial(ECHO, &offer(PEER, 4_000, "RTP/AVP 0", "")).expect("a call");
         call.hang_up();
     }
-}
-
-/// What an HTTP server said.
-#[derive(Debug)]
-pub(crate) struct HttpReply {
-    /// 0 when nothing readable came.
-    pub(crate) status: u16,
-    bytes: Vec<u8>,
-}
-
-impl HttpReply {
-    pub(crate) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes).into_owned();
-        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text()).unwrap_or_default()
-    }
-}
-
-/// One request on a connection of its own.
-pub(crate) fn http(
-    to: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> HttpReply {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    if !headers.iter().any(|(name, _)| *name == "content-length") {
-        let _ = write!(head, "content-length: {}\r\n", body.len());
-    }
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server may answer and close before it has read everything.
-    let _ =
-        stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(body));
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
-    let line = bytes.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
-    HttpReply { status: line.and_then(|code| code.parse().ok()).unwrap_or(0), bytes }
 }
 
 /// A telephone: one signalling socket.

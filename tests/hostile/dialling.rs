@@ -228,6 +228,7 @@ fn no_header_of_a_caller_reaches_the_agent() {
             "X-Agent-Id",
             "X-Agent-Version-Id",
             "X-Called",
+            "Session-ID",
             "Content-Type",
             "Content-Length",
         ];

@@ -3,9 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{
-    Dialog, ECHO, Gateway, HttpReply, PEER, Phone, body, eventually, offer, status,
-};
+use crate::common::{Dialog, ECHO, Gateway, PEER, Phone, body, eventually, offer, status};
 
 /// What ends a line or a text, and smuggles a header behind it.
 const ENDS: [&str; 5] =
@@ -84,7 +82,7 @@ fn no_text_with_a_line_end_is_taken() {
         }
     }
     assert!(wrong.is_empty(), "{} taken: {wrong:#?}", wrong.len());
-    let shown: HttpReply = gateway.call("GET", "/core/trunks", None);
+    let shown = gateway.call("GET", "/core/trunks", None);
     assert!(!shown.text().contains("Evil"), "{}", shown.text());
     let names = json!({"config": {"runtime": {"type": "websocket", "url": "wss://h/",
         "parameters": {"a\r\nX-Evil": "b"}}}});

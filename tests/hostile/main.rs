@@ -23,6 +23,7 @@ mod failover;
 mod floods;
 mod framing;
 mod headers;
+mod http;
 mod injection;
 mod leaks;
 mod names;

@@ -40,8 +40,8 @@ const READERS: u32 = 4;
 /// Prepared statements kept for each connection: more than the verbs have.
 const STATEMENTS: usize = 256;
 
-/// How long the server may take to begin, commit or roll back, in milliseconds.
-const TURNAROUND_MS: u64 = 2_000;
+/// How long the server may take to begin, commit or roll back.
+const TURNAROUND: Duration = Duration::from_secs(2);
 
 /// How long bringing the tables up to date may take, with other nodes doing so too, in seconds.
 const MIGRATE_S: u64 = 120;
@@ -58,6 +58,8 @@ pub(super) struct PostgresServer {
     options: PgConnectOptions,
     writers: PgPool,
     readers: PgPool,
+    /// How long it may take to begin to write: the server's turnaround, and the wait for the lock.
+    patience: Duration,
 }
 
 impl PostgresServer {
@@ -76,7 +78,7 @@ impl PostgresServer {
             );
             PgPoolOptions::new()
                 .max_connections(most)
-                .acquire_timeout(Duration::from_millis(BUSY_BUDGET_MS))
+                .acquire_timeout(Duration::from_millis(busy_budget_ms.max(BUSY_BUDGET_MS)))
                 .after_connect(move |connection, _| {
                     let settings = AssertSqlSafe(settings.clone());
                     Box::pin(
@@ -85,16 +87,19 @@ impl PostgresServer {
                 })
                 .connect_lazy_with(options.clone())
         };
-        Ok(Self { writers: pool(WRITERS), readers: pool(READERS), options })
+        let patience = TURNAROUND.saturating_add(Duration::from_millis(busy_budget_ms));
+        Ok(Self { writers: pool(WRITERS), readers: pool(READERS), options, patience })
     }
 
     /// Takes the write lock, waiting for it as long as the budget allows.
     pub(super) async fn write(&self) -> Result<Connection, StoreError> {
-        PgTransaction::begin(&self.writers, BEGIN_WRITE).await.map(Connection::Postgres)
+        let begun = PgTransaction::begin(&self.writers, BEGIN_WRITE, self.patience).await;
+        begun.map(Connection::Postgres)
     }
 
     pub(super) async fn read(&self) -> Result<Connection, StoreError> {
-        PgTransaction::begin(&self.readers, BEGIN_READ).await.map(Connection::Postgres)
+        let begun = PgTransaction::begin(&self.readers, BEGIN_READ, TURNAROUND).await;
+        begun.map(Connection::Postgres)
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
@@ -110,9 +115,7 @@ impl PostgresServer {
     /// Hears the notices of all nodes, from now on, on a connection of its own.
     pub(super) async fn listen(&self) -> Result<PgListener, StoreError> {
         let options = PgPoolOptions::new().max_connections(1);
-        let pool = options
-            .acquire_timeout(Duration::from_millis(TURNAROUND_MS))
-            .connect_lazy_with(self.options.clone());
+        let pool = options.acquire_timeout(TURNAROUND).connect_lazy_with(self.options.clone());
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
@@ -121,7 +124,7 @@ impl PostgresServer {
             listener.listen(&channel).await?;
             Ok::<_, sqlx::Error>(listener)
         };
-        let answer = timeout(Duration::from_millis(TURNAROUND_MS), listening).await;
+        let answer = timeout(TURNAROUND, listening).await;
         answer.map_err(|_| no_answer())?.map_err(StoreError::from)
     }
 
@@ -131,7 +134,7 @@ impl PostgresServer {
             self.writers.close().await;
         };
         // What a silent server keeps is not waited for.
-        let _ = timeout(Duration::from_millis(TURNAROUND_MS), closing).await;
+        let _ = timeout(TURNAROUND, closing).await;
     }
 }
 
@@ -156,7 +159,7 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
 }
 
 async fn bounded<T>(work: impl Future<Output = T>) -> Result<T, StoreError> {
-    timeout(Duration::from_millis(TURNAROUND_MS), work).await.map_err(|_| no_answer())
+    timeout(TURNAROUND, work).await.map_err(|_| no_answer())
 }
 
 fn no_answer() -> StoreError {
@@ -172,13 +175,17 @@ pub(super) struct PgTransaction {
 }
 
 impl PgTransaction {
-    async fn begin(pool: &PgPool, sql: &'static str) -> Result<Self, StoreError> {
+    async fn begin(
+        pool: &PgPool,
+        sql: &'static str,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => no_answer(),
             error => error.into(),
         })?;
         let mut tx = Self { connection: Some(connection), failed: false };
-        tx.run(sql).await?;
+        tx.run(sql, patience).await?;
         Ok(tx)
     }
 
@@ -187,7 +194,7 @@ impl PgTransaction {
             tracing::error!("a write went on after one of its statements had failed");
             return Err(StoreError::Fault);
         }
-        self.run("COMMIT").await?;
+        self.run("COMMIT", TURNAROUND).await?;
         drop(self.connection.take()); // into the pool
         Ok(())
     }
@@ -215,9 +222,9 @@ impl PgTransaction {
         }
     }
 
-    async fn run(&mut self, sql: &'static str) -> Result<(), StoreError> {
+    async fn run(&mut self, sql: &'static str, patience: Duration) -> Result<(), StoreError> {
         let work = sqlx::raw_sql(sql).execute(self.connection()?);
-        let answer = timeout(Duration::from_millis(TURNAROUND_MS), work).await;
+        let answer = timeout(patience, work).await;
         self.heard(answer).map(drop)
     }
 

@@ -194,7 +194,11 @@ impl Verb {
                 let changed = rest.post(&path, &publish).await?;
                 let numbers = changed.as_array().cloned().unwrap_or_default();
                 if numbers.is_empty() {
-                    shown.done(&format!("version {version} of {agent} is published"), &changed);
+                    let which = match version.as_str() {
+                        "latest" => "the latest version".to_owned(),
+                        number => format!("version {number}"),
+                    };
+                    shown.done(&format!("{which} of {agent} is published"), &changed);
                 } else {
                     shown.list("phone numbers", number::COLUMNS, &numbers, false);
                 }

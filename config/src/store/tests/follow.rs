@@ -15,6 +15,11 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(patience, waiting).await.is_ok(), "{what}");
 }
 
+/// For who waits for many others, on a machine that may be busy.
+fn patient() -> StoreOptions {
+    StoreOptions { busy_budget_ms: 20_000, ..options() }
+}
+
 fn key() -> NewApiKey {
     let grants = Grants::new(vec![Grant::Role(Role::Admin)]);
     NewApiKey { name: "key".to_owned(), expires_at: None, grants }
@@ -86,7 +91,7 @@ async fn notices_that_were_missed_are_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_nodes_that_write_at_once_end_up_with_one_picture() {
-    let here = Scratch::new().await;
+    let here = Scratch::with(patient()).await;
     if !here.is_postgres() {
         return;
     }
@@ -121,7 +126,7 @@ async fn two_nodes_that_write_at_once_end_up_with_one_picture() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_nodes_that_ask_for_a_draft_at_once_one_makes_it() {
-    let here = Scratch::new().await;
+    let here = Scratch::with(patient()).await;
     if !here.is_postgres() {
         return;
     }

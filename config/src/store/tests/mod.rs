@@ -102,7 +102,8 @@ impl Scratch {
             None => format!("sqlite:{}/store.db", folder.display()),
         };
         if url.starts_with("postgres") {
-            options.busy_budget_ms = BUSY_BUDGET_MS; // a roll-back takes a moment to arrive
+            // A roll-back takes a moment to arrive.
+            options.busy_budget_ms = options.busy_budget_ms.max(BUSY_BUDGET_MS);
         }
         let store = Store::open(&url, options).await.unwrap();
         Self { store, url, folder }
