@@ -5,6 +5,8 @@
 //!  SIGTERM  ─► draining: 503 to OPTIONS and new calls ─► last call over or time is up ─► BYE ─► stop
 //! ```
 
+mod calls;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +23,6 @@ use config::secret::Secret;
 use config::settings::{Advertise, Settings, StoreUrl};
 use config::store::{Store, StoreError, StoreOptions};
 use config::workflows::Workflows;
-use media::ports::{PoolOptions, PortPool};
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
 use tokio::net::{TcpListener, UdpSocket};
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::agent::{AuthToken, Dialer, LinkSettings, TickFan};
+use self::calls::Wires;
 use crate::call::EndReason;
 use crate::clock;
 use crate::control;
@@ -39,21 +40,16 @@ use crate::net::target::Policy;
 use crate::net::trust::Trust;
 use crate::net::{self, Inbound, Outbound, address::Seen, stream::Streams, tls};
 use crate::observe::health::{self, Health, Phase};
-use crate::observe::metric::{LimitLabels, Metrics};
+use crate::observe::metric::Metrics;
 use crate::observe::workers;
 use crate::random;
-use crate::routing::{RunLimits, Runs};
-use crate::shard::links::Links;
-use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
+use crate::shard::{Command, LiveTable};
 
 /// Conversation and decision entries that may wait for the store.
 const JOURNAL_DEPTH: usize = 10_000;
 
-/// Events of media workers and of agent links that may wait for the shard.
+/// Events of one kind that may wait for the shard.
 const EVENT_DEPTH: usize = 8_192;
-
-/// Commands that may wait for the shard, besides calls to be placed.
-const COMMAND_DEPTH: usize = 1_024;
 
 /// How long BYEs of the last calls may take once everything was hung up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
@@ -150,7 +146,6 @@ impl Gateway {
     ///
     /// # Errors
     /// Says what could not be opened, bound or read.
-    #[expect(clippy::too_many_lines, reason = "what is started, once each, in the order it needs")]
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let sockets = Sockets::bind(&settings).await?;
@@ -162,78 +157,54 @@ impl Gateway {
         let health = Health::default();
         let mut registry = Registry::with_prefix("gateway");
         let metrics = Metrics::register(&mut registry);
-        let media = start_media(&settings, &metrics)?;
         let (stop, stopping) = watch::channel(false);
         let journal_done = tokio::spawn(writer.run(store.clone()));
-        let waiting = settings.calls.outbound_queue as usize;
-        let (command_in, commands) = mpsc::channel(COMMAND_DEPTH + waiting);
-        let live = LiveTable::new(store.snapshot(), journal.clone(), (command_in.clone(), waiting));
-        let live = Arc::new(live);
-        let (link_in, links) = mpsc::channel(EVENT_DEPTH);
         let network = Network::open(&settings, &sockets, &listening)?;
-        let means = control::Means::open(&settings)?;
-        let engine: Arc<dyn Workflows> = Arc::new(means.engine(&settings));
-        let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);
-        let limits = RunLimits::from(&settings.routing);
-        let (runs, after) = Runs::start_up(Arc::clone(&engine), limits, run_in);
-        let services = Services {
-            snapshot: store.snapshot(),
-            journal: journal.clone(),
-            metrics: metrics.clone(),
-            workers: Arc::clone(&media.workers),
-            ports: media.ports.clone(),
+        let node = Node { settings, store, journal, metrics, health };
+        let means = control::Means::open(&node.settings)?;
+        let engine: Arc<dyn Workflows> = Arc::new(means.engine(&node.settings));
+        let wires = Wires {
+            inbound: network.inbound,
             outbound: network.outbound,
             reach: network.reach,
-            links: make_links(&settings, &media.workers, link_in)?,
-            runs,
-            health: health.clone(),
-            live: Arc::clone(&live),
-            seed: random::seed()?,
-            settings: Arc::clone(&settings),
+            reached: network.reached,
         };
-        let (inbound, reached) = (network.inbound, network.reached);
-        let inputs = Inputs {
-            inbound,
-            media: media.events,
-            agents: links,
-            runs: run_done,
-            reached,
-            commands,
-        };
-        let mut tasks = vec![tokio::spawn(Shard::new(services).run(inputs)), after];
-        let (plane, background) = ((Arc::clone(&live) as _, engine), (&stopping, &mut tasks));
-        let (api, attempts) = control::start((&settings, &store), plane, means, background)?;
+        let calls = calls::start(&node, Arc::clone(&engine), wires)?;
+        let mut tasks = calls.tasks;
+        let (plane, background) = ((calls.live.clone() as _, engine), (&stopping, &mut tasks));
+        let (api, attempts) =
+            control::start((&node.settings, &node.store), plane, means, background)?;
         let extra = workers::describe(
-            media.workers,
-            media.ports,
-            (metrics.clone(), journal.clone()),
-            (store.events().clone(), attempts),
+            calls.workers,
+            calls.ports,
+            (node.metrics.clone(), node.journal.clone()),
+            (node.store.events().clone(), attempts),
         );
-        let observed = health::router(health.clone(), registry, extra);
+        let observed = health::router(node.health.clone(), registry, extra);
         tasks.push(tokio::spawn(serve_http(sockets.api, api, stopping.clone())));
         tasks.push(tokio::spawn(serve_http(sockets.observe, observed, stopping)));
-        tasks.push(tokio::spawn(watch_store(store.clone(), health.clone())));
-        tasks.push(tokio::spawn(store.clone().keep_following()));
+        tasks.push(tokio::spawn(watch_store(node.store.clone(), node.health.clone())));
+        tasks.push(tokio::spawn(node.store.clone().keep_following()));
         listen_for_sip(
             (sockets.udp, sockets.tcp, sockets.tls),
             (network.inbound_in, network.streams, identity.clone()),
-            (&metrics, &network.advertise),
+            (&node.metrics, &network.advertise),
             &mut tasks,
         );
-        health.enter(Phase::Ready);
-        announce(&settings, &listening);
+        node.health.enter(Phase::Ready);
+        announce(&node.settings, &listening);
         Ok(Gateway {
             listening,
             bootstrap,
-            health,
-            commands: command_in,
-            live,
+            health: node.health,
+            commands: calls.commands,
+            live: calls.live,
             identity,
             stop,
             tasks,
-            journal,
+            journal: node.journal,
             journal_done,
-            store,
+            store: node.store,
         })
     }
 
@@ -392,75 +363,13 @@ fn database_url(url: &StoreUrl, folder: &Path) -> StoreUrl {
     }
 }
 
-struct MediaParts {
-    workers: Arc<media::Workers>,
-    ports: Vec<PortPool>,
-    events: mpsc::Receiver<media::Event>,
-}
-
-fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts> {
-    let (event_in, events) = mpsc::channel(EVENT_DEPTH);
-    let options = media::WorkerOptions {
-        threads: settings.media.workers,
-        realtime: settings.media.realtime,
-        prompt_bell: true,
-        ..media::WorkerOptions::default()
-    };
-    let lost = metrics.shed.get_or_create_owned(&LimitLabels { limit: "media_events" });
-    // A full queue loses an event, never a packet: the shard is then far behind anyway.
-    let tell = move |event| {
-        if event_in.try_send(event).is_err() {
-            lost.inc();
-        }
-    };
-    let workers = Arc::new(media::Workers::start(&options, Box::new(tell))?);
-    let quarantine = Duration::from_secs(u64::from(settings.media.quarantine_seconds));
-    let mut ports = Vec::with_capacity(settings.media.bind.len());
-    for &bind in &settings.media.bind {
-        let seed = random::seed()?;
-        let seed = u64::from_le_bytes(seed.first_chunk().copied().unwrap_or_default());
-        let range = settings.media.ports.clone();
-        ports.push(PortPool::new(PoolOptions { bind, ports: range, quarantine, seed }));
-    }
-    Ok(MediaParts { workers, ports, events })
-}
-
-fn make_links(
-    settings: &Settings,
-    workers: &media::Workers,
-    events: mpsc::Sender<(u64, crate::agent::AgentEvent)>,
-) -> io::Result<Links> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = &settings.agents.extra_roots {
-        let pem = std::fs::read(path).map_err(|error| named(path, error))?;
-        for certificate in
-            crate::agent::link::certificates(&pem).map_err(|error| named(path, error))?
-        {
-            roots.add(certificate).map_err(|error| named(path, error))?;
-        }
-    }
-    let dialer = Dialer::new(roots).map_err(io::Error::other)?;
-    let token = match &settings.agents.signing_token {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| named(path, error))?;
-            Some(AuthToken::new(text.trim().to_owned()))
-        }
-        None => None,
-    };
-    let link = LinkSettings {
-        connect_timeout_ms: u64::from(settings.calls.agent_connect_timeout_ms),
-        stall_timeout_ms: u64::from(settings.calls.agent_stall_ms),
-        allow_plain_ws: settings.agents.allow_plain_ws,
-        allow_private_addresses: settings.agents.allow_private_addresses,
-        ..LinkSettings::default()
-    };
-    let fans = (0..workers.count())
-        .map(|worker| {
-            TickFan::start(workers.tick_fd(media::WorkerId(worker))?, workers.max_sessions())
-        })
-        .collect::<io::Result<Vec<_>>>()?;
-    Ok(Links::new(dialer, link, token, (fans, events)))
+/// What every part of a node has to do with.
+struct Node {
+    settings: Arc<Settings>,
+    store: Store,
+    journal: Journal,
+    metrics: Metrics,
+    health: Health,
 }
 
 /// Everything between sockets and shard.

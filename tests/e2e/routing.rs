@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::callee::{Answering, Callee, PLAIN_ANSWER, Script};
-use support::gateway::{echo, from_here, tone};
+use support::gateway::{SETTINGS, echo, from_here, program, tone};
+use support::http::Rest;
 use support::lookup::Lookup;
 use support::sipp::Sipp;
 use support::{Gateway, peer, wait};
@@ -329,6 +330,49 @@ fn an_agent_that_cannot_answer_is_480_without_a_fallback_agent() {
     assert_eq!(record["status"], "failed");
     assert_eq!(record["end_reason"]["code"], "routing_unresolved");
     house.gateway.finish();
+}
+
+#[test]
+fn an_agent_of_another_organization_is_nobody() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let house = House::new();
+    let fallback = house.agent();
+    let foreign = agent_elsewhere(&house.gateway);
+    house.routes(gives(&json!({ "agent_id": foreign })), Some(&fallback));
+    let (record, decision) = house.answered();
+    assert_eq!(record["agent_id"], json!(fallback));
+    assert_eq!(decision["rule"], "routing_unresolved");
+    // Nor can it be told from one that never was.
+    let told = |agent: &str| {
+        let steps = gives(&json!({ "agent_id": agent }));
+        let call = json!({ "caller_number": CALLER, "called_number": NUMBER,
+            "workflow_definition": { "steps": steps } });
+        let answer = house.gateway.rest().post(&format!("{CONFIG}/dry-run"), &call);
+        answer["explanation"].as_str().unwrap().replace(agent, "X")
+    };
+    assert_eq!(told(&foreign), told("67e55044-10b1-426f-9247-bb680e5fe0c8"));
+    house.gateway.finish();
+}
+
+/// An agent of another organisation, published and ready to answer.
+fn agent_elsewhere(gateway: &Gateway) -> String {
+    let made = gateway.rest().post("/admin/organizations", &json!({ "name": "elsewhere" }));
+    let organization = made["id"].as_str().unwrap();
+    let key = ["keys", "create", "k", "--organization", organization, "--settings", SETTINGS];
+    let key = program(&key, gateway.folder()).output().unwrap();
+    assert!(key.status.success(), "{}", String::from_utf8_lossy(&key.stderr));
+    let rest = Rest::new(gateway.api, std::str::from_utf8(&key.stdout).unwrap().trim());
+    wait::until("the key works", Duration::from_secs(10), || {
+        (rest.send("GET", "/core/agents", None).status == 200).then_some(())
+    });
+    let agent = rest.post("/core/agents", &json!({ "name": "theirs" }))["id"].clone();
+    let agent = agent.as_str().unwrap().to_owned();
+    let version = json!({ "config": { "runtime": echo() } });
+    rest.post(&format!("/core/agents/{agent}/versions"), &version);
+    rest.post(&format!("/core/agents/{agent}/versions/1/publish"), &json!({}));
+    agent
 }
 
 #[test]

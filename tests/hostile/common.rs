@@ -5,9 +5,7 @@
 //! go of it. Peers are other addresses of 127.0.0.0/8: the trunks made here list
 //! [`KNOWN`], everybody else is a stranger.
 
-use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -11,5 +11,8 @@
 #[expect(dead_code, reason = "these tests need no media and no attackers")]
 mod common;
 mod golden;
+#[path = "../hostile/http.rs"]
+#[expect(dead_code, reason = "these tests read no replies")]
+mod http;
 mod oracle;
 mod torture;
