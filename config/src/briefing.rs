@@ -38,6 +38,23 @@ impl AgentWorkflows {
         });
         Self { pre, post }
     }
+
+    /// Those that are named by id.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &StoredWorkflow> {
+        [&self.pre, &self.post].into_iter().flatten().filter_map(|action| match &action.workflow {
+            ActionWorkflow::Stored(stored) => Some(stored),
+            _ => None,
+        })
+    }
+
+    /// Those that are named by id, to be found.
+    pub(crate) fn stored_mut(&mut self) -> impl Iterator<Item = &mut StoredWorkflow> {
+        let both = [&mut self.pre, &mut self.post].into_iter().flatten();
+        both.filter_map(|action| match &mut action.workflow {
+            ActionWorkflow::Stored(stored) => Some(stored),
+            _ => None,
+        })
+    }
 }
 
 /// One workflow of an agent, and when it runs.
@@ -57,16 +74,39 @@ pub struct WorkflowAction {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ActionWorkflow {
     /// A stored one.
-    Stored {
-        /// Its id.
-        id: String,
-        /// Which published version; `None` is the latest.
-        version: Option<u32>,
-    },
+    Stored(StoredWorkflow),
     /// One that stands in the config.
     Inline(Arc<Definition>),
     /// One that does not read, and why.
     Unreadable(String),
+}
+
+/// A workflow that is named by its id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredWorkflow {
+    /// Its id.
+    pub id: String,
+    /// Which published version; `None` is the latest.
+    pub version: Option<u32>,
+    /// What it is at present, or why it cannot be run: a config that was just read names it only.
+    pub definition: Result<Arc<Definition>, String>,
+}
+
+impl StoredWorkflow {
+    fn named(id: String, version: Option<u32>) -> Self {
+        let definition = Err(String::new());
+        let mut named = Self { id, version, definition };
+        named.definition = Err(named.missing());
+        named
+    }
+
+    /// Why it cannot be run when the organisation has no such version.
+    pub(crate) fn missing(&self) -> String {
+        match self.version {
+            Some(version) => format!("There is no version {version} of workflow {}.", self.id),
+            None => format!("There is no workflow {}.", self.id),
+        }
+    }
 }
 
 impl WorkflowAction {
@@ -138,7 +178,7 @@ fn stored(id: &Value, version: Option<&Value>) -> Result<ActionWorkflow, Vec<Fau
         }
         _ => return Err(fault("workflow_version", WRONG)),
     };
-    Ok(ActionWorkflow::Stored { id, version })
+    Ok(ActionWorkflow::Stored(StoredWorkflow::named(id, version)))
 }
 
 fn inline(definition: &Value) -> Result<Arc<Definition>, Vec<Fault>> {
@@ -295,8 +335,9 @@ mod tests {
         let stored = json!({ "type": "workflow", "workflow_id": "wf_1", "workflow_version": 3,
             "initial_step": "n1", "reject_on_error": true });
         let stored = WorkflowAction::parse(Some(&stored)).unwrap().unwrap();
-        let workflow = ActionWorkflow::Stored { id: "wf_1".to_owned(), version: Some(3) };
-        assert_eq!(stored.workflow, workflow);
+        let ActionWorkflow::Stored(workflow) = stored.workflow else { panic!("not by id") };
+        assert_eq!((workflow.id.as_str(), workflow.version), ("wf_1", Some(3)));
+        assert!(workflow.definition.is_err(), "nobody has looked for it");
         assert_eq!(stored.initial_step.as_deref(), Some("n1"));
         assert!(stored.reject_on_error);
         let inline = json!({ "type": "workflow", "definition": definition() });

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::briefing::AgentWorkflows;
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId};
+use crate::ids::{AgentId, AgentVersionId, OrganisationId, TrunkId, WorkflowId};
 use crate::model::{MediaEncryption, OutboundConfig, Runtime};
 use crate::secret::Secret;
 use crate::workflows::Definition;
@@ -298,6 +298,19 @@ impl Snapshot {
     #[must_use]
     pub fn version_numbered(&self, agent: AgentId, number: u32) -> Option<&VersionRoute> {
         self.version(*self.agents.agents.get(&agent)?.numbered.get(&number)?)
+    }
+
+    /// The agents of which a published version names one of these stored workflows. Looks at all there
+    /// are: for writes, not for calls.
+    pub(crate) fn agents_naming(&self, workflows: &[WorkflowId]) -> Vec<AgentId> {
+        let ids: Vec<String> = workflows.iter().map(ToString::to_string).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        let names_one = |version: &&Arc<VersionRoute>| {
+            version.workflows.stored().any(|stored| ids.contains(&stored.id))
+        };
+        self.agents.versions.values().filter(names_one).map(|version| version.agent_id).collect()
     }
 
     /// An organisation.

@@ -53,7 +53,7 @@ impl Job {
     ) -> Self {
         let workflow = match &action.workflow {
             ActionWorkflow::Inline(definition) => Ok(Arc::clone(definition)),
-            ActionWorkflow::Stored { id, .. } => Err(format!("There is no workflow {id}.")),
+            ActionWorkflow::Stored(stored) => stored.definition.clone(),
             ActionWorkflow::Unreadable(why) => Err(why.clone()),
         };
         Job {

@@ -12,14 +12,17 @@ use super::Api;
 use super::error::{ApiError, Violation};
 use super::inbound_routing::{check_definition, violations};
 use super::schema::Schema;
-use crate::briefing::{self, WorkflowAction};
+use crate::briefing::{self, ActionWorkflow, WorkflowAction};
+use crate::credential::ScopedTo;
 use crate::guard;
 use crate::ids::OrganisationId;
 use crate::limits::{
     NAME_BYTES, RUNTIME_HEADERS, RUNTIME_PARAMETER_CHARACTERS, RUNTIME_PARAMETERS,
     RUNTIME_URL_CHARACTERS,
 };
-use crate::model::Runtime;
+use crate::model::{Runtime, VersionRef};
+use crate::store::StoreError;
+use crate::workflows::Fault;
 
 /// The schema, as `GET /core/agent-config-schema` returns it.
 pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
@@ -34,14 +37,16 @@ pub(crate) fn check(name: &str, config: &Value) -> Result<(), ApiError> {
 /// Checks the workflows of a config: their actions, and what they run.
 pub(crate) async fn check_workflows(
     api: &Api,
-    organisation: OrganisationId,
+    scope: &ScopedTo<OrganisationId>,
     (name, config): (&str, &Value),
 ) -> Result<(), ApiError> {
+    let organisation = scope.organisation();
     for field in briefing::FIELDS {
         let place = format!("{name}.{field}");
         let action = config.get(field);
         let parsed = WorkflowAction::parse(action).map_err(|why| violations(&place, &why))?;
-        let (Some(_), Some(action)) = (parsed, action) else { continue };
+        let (Some(parsed), Some(action)) = (parsed, action) else { continue };
+        check_stored(api, scope, (&place, &parsed)).await?;
         if let Some(definition) = action.get("definition").filter(|value| !value.is_null()) {
             let place = format!("{place}.definition");
             check_definition(api, organisation, (&place, definition)).await?;
@@ -59,6 +64,36 @@ pub(crate) async fn check_workflows(
         }
     }
     Ok(())
+}
+
+/// A stored workflow must be there to be run: published, and with the step it is to begin with.
+async fn check_stored(
+    api: &Api,
+    scope: &ScopedTo<OrganisationId>,
+    (place, action): (&str, &WorkflowAction),
+) -> Result<(), ApiError> {
+    let ActionWorkflow::Stored(stored) = &action.workflow else { return Ok(()) };
+    let refuse = |key: &str, why: &str| Err(violations(place, &[Fault::new(key, why)]));
+    let Ok(id) = stored.id.parse() else {
+        return refuse("workflow_id", "is no workflow of this organization");
+    };
+    let which = stored.version.map_or(VersionRef::Latest, VersionRef::Number);
+    let definition = match api.store.workflow_definition(scope, id, which).await {
+        Ok((_, definition)) => definition,
+        Err(StoreError::NotFound(what)) if what == "Workflow" => {
+            return refuse("workflow_id", "is no workflow of this organization");
+        }
+        Err(StoreError::NotFound(_) | StoreError::Refused(_)) => {
+            return refuse("workflow_version", "is no published version of the workflow");
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match &action.initial_step {
+        Some(step) if definition.position(step).is_none() => {
+            refuse("initial_step", "is no step of the workflow")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn condition_violation(place: &str, all: Vec<Violation>) -> ApiError {

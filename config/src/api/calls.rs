@@ -71,10 +71,13 @@ pub(crate) async fn create_conversation(
     let (scope, view) = (caller.organisation(), View::new(&caller, None)?);
     let id = wanted_id(&new)?;
     let callee = new.validate()?;
-    let wanted = wanted(&api, &new)?;
+    let mut wanted = wanted(&api, &new)?;
     if let Some(config) = &new.agent_config {
         let place = ("agent_config", config);
-        agent_config::check_workflows(&api, scope.organisation(), place).await?;
+        agent_config::check_workflows(&api, &scope, place).await?;
+    }
+    if let Speaker::Inline(agent) = &mut wanted.speaker {
+        api.store.find_workflows(&scope, Arc::make_mut(&mut agent.workflows)).await?;
     }
     if let Some(id) = id
         && let Some(before) = begun_before(&api, &scope, id).await?

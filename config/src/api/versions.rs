@@ -199,6 +199,5 @@ async fn check_config(api: &Api, caller: &Caller, config: Option<&Value>) -> Res
     let Some(config) = config else { return Ok(()) };
     agent_config::check("config", config)?;
     agent_config::check_address("config", config, api.address_rules())?;
-    let organisation = caller.organisation().organisation();
-    agent_config::check_workflows(api, organisation, ("config", config)).await
+    agent_config::check_workflows(api, &caller.organisation(), ("config", config)).await
 }

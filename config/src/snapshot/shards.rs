@@ -41,6 +41,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.shards.get(self.shard(key))?.get(key)
     }
 
+    /// All values, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(|shard| shard.values())
+    }
+
     /// Puts a value in the place of the one there may be, or nothing.
     pub(super) fn set(&mut self, key: K, value: Option<V>) {
         match value {

@@ -33,6 +33,7 @@ mod jobs;
 mod keys;
 mod managed;
 mod memberships;
+mod named_workflows;
 mod numbers;
 mod organisations;
 mod postgres;

@@ -1,17 +1,19 @@
 //! Reading what decides about a call: everything at the start, and after a write what it touched.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Not;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::named_workflows::Found;
 use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, time};
 use super::sql::{self, Connection, Row};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
 use super::{Store, StoreError, inbound_routing};
 use crate::briefing::AgentWorkflows;
-use crate::ids::{AgentId, OrganisationId, TrunkId};
+use crate::ids::{AgentId, OrganisationId, TrunkId, WorkflowId};
 use crate::model::{AllowedAddress, E164, InboundConfig, OutboundConfig, Runtime};
 use crate::snapshot::{
     AgentRoute, DigestUser, Fallback, NumberRoute, OrganisationRoute, OutboundRoute, Patch,
@@ -35,6 +37,9 @@ pub(super) struct Touched {
     /// Organisations whose inbound routing was written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) routings: Vec<OrganisationId>,
+    /// Those that agents may name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) workflows: Vec<WorkflowId>,
     /// All rows there are.
     #[serde(skip_serializing_if = "Not::not")]
     pub(super) everything: bool,
@@ -59,6 +64,10 @@ impl Touched {
 
     pub(super) fn routing(of: OrganisationId) -> Self {
         Self { routings: vec![of], ..Self::default() }
+    }
+
+    pub(super) fn workflow(id: WorkflowId) -> Self {
+        Self { workflows: vec![id], ..Self::default() }
     }
 
     pub(super) fn everything() -> Self {
@@ -95,9 +104,12 @@ impl Store {
             let row = one(tx, sql, &id.to_string(), |row| self.trunk_route(row)).await?;
             patch.trunks.push((*id, row));
         }
-        for id in &touched.agents {
+        let present = self.0.snapshot.load();
+        let mut agents: BTreeSet<AgentId> = touched.agents.iter().copied().collect();
+        agents.extend(present.agents_naming(&touched.workflows));
+        for id in agents {
             let (sql, key) = ("SELECT * FROM agents WHERE id = ?", id.to_string());
-            patch.agents.push((*id, one(tx, sql, &key, agent_route).await?));
+            patch.agents.push((id, one(tx, sql, &key, agent_route).await?));
             let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
                        WHERE published AND agent_id = ?";
             for row in sql::query(sql).bind(key).fetch_all(&mut *tx).await? {
@@ -114,7 +126,8 @@ impl Store {
             let row = one(tx, sql, &id.to_string(), routing_route).await?;
             patch.routings.push((*id, row.map(|(_, row)| row)));
         }
-        Ok(self.0.snapshot.load().patched(patch))
+        put_workflows(tx, &mut patch).await?;
+        Ok(present.patched(patch))
     }
 
     pub(super) async fn whole_snapshot(&self, tx: &mut Connection) -> Result<Snapshot, StoreError> {
@@ -138,6 +151,7 @@ impl Store {
         let sql = "SELECT id, agent_id, version, config, runtime_token FROM agent_versions
                    WHERE published";
         patch.versions = all(tx, sql, |row| self.version_route(row)).await?;
+        put_workflows(tx, &mut patch).await?;
         Ok(Snapshot::default().patched(patch))
     }
 
@@ -197,6 +211,20 @@ impl Store {
             published: true,
         })
     }
+}
+
+/// Puts stored workflows where the agents of a patch name them.
+async fn put_workflows(tx: &mut Connection, patch: &mut Patch) -> Result<(), StoreError> {
+    let agents = patch.agents.iter().filter_map(|(id, row)| Some((*id, row.as_ref()?)));
+    let owners: HashMap<AgentId, OrganisationId> =
+        agents.map(|(id, row)| (id, row.organization_id)).collect();
+    let mut found = Found::default();
+    for version in &mut patch.versions {
+        if let Some(owner) = owners.get(&version.agent_id) {
+            found.put_into(tx, *owner, Arc::make_mut(&mut version.workflows)).await?;
+        }
+    }
+    Ok(())
 }
 
 fn number_route(row: &Row) -> Result<NumberRoute, StoreError> {

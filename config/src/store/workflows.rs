@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::routes::Touched;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json, paged, parsed, raw, small, time,
     to_json,
@@ -127,7 +128,8 @@ impl Store {
         Ok(workflow)
     }
 
-    /// Deletes a workflow with its versions. Records of its runs stay.
+    /// Deletes a workflow with its versions. Records of its runs stay; where an agent names it there
+    /// is nothing to run from then on.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the organisation has no such workflow.
@@ -143,7 +145,7 @@ impl Store {
             .execute(&mut tx)
             .await?;
         tx.note(Change::of(scope, "workflow.delete").object(id));
-        self.commit(tx, After::default()).await
+        self.commit(tx, After::routes(Touched::workflow(id))).await
     }
 
     /// Makes a draft, from a definition or as a copy.
@@ -260,7 +262,7 @@ impl Store {
             write_version(&mut tx, &version).await?;
         }
         tx.note(note.after(&version)?);
-        self.commit(tx, After::default()).await?;
+        self.commit(tx, After::routes(Touched::workflow(id))).await?;
         Ok(version)
     }
 
@@ -277,23 +279,7 @@ impl Store {
         which: VersionRef,
     ) -> Result<(u32, Arc<Definition>), StoreError> {
         let mut tx = self.0.db.read().await?;
-        let workflow = load(&mut tx, scope, id).await?;
-        let number = match which {
-            VersionRef::Number(number) => number,
-            VersionRef::Latest => workflow
-                .latest_published_version
-                .ok_or_else(|| StoreError::refused("Workflow has no published version"))?,
-        };
-        let version = load_version(&mut tx, id, VersionRef::Number(number)).await?;
-        if !version.published {
-            return Err(StoreError::refused("Version is a draft: publish it to run it"));
-        }
-        let parsed = Definition::parse(&version.definition).map_err(|faults| {
-            let fault = faults.first().map(ToString::to_string);
-            tracing::error!(workflow = %id, number, ?fault, "a stored definition does not read");
-            StoreError::refused("Version was written for another release and does not read")
-        })?;
-        Ok((number, parsed.definition))
+        definition(&mut tx, scope, id, which).await
     }
 
     async fn insert_workflow_draft(
@@ -324,6 +310,32 @@ impl Store {
         .await?;
         Ok(version)
     }
+}
+
+/// As [`Store::workflow_definition`], within a transaction.
+pub(super) async fn definition(
+    tx: &mut Connection,
+    scope: &ScopedTo<OrganisationId>,
+    id: WorkflowId,
+    which: VersionRef,
+) -> Result<(u32, Arc<Definition>), StoreError> {
+    let workflow = load(tx, scope, id).await?;
+    let number = match which {
+        VersionRef::Number(number) => number,
+        VersionRef::Latest => workflow
+            .latest_published_version
+            .ok_or_else(|| StoreError::refused("Workflow has no published version"))?,
+    };
+    let version = load_version(tx, id, VersionRef::Number(number)).await?;
+    if !version.published {
+        return Err(StoreError::refused("Version is a draft: publish it to run it"));
+    }
+    let parsed = Definition::parse(&version.definition).map_err(|faults| {
+        let fault = faults.first().map(ToString::to_string);
+        tracing::error!(workflow = %id, number, ?fault, "a stored definition does not read");
+        StoreError::refused("Version was written for another release and does not read")
+    })?;
+    Ok((number, parsed.definition))
 }
 
 async fn load(

@@ -325,3 +325,33 @@ async fn the_workflows_of_an_agent_are_checked_when_they_are_written() {
     let places = server.post("/core/conversations", inline).await.places();
     assert_eq!(places, ["body.agent_config.post_conversation_workflow.definition"]);
 }
+
+#[tokio::test]
+async fn an_agent_names_only_workflows_that_can_be_run_for_it() {
+    let server = Server::start().await;
+    let agent = server.agent("a").await;
+    let path = format!("/core/agents/{agent}/versions");
+    let made = json!({ "name": "w", "definition": definition() });
+    let workflow = id(&server.post("/workflow/workflows", made.clone()).await.is(200));
+    let naming = |workflow: &str, version: Value, step: &str| {
+        let action = json!({ "type": "workflow", "workflow_id": workflow,
+            "workflow_version": version, "initial_step": step });
+        json!({ "config": { "post_conversation_workflow": action } })
+    };
+    let places = async |body: Value| server.post(&path, body).await.places();
+    let at = |key: &str| [format!("body.config.post_conversation_workflow.{key}")];
+    let latest = || json!("latest");
+    assert_eq!(places(naming(&workflow, latest(), "trigger")).await, at("workflow_version"));
+    let publish = format!("/workflow/workflows/{workflow}/versions/1/publish");
+    server.post(&publish, Value::Null).await.is(200);
+    assert_eq!(places(naming(&workflow, json!(2), "trigger")).await, at("workflow_version"));
+    assert_eq!(places(naming(&workflow, latest(), "nowhere")).await, at("initial_step"));
+    for unknown in ["wf_67e5504410b1426f9247bb680e5fe0c8", "wf_1"] {
+        assert_eq!(places(naming(unknown, latest(), "trigger")).await, at("workflow_id"));
+    }
+    let (_, foreign) = server.stranger().await;
+    let theirs = server.call(Method::POST, "/workflow/workflows", &foreign, &made).await.is(200);
+    assert_eq!(places(naming(&id(&theirs), latest(), "trigger")).await, at("workflow_id"));
+    server.post(&path, naming(&workflow, latest(), "trigger")).await.is(200);
+    server.post(&path, naming(&workflow, json!(1), "trigger")).await.is(200);
+}

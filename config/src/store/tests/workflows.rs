@@ -1,5 +1,7 @@
 //! Workflows, their versions, and their runs.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ids::WorkflowId;
 use crate::model::{
@@ -8,7 +10,7 @@ use crate::model::{
 };
 use crate::store::Executed;
 use crate::workflows::background::RUN_WORKFLOW;
-use crate::workflows::{Failure, FailureKind, Outcome};
+use crate::workflows::{Definition, Failure, FailureKind, Outcome};
 
 fn definition(greeting: &str) -> Value {
     json!({"steps": [
@@ -217,4 +219,70 @@ async fn every_write_of_a_workflow_is_told() {
     ];
     assert_eq!(told, expected.map(|(action, id)| (action, id.clone())));
     assert!(log[2].before.is_some() && log[2].before != log[2].after);
+}
+
+/// An agent with a published version that names the newest version of a workflow.
+async fn agent_naming(store: &Scratch, org: &Org, workflow: WorkflowId, version: Value) -> AgentId {
+    let agent = store.make_agent(org, "a").await.id;
+    let action = json!({"type": "workflow", "workflow_id": workflow, "workflow_version": version,
+        "initial_step": "trigger"});
+    let config = json!({"pre_conversation_workflow": action});
+    let number = store.make_version(org, agent, config).await;
+    store.make_publish(org, agent, number, json!({})).await.unwrap();
+    agent
+}
+
+/// What the agent's first workflow is in the snapshot.
+fn named(store: &Store, agent: AgentId) -> Result<Arc<Definition>, String> {
+    let snapshot = store.snapshot().load();
+    let version = snapshot.agent(agent).unwrap().latest_published.unwrap();
+    let version = snapshot.version(version).unwrap();
+    let stored = version.workflows.stored().next().unwrap();
+    stored.definition.clone()
+}
+
+fn is(found: &Result<Arc<Definition>, String>, greeting: &str) -> bool {
+    let expected = Definition::parse(&definition(greeting)).unwrap().definition;
+    found.as_ref().is_ok_and(|found| *found == expected)
+}
+
+#[tokio::test]
+async fn what_an_agent_names_is_in_the_snapshot_as_it_is_published() {
+    let store = Scratch::new().await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let id = store.make_workflow(&org, "w").await.id;
+    let newest = agent_naming(&store, &org, id, json!("latest")).await;
+    let second = agent_naming(&store, &org, id, json!(2)).await;
+    let foreign = agent_naming(&store, &other, id, json!("latest")).await;
+    let why = format!("{id}: Workflow has no published version");
+    assert_eq!(named(&store, newest), Err(why));
+    store.publish_workflow_version(&org, id, VersionRef::Latest).await.unwrap();
+    assert!(is(&named(&store, newest), "1"));
+    assert_eq!(named(&store, second), Err(format!("There is no version 2 of workflow {id}.")));
+    store.create_workflow_version(&org, id, draft(definition("2"))).await.unwrap();
+    assert!(is(&named(&store, newest), "1"), "a draft changes nothing");
+    store.publish_workflow_version(&org, id, VersionRef::Latest).await.unwrap();
+    assert!(is(&named(&store, newest), "2") && is(&named(&store, second), "2"));
+    let again = store.again(options()).await;
+    assert!(is(&named(&again, newest), "2") && is(&named(&again, second), "2"));
+    store.delete_workflow(&org, id).await.unwrap();
+    assert_eq!(named(&store, newest), Err(format!("There is no workflow {id}.")));
+    for store in [&store.store, &again] {
+        let missing = Err(format!("There is no workflow {id}."));
+        assert_eq!(named(store, foreign), missing, "another organisation's is none");
+    }
+}
+
+#[tokio::test]
+async fn what_many_agents_name_is_kept_once() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let id = store.make_published(&org).await;
+    let [one, two] = [
+        agent_naming(&store, &org, id, json!("latest")).await,
+        agent_naming(&store, &org, id, json!("latest")).await,
+    ];
+    let again = store.again(options()).await;
+    let [one, two] = [one, two].map(|agent| named(&again, agent).unwrap());
+    assert!(Arc::ptr_eq(&one, &two));
 }
