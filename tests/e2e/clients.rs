@@ -271,3 +271,36 @@ fn the_program_does_what_its_document_says_on_postgresql() {
 
 /// How many requests schemathesis makes at least, when it is not the usual number.
 const CASES: &str = "TRUNKLINE_JUDGE_CASES";
+
+#[test]
+fn workflows_are_made_run_and_looked_at_from_the_command_line() {
+    let gateway = Gateway::start();
+    let file = gateway.folder().join("greet.yaml");
+    let definition = "
+steps:
+  - {id: trigger, type: input, next: out}
+  - {id: out, type: output, fields: {greeting: \"{{ 'Hello ' & input.name }}\"}}
+";
+    std::fs::write(&file, definition).unwrap();
+    let make = ["workflow", "create", "Greet", "--definition", "greet.yaml", "--publish"];
+    assert!(done(ask(&gateway, &make)).starts_with("workflow wf_"));
+    assert!(done(ask(&gateway, &["workflow", "list"])).contains("Greet"));
+    let run = ["workflow", "run", "Greet", "--input", r#"{"name": "Ada"}"#, "--json"];
+    let ran = as_json(ask(&gateway, &run));
+    assert_eq!(ran["output"], json!({ "greeting": "Hello Ada" }), "{ran:#}");
+    let result = ["workflow", "result", ran["execution_id"].as_str().unwrap()];
+    assert!(done(ask(&gateway, &result)).contains("WHAT IT DID"));
+    let runs = as_json(ask(&gateway, &["workflow", "runs", "--workflow", "Greet", "--json"]));
+    assert_eq!(runs[0]["execution_id"], ran["execution_id"]);
+    let fails = definition.replace("'Hello ' & input.name", "$error('no')");
+    std::fs::write(&file, fails).unwrap();
+    let draft = ["workflow", "draft", "Greet", "--definition", "greet.yaml", "--publish"];
+    assert_eq!(done(ask(&gateway, &draft)), "version 2 of Greet\n");
+    let output = ask(&gateway, &["workflow", "run", "Greet"]);
+    let (out, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{out}\n{err}");
+    assert!(err.contains("the workflow failed at out"), "{err}");
+    done(ask(&gateway, &["workflow", "delete", "Greet"]));
+    assert_eq!(done(ask(&gateway, &["workflow", "list"])), "No workflows.\n");
+    gateway.finish();
+}

@@ -22,3 +22,4 @@ mod refusals;
 mod register;
 mod routing;
 mod transfer;
+mod workflows;

@@ -473,6 +473,40 @@ fn an_agents_workflow_that_rejects_is_603_and_cancelled() {
 }
 
 #[test]
+fn a_workflow_that_an_agent_names_runs_as_it_is_published_at_the_time() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    let rest = gateway.rest();
+    gateway.number(NUMBER, &gateway.trunk("t", from_here()));
+    let definition = |fields: &Value| json!({ "steps": gives(fields) });
+    let body = json!({ "name": "w", "definition": definition(&json!({ "reject": true })) });
+    let made = rest.post("/workflow/workflows", &body);
+    let id = made["id"].as_str().unwrap();
+    let versions = format!("/workflow/workflows/{id}/versions");
+    rest.post(&format!("{versions}/1/publish"), &json!({}));
+    let pre = json!({ "type": "workflow", "workflow_id": id, "workflow_version": "latest",
+        "initial_step": "trigger", "reject_on_error": true });
+    let config = json!({ "runtime": echo(), "pre_conversation_workflow": pre });
+    agent_with(&gateway, &config, &json!({ "phone_numbers": [NUMBER] }));
+    Sipp::new(&gateway, "refused_while_ringing", NUMBER).set("status", 603).passes();
+    let second = json!({ "definition": definition(&json!({ "custom_metadata": { "by": id } })) });
+    rest.post(&versions, &second);
+    rest.post(&format!("{versions}/2/publish"), &json!({}));
+    Sipp::new(&gateway, "call", NUMBER).passes();
+    let records = gateway.ended_conversations(2);
+    assert_eq!(records[0]["custom_metadata"], json!({ "by": id }), "{:#}", records[0]);
+    assert_eq!(records[1]["end_reason"]["code"], "pre_conversation_rejected", "{:#}", records[1]);
+    let _ = rest.send("DELETE", &format!("/workflow/workflows/{id}"), None).ok();
+    Sipp::new(&gateway, "refused_while_ringing", NUMBER).set("status", 480).passes();
+    let record = gateway.ended_conversations(3).remove(0);
+    assert_eq!(record["end_reason"]["code"], "pre_conversation_failed", "{record:#}");
+    assert!(record["end_reason"]["text"].as_str().unwrap().contains(id), "{record:#}");
+    gateway.finish();
+}
+
+#[test]
 fn an_agents_workflow_that_fails_stops_only_the_calls_of_those_who_say_so() {
     if !peer::have(&["sipp"]) {
         return;

@@ -1,5 +1,6 @@
 //! What a name on the command line stands for: an id, or the one thing that is called so.
 
+use config::ids::WorkflowId;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,6 +16,14 @@ pub(crate) async fn trunk(rest: &Rest, named: &str) -> Result<String, Failure> {
 /// The id of the agent that is named by id or name.
 pub(crate) async fn agent(rest: &Rest, named: &str) -> Result<String, Failure> {
     id(rest, &["core", "agents"], "agent", named).await
+}
+
+/// The id of the workflow that is named by id or name.
+pub(crate) async fn workflow(rest: &Rest, named: &str) -> Result<String, Failure> {
+    if named.parse::<WorkflowId>().is_ok() {
+        return Ok(named.to_owned());
+    }
+    id(rest, &["workflow", "workflows"], "workflow", named).await
 }
 
 async fn id(rest: &Rest, path: &[&str], noun: &str, named: &str) -> Result<String, Failure> {

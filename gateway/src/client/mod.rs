@@ -33,6 +33,7 @@ mod trunk;
 mod user;
 mod version;
 mod webhook;
+mod workflow;
 mod yaml;
 
 use std::process::ExitCode;
@@ -61,6 +62,8 @@ pub enum Command {
     Agent(agent::Agent),
     /// Inbound routing: the workflow that decides who answers.
     Routing(routing::Routing),
+    /// Workflows: stored definitions, and their runs.
+    Workflow(workflow::Workflow),
     /// Webhooks: where events are posted to, and what became of them.
     Webhook(webhook::Webhook),
     /// Conversations: call somebody, look at calls, hang up, hand on.
@@ -91,6 +94,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Number(noun) => noun.run().await,
         Command::Agent(noun) => noun.run().await,
         Command::Routing(noun) => noun.run().await,
+        Command::Workflow(noun) => noun.run().await,
         Command::Webhook(noun) => noun.run().await,
         Command::Conversation(noun) => noun.run().await,
         Command::Decision(noun) => noun.run().await,
@@ -118,6 +122,7 @@ impl Command {
             Self::Number(noun) => &noun.connection,
             Self::Agent(noun) => &noun.connection,
             Self::Routing(noun) => &noun.connection,
+            Self::Workflow(noun) => &noun.connection,
             Self::Webhook(noun) => &noun.connection,
             Self::Conversation(noun) => &noun.connection,
             Self::Decision(noun) => &noun.connection,

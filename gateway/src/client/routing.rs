@@ -124,7 +124,7 @@ impl Routing {
                     body::set(&mut call, "workflow_definition", body::object(&path)?);
                 }
                 let path = ["core", "inbound-routing-config", "dry-run"];
-                forecast(&shown, &rest.post(&path, &call).await?);
+                with_steps(&shown, &rest.post(&path, &call).await?, "steps");
             }
         }
         Ok(())
@@ -142,14 +142,14 @@ async fn write(rest: &Rest, config: &Value) -> Result<Value, Failure> {
     }
 }
 
-/// What would happen, then the steps that lead there as a table.
-fn forecast(shown: &Shown, forecast: &Value) {
+/// What came or would come of a workflow, then the steps that lead there as a table.
+pub(super) fn with_steps(shown: &Shown, whole: &Value, steps: &str) {
     if shown.is_json() {
-        shown.raw(forecast);
+        shown.raw(whole);
         return;
     }
-    let mut alone = forecast.clone();
-    let steps = alone.as_object_mut().and_then(|entries| entries.shift_remove("steps"));
+    let mut alone = whole.clone();
+    let steps = alone.as_object_mut().and_then(|entries| entries.shift_remove(steps));
     shown.one(&alone);
     if let Some(Value::Array(steps)) = steps {
         shown.gap();
