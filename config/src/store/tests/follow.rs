@@ -5,7 +5,7 @@ use crate::credential::{Grant, Grants, Role};
 use crate::model::{NewApiKey, NumberFilter, Page};
 
 /// Waits until something is so; the test fails when it does not become so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {
             tokio::task::yield_now().await;

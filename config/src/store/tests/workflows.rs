@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
+use super::follow::until;
 use super::*;
 use crate::ids::WorkflowId;
+use crate::jobs::{Desk, Turn, Work as _};
 use crate::model::{
     AuditFilter, Execution, ExecutionFilter, ExecutionStatus, NewWorkflow, NewWorkflowVersion,
     Page, VersionFilter, Workflow, WorkflowChange, WorkflowFilter,
 };
 use crate::store::Executed;
-use crate::workflows::background::RUN_WORKFLOW;
-use crate::workflows::{Definition, Failure, FailureKind, Outcome};
+use crate::workflows::background::{RUN_WORKFLOW, RunWorkflow};
+use crate::workflows::{
+    Definition, Failure, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Workflows,
+};
 
 fn definition(greeting: &str) -> Value {
     json!({"steps": [
@@ -285,4 +291,77 @@ async fn what_many_agents_name_is_kept_once() {
     let again = store.again(options()).await;
     let [one, two] = [one, two].map(|agent| named(&again, agent).unwrap());
     assert!(Arc::ptr_eq(&one, &two));
+}
+
+/// An engine that says when it has begun, and ends when it may.
+struct Held {
+    begun: Notify,
+    may_end: Notify,
+}
+
+impl Workflows for Held {
+    fn check<'a>(
+        &'a self,
+        _: OrganisationId,
+        definition: &'a Value,
+    ) -> Running<'a, Result<Parsed, Rejected>> {
+        Box::pin(async move { Definition::parse(definition).map_err(Rejected::Faults) })
+    }
+
+    fn run(&self, _: RunRequest) -> Running<'_, Outcome> {
+        Box::pin(async move {
+            self.begun.notify_one();
+            self.may_end.notified().await;
+            done(json!({"paid": true}))
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_a_run_came_to_is_written_when_the_store_is_back() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let workflow = store.make_published(&org).await;
+    let what = Executed { workflow, version: 1, input: json!({}) };
+    let id = store.enqueue_execution(&org, what).await.unwrap().execution_id;
+    let (job, lease) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
+    let desk = Desk::new(store.store.clone(), lease);
+    let engine = Arc::new(Held { begun: Notify::new(), may_end: Notify::new() });
+    let work = RunWorkflow::new(store.store.clone(), Arc::clone(&engine) as _);
+    let mut running = work.run(&job, &desk);
+    tokio::select! {
+        _ = &mut running => panic!("it ended before it might"),
+        () = engine.begun.notified() => {}
+    }
+    let locked = store.lock().await;
+    engine.may_end.notify_one();
+    let patience = std::time::Duration::from_millis(200);
+    assert!(
+        tokio::time::timeout(patience, &mut running).await.is_err(),
+        "nothing could be written"
+    );
+    locked.release().await;
+    assert_eq!(running.await, Ok(Turn::Done(Value::Null)));
+    let over = store.execution(&org, id).await.unwrap();
+    assert_eq!((over.status, over.output), (ExecutionStatus::Success, Some(json!({"paid": true}))));
+}
+
+#[tokio::test]
+async fn what_a_node_publishes_its_neighbours_agents_run() {
+    let here = Scratch::new().await;
+    if !here.is_postgres() {
+        return;
+    }
+    let org = here.organisation().await;
+    let id = here.make_published(&org).await;
+    let agent = agent_naming(&here, &org, id, json!("latest")).await;
+    let there = here.again(StoreOptions { node: "there".to_owned(), ..options() }).await;
+    let following = tokio::spawn(there.clone().keep_following());
+    assert!(is(&named(&there, agent), "1"));
+    here.create_workflow_version(&org, id, draft(definition("2"))).await.unwrap();
+    here.publish_workflow_version(&org, id, VersionRef::Latest).await.unwrap();
+    until("a publish is seen", || is(&named(&there, agent), "2")).await;
+    here.delete_workflow(&org, id).await.unwrap();
+    until("a workflow that was deleted is gone", || named(&there, agent).is_err()).await;
+    following.abort();
 }
