@@ -40,6 +40,9 @@ const READERS: u32 = 4;
 /// Prepared statements kept for each connection: more than the verbs have.
 const STATEMENTS: usize = 256;
 
+/// How long the server may take to accept the first connection, at the start of a node.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+
 /// How long the server may take to begin, commit or roll back.
 const TURNAROUND: Duration = Duration::from_secs(2);
 
@@ -150,7 +153,8 @@ pub(super) async fn announce(on: &mut Connection, notice: String) -> Result<i64,
 async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
     let work = async {
         let connecting = PgConnection::connect_with(options);
-        let mut connection = bounded(connecting).await?.map_err(StoreError::from)?;
+        let connected = timeout(FIRST_CONNECTION, connecting).await.map_err(|_| no_answer())?;
+        let mut connection = connected.map_err(StoreError::from)?;
         MIGRATIONS.run(&mut connection).await.map_err(migration_failed)?;
         let _ = connection.close().await; // all is done already
         Ok(())

@@ -34,6 +34,9 @@ use tower::ServiceExt as _;
 
 use crate::engine::Echo;
 
+/// How long a PostgreSQL server that many tests share may keep one waiting, in milliseconds.
+const BUSY_SERVER_MS: u64 = 4_000;
+
 /// A reply, read whole.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -200,6 +203,9 @@ impl Server {
             move || Timestamp::from_micros(system.now().micros() + offset.load(Ordering::Relaxed));
         let mut store = StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com");
         store.max_phone_numbers = 20;
+        if url.starts_with("postgres") {
+            store.busy_budget_ms = BUSY_SERVER_MS;
+        }
         store.clock = Clock::from_fn(now);
         let store = Store::open(url, store).await.unwrap();
         let (organisation, key) = store.bootstrap().await.unwrap().unwrap();
