@@ -47,6 +47,7 @@ impl Place {
         let sealer = Sealer::open(&self.folder.join("seal.key")).unwrap();
         let options = StoreOptions {
             clock: Clock::from_fn(clock),
+            busy_budget_ms: 20_000, // what a killed program began ends beside us
             ..StoreOptions::new(sealer, "sip.example.com")
         };
         let url = format!("sqlite:{}", self.folder.join("store.db").display());
