@@ -21,12 +21,21 @@ use super::table::Caller;
 use crate::credential::ScopedTo;
 use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
 use crate::limits::{WORKFLOW_SYNC_RUNS, WORKFLOW_SYNC_SECONDS};
-use crate::model::{Execution, ExecutionError, ExecutionFilter, ExecutionStatus, NewExecution};
-use crate::store::{Executed, StoreError};
+use crate::model::{
+    Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,
+};
+use crate::store::{Executed, Store, StoreError};
 use crate::workflows::{Outcome, RunRequest, background};
 
 /// What is left of a request's time for writing down how the run ended.
 const TO_WRITE: Duration = Duration::from_secs(2);
+
+/// Runs that requests wait for may take one of so many of the requests there may be.
+const WAITING_PART: usize = 4;
+
+/// Pause before the end of a run is written again, and how often that is tried: for ten minutes.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+const WRITES: u32 = 600;
 
 /// How many runs are waited for by requests, of each organisation. Clones share everything.
 #[derive(Debug, Clone, Default)]
@@ -36,10 +45,13 @@ pub(crate) struct Waiting(Arc<Mutex<HashMap<OrganisationId, usize>>>);
 struct Place(Waiting, OrganisationId);
 
 impl Waiting {
-    /// A place, unless the organisation has as many as it may: requests that wait take room from those
-    /// of others.
-    fn take(&self, organisation: OrganisationId) -> Option<Place> {
+    /// A place, unless the organisation has as many as it may, or all of them have `most`: requests that
+    /// wait take room from the others.
+    fn take(&self, organisation: OrganisationId, most: usize) -> Option<Place> {
         let mut runs = self.lock();
+        if runs.values().sum::<usize>() >= most {
+            return None;
+        }
         let own = runs.entry(organisation).or_default();
         if *own >= WORKFLOW_SYNC_RUNS.value_usize() {
             return None;
@@ -112,22 +124,25 @@ pub(crate) async fn execute_workflow(
     caller: Caller,
     Body(new): Body<NewExecution>,
 ) -> Result<Json<Finished>, ApiError> {
+    new.validate()?;
     let scope = caller.organisation();
-    let place = waiting.take(scope.organisation());
-    let place = place.ok_or(ApiError::Busy("Too many workflows of this organization run"))?;
+    let most = (api.options.max_concurrent_requests / WAITING_PART).max(1);
+    let place = waiting.take(scope.organisation(), most);
+    let place = place.ok_or(ApiError::Busy("Too many workflows run that requests wait for"))?;
     let (version, definition) =
         api.store.workflow_definition(&scope, new.workflow_id, new.workflow_version).await?;
     let input = new.input_data.unwrap_or_else(|| Value::Object(Map::new()));
+    let timeout = api.options.request_timeout;
     let most = Duration::from_secs(WORKFLOW_SYNC_SECONDS.value);
     let request = RunRequest {
         organisation: scope.organisation(),
         definition,
         input: input.clone(),
         initial_step: None,
-        limit: most.min(api.options.request_timeout.saturating_sub(TO_WRITE)),
+        limit: most.min(timeout.saturating_sub(TO_WRITE.min(timeout / 4))),
     };
     let what = Executed { workflow: new.workflow_id, version, input };
-    // Of a run that has begun there is a record, whether or not anybody still waits for it.
+    // What has begun is recorded to its end, whether or not anybody still waits for it.
     let (heard, hung_up) = oneshot::channel();
     let ran = tokio::spawn(run(api, scope, (request, what), (place, hung_up))).await;
     drop(heard);
@@ -136,18 +151,43 @@ pub(crate) async fn execute_workflow(
     Ok(Json(Finished { status, execution_id, output, error }))
 }
 
-/// Runs until the end, or until whoever asked has gone, and writes down what came of it.
+/// Runs until the end, or until whoever asked has gone. Its record is there before its first step, and
+/// its end is written also when the store is away just then.
 async fn run(
     api: Api,
     scope: ScopedTo<OrganisationId>,
     (request, what): (RunRequest, Executed),
-    (_place, hung_up): (Place, oneshot::Receiver<()>),
+    (place, hung_up): (Place, oneshot::Receiver<()>),
 ) -> Result<Execution, StoreError> {
+    let mut begun = api.store.begin_execution(&scope, what).await?;
     let outcome: Outcome = tokio::select! {
         outcome = api.workflows.run(request) => outcome,
         _ = hung_up => background::interrupted("the request was given up while it ran"),
     };
-    api.store.record_execution(&scope, what, outcome).await
+    let id = begun.execution_id;
+    let written = api.store.finish_execution(&scope, id, outcome.clone()).await;
+    let Err(StoreError::Unavailable(why)) = written else { return written };
+    tracing::warn!(%why, execution = %id, "how a workflow ended is not written yet");
+    begun.end(outcome.clone());
+    tokio::spawn(write_again(api.store, (scope, id), outcome, place));
+    Ok(begun)
+}
+
+/// Writes how a run ended, once the store is back; the organisation's place is taken until then.
+async fn write_again(
+    store: Store,
+    (scope, id): (ScopedTo<OrganisationId>, ExecutionId),
+    outcome: Outcome,
+    _place: Place,
+) {
+    for _ in 0..WRITES {
+        tokio::time::sleep(WRITE_AGAIN).await;
+        match store.finish_execution(&scope, id, outcome.clone()).await {
+            Err(StoreError::Unavailable(_)) => {}
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(%error, execution = %id, "its end is not written"),
+        }
+    }
 }
 
 /// Takes on a run of a published version, and answers at once; it goes on over long waits and
@@ -163,6 +203,7 @@ pub(crate) async fn enqueue_workflow(
     caller: Caller,
     Body(new): Body<NewExecution>,
 ) -> Result<(StatusCode, Json<Enqueued>), ApiError> {
+    new.validate()?;
     let scope = caller.organisation();
     let (version, _) =
         api.store.workflow_definition(&scope, new.workflow_id, new.workflow_version).await?;
@@ -172,10 +213,10 @@ pub(crate) async fn enqueue_workflow(
     Ok((StatusCode::ACCEPTED, Json(Enqueued { execution_id })))
 }
 
-/// The organization's runs, newest first.
+/// The organization's runs, newest first, without what went in and out.
 #[utoipa::path(get, path = "/workflow/workflow-executions", tag = "workflow executions",
     params(ListExecutions),
-    responses((status = 200, description = "Runs", body = [Execution])))]
+    responses((status = 200, description = "Runs", body = [ExecutionSummary])))]
 pub(crate) async fn list_workflow_executions(
     State(api): State<Api>,
     caller: Caller,

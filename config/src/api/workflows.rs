@@ -18,7 +18,7 @@ use super::versions::Which;
 use crate::ids::WorkflowId;
 use crate::model::{
     NewWorkflow, NewWorkflowVersion, VersionFilter, Workflow, WorkflowChange, WorkflowFilter,
-    WorkflowVersion, WorkflowVersionChange,
+    WorkflowVersion, WorkflowVersionChange, WorkflowVersionSummary,
 };
 use crate::workflows::Fault;
 
@@ -126,10 +126,10 @@ pub(crate) async fn delete_workflow(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A workflow's versions, newest first.
+/// A workflow's versions, newest first, without their definitions.
 #[utoipa::path(get, path = "/workflow/workflows/{workflow_id}/versions", tag = "workflows",
     params(("workflow_id" = WorkflowId, Path, description = "The workflow"), ListWorkflowVersions),
-    responses((status = 200, description = "Versions", body = [WorkflowVersion])))]
+    responses((status = 200, description = "Versions", body = [WorkflowVersionSummary])))]
 pub(crate) async fn list_workflow_versions(
     State(api): State<Api>,
     caller: Caller,

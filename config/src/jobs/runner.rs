@@ -100,6 +100,9 @@ impl Runner {
         if let Err(error) = self.store.forget_jobs(age).await {
             warn!(%error, "old jobs are kept for now");
         }
+        if let Err(error) = self.store.end_lost_executions().await {
+            warn!(%error, "runs of workflows on nodes that are gone seem to go on");
+        }
     }
 
     async fn claim(&self) -> Option<(Job, Lease)> {

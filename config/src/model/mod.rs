@@ -78,9 +78,9 @@ pub use version::{
 };
 pub use webhook::{Delivery, DeliveryDetail, DeliveryState, NewWebhook, Webhook, WebhookChange};
 pub use workflow::{
-    Execution, ExecutionError, ExecutionFilter, ExecutionStatus, NewExecution, NewWorkflow,
-    NewWorkflowVersion, Workflow, WorkflowChange, WorkflowFilter, WorkflowVersion,
-    WorkflowVersionChange,
+    Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,
+    NewWorkflow, NewWorkflowVersion, Workflow, WorkflowChange, WorkflowFilter, WorkflowVersion,
+    WorkflowVersionChange, WorkflowVersionSummary,
 };
 
 use serde::{Deserialize, Deserializer, Serializer};

@@ -8,7 +8,7 @@ use super::{Invalid, VersionRef, check_length, check_name, present};
 use crate::clock::Timestamp;
 use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
 use crate::limits;
-use crate::workflows::{FailureKind, TraceEntry};
+use crate::workflows::{FailureKind, Outcome, TraceEntry};
 
 /// A workflow, as the API returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -103,6 +103,21 @@ pub struct WorkflowVersion {
     pub updated_at: Timestamp,
 }
 
+/// A version as lists show it: without its definition, which may be large.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WorkflowVersionSummary {
+    /// Its workflow.
+    pub workflow_id: WorkflowId,
+    /// 1, 2, 3 … within the workflow.
+    pub version: u32,
+    /// Whether it is published.
+    pub published: bool,
+    /// When it was made; unique among versions.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
 /// A draft to be made: from a definition, or as a copy.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct NewWorkflowVersion {
@@ -131,10 +146,28 @@ pub struct NewExecution {
     pub workflow_id: WorkflowId,
     /// Which published version: a number, or `latest` for the newest.
     pub workflow_version: VersionRef,
-    /// What stands under `input` in the context.
+    /// What stands under `input` in the context: 256 KiB of JSON at most.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub input_data: Option<Value>,
+}
+
+impl NewExecution {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The input, when it is larger than what a step may give.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let bytes = self.input_data.as_ref().map_or(0, |input| input.to_string().len());
+        if bytes > limits::WORKFLOW_OUTPUT_BYTES.value_usize() {
+            let most = limits::WORKFLOW_OUTPUT_BYTES.value;
+            return Err(Invalid::new(
+                "input_data",
+                format!("must be at most {most} bytes of JSON"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How far a run has come.
@@ -195,6 +228,51 @@ pub struct Execution {
     pub error: Option<ExecutionError>,
     /// Every step it entered, in order; of a run in the background only once it is over.
     pub trace: Vec<TraceEntry>,
+    /// When it goes on, while it waits.
+    pub resume_at: Option<Timestamp>,
+    /// When it was asked for; unique among runs.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Execution {
+    /// The run is over, like this.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.trace = outcome.trace;
+        self.resume_at = None;
+        match outcome.result {
+            Ok(output) => {
+                self.status = ExecutionStatus::Success;
+                self.output = Some(output);
+            }
+            Err(failure) => {
+                self.status = ExecutionStatus::Failed;
+                self.error = Some(ExecutionError {
+                    step_name: failure.step_name,
+                    message: failure.message,
+                    kind: failure.kind,
+                });
+            }
+        }
+    }
+}
+
+/// A run as lists show it: without what went in, what came out and the steps between.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ExecutionSummary {
+    /// Its id.
+    pub execution_id: ExecutionId,
+    /// Whose it is.
+    pub organization_id: OrganisationId,
+    /// What was run.
+    pub workflow_id: WorkflowId,
+    /// Which version of it.
+    pub workflow_version: u32,
+    /// How far it has come.
+    pub status: ExecutionStatus,
+    /// Why it gave nothing.
+    pub error: Option<ExecutionError>,
     /// When it goes on, while it waits.
     pub resume_at: Option<Timestamp>,
     /// When it was asked for; unique among runs.

@@ -14,10 +14,14 @@ use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
-use crate::model::{Execution, ExecutionError, ExecutionFilter, ExecutionStatus, Page};
+use crate::model::{Execution, ExecutionFilter, ExecutionStatus, ExecutionSummary, Page};
 use crate::workflows::{Outcome, background};
 
 const FREE_STAMP: &str = free_stamp_in!("workflow_executions");
+
+/// The age, in microseconds, at which a run that a request waited for is on a node that is gone: such
+/// runs take a minute, and their ends are written for ten more.
+const LOST_AFTER_US: i64 = 20 * 60 * 1_000_000;
 
 /// What is run, with what.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,18 +35,18 @@ pub struct Executed {
 }
 
 impl Store {
-    /// Keeps a run that is over.
+    /// Records a run that a request waits for, before its first step: when the store is away nothing
+    /// has been done yet. [`Store::finish_execution`] ends it.
     ///
     /// # Errors
     /// As the database fails.
-    pub async fn record_execution(
+    pub async fn begin_execution(
         &self,
         scope: &ScopedTo<OrganisationId>,
         what: Executed,
-        outcome: Outcome,
     ) -> Result<Execution, StoreError> {
         let mut execution = blank(scope, what);
-        end(&mut execution, outcome);
+        execution.status = ExecutionStatus::Running;
         let mut tx = self.0.db.write().await?;
         self.insert_execution(&mut tx, &mut execution).await?;
         tx.note(Change::of(scope, "execution.create").object(execution.execution_id));
@@ -90,16 +94,19 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
         filter: &ExecutionFilter,
         page: Page,
-    ) -> Result<Vec<Execution>, StoreError> {
-        let mut query =
-            QueryBuilder::new("SELECT t.* FROM workflow_executions t WHERE t.organization_id = ");
+    ) -> Result<Vec<ExecutionSummary>, StoreError> {
+        let mut query = QueryBuilder::new(
+            "SELECT t.id, t.organization_id, t.workflow_id, t.workflow_version, t.status, t.error,
+                 t.resume_at, t.created_at, t.updated_at
+             FROM workflow_executions t WHERE t.organization_id = ",
+        );
         query.push_bind(scope.organisation().to_string());
         and(&mut query, "t.workflow_id =", filter.workflow_id.map(|id| id.to_string()));
         and(&mut query, "t.status =", filter.status.map(to_word).transpose()?);
         and_period(&mut query, &filter.period);
         paged(&mut query, page);
         let mut tx = self.0.db.read().await?;
-        query.build().fetch_all(&mut tx).await?.iter().map(from_row).collect()
+        query.build().fetch_all(&mut tx).await?.iter().map(summary_from_row).collect()
     }
 
     /// Writes that a run is at work, or waits until then.
@@ -137,12 +144,37 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let mut execution = load(&mut tx, scope, id).await?;
         if !execution.status.is_over() {
-            end(&mut execution, outcome);
+            execution.end(outcome);
             self.update_execution(&mut tx, &mut execution).await?;
             tx.note(Change::of(scope, "execution.end").object(id));
             self.commit(tx, After::default()).await?;
         }
         Ok(execution)
+    }
+
+    /// Ends runs that requests waited for on nodes that are gone; how many there were.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn end_lost_executions(&self) -> Result<usize, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        let lost = sql::query(
+            "SELECT t.id, t.organization_id FROM workflow_executions t
+             WHERE t.status = 'running' AND t.created_at < ? AND NOT EXISTS
+                 (SELECT 1 FROM jobs j WHERE j.kind = ? AND j.subject = t.id)
+             ORDER BY t.created_at LIMIT 1000",
+        )
+        .bind(self.now().micros().saturating_sub(LOST_AFTER_US))
+        .bind(background::RUN_WORKFLOW)
+        .fetch_all(&mut tx)
+        .await?;
+        drop(tx);
+        for row in &lost {
+            let scope = ScopedTo::by_gateway(parsed(row, "organization_id")?);
+            let outcome = background::interrupted("the program was stopped while it ran");
+            self.finish_execution(&scope, parsed(row, "id")?, outcome).await?;
+        }
+        Ok(lost.len())
     }
 
     async fn insert_execution(
@@ -215,25 +247,6 @@ fn blank(scope: &ScopedTo<OrganisationId>, what: Executed) -> Execution {
     }
 }
 
-fn end(execution: &mut Execution, outcome: Outcome) {
-    execution.trace = outcome.trace;
-    execution.resume_at = None;
-    match outcome.result {
-        Ok(output) => {
-            execution.status = ExecutionStatus::Success;
-            execution.output = Some(output);
-        }
-        Err(failure) => {
-            execution.status = ExecutionStatus::Failed;
-            execution.error = Some(ExecutionError {
-                step_name: failure.step_name,
-                message: failure.message,
-                kind: failure.kind,
-            });
-        }
-    }
-}
-
 /// Forgets the oldest runs that are over.
 async fn trim(
     tx: &mut Connection,
@@ -264,6 +277,20 @@ async fn load(
         .fetch_optional(tx)
         .await?;
     row.as_ref().map(from_row).ok_or_else(|| StoreError::not_found("Execution"))?
+}
+
+fn summary_from_row(row: &Row) -> Result<ExecutionSummary, StoreError> {
+    Ok(ExecutionSummary {
+        execution_id: parsed(row, "id")?,
+        organization_id: parsed(row, "organization_id")?,
+        workflow_id: parsed(row, "workflow_id")?,
+        workflow_version: small(row, "workflow_version")?,
+        status: word(row, "status")?,
+        error: json_opt(row, "error")?,
+        resume_at: time_opt(row, "resume_at")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
 }
 
 fn from_row(row: &Row) -> Result<Execution, StoreError> {

@@ -16,7 +16,7 @@ use crate::ids::{OrganisationId, WorkflowId};
 use crate::limits::WORKFLOW_VERSIONS;
 use crate::model::{
     Invalid, NewWorkflow, NewWorkflowVersion, Page, VersionFilter, VersionRef, Workflow,
-    WorkflowChange, WorkflowFilter, WorkflowVersion,
+    WorkflowChange, WorkflowFilter, WorkflowVersion, WorkflowVersionSummary,
 };
 use crate::workflows::Definition;
 
@@ -206,17 +206,19 @@ impl Store {
         id: WorkflowId,
         filter: &VersionFilter,
         page: Page,
-    ) -> Result<Vec<WorkflowVersion>, StoreError> {
+    ) -> Result<Vec<WorkflowVersionSummary>, StoreError> {
         let mut tx = self.0.db.read().await?;
         load(&mut tx, scope, id).await?;
-        let mut query =
-            QueryBuilder::new("SELECT t.* FROM workflow_versions t WHERE t.workflow_id = ");
+        let mut query = QueryBuilder::new(
+            "SELECT t.workflow_id, t.version, t.published, t.created_at, t.updated_at
+             FROM workflow_versions t WHERE t.workflow_id = ",
+        );
         query.push_bind(id.to_string());
         and(&mut query, "t.version =", filter.version);
         and(&mut query, "t.published =", filter.published);
         and_period(&mut query, &filter.period);
         paged(&mut query, page);
-        query.build().fetch_all(&mut tx).await?.iter().map(version_from_row).collect()
+        query.build().fetch_all(&mut tx).await?.iter().map(summary_from_row).collect()
     }
 
     /// Gives a draft another definition.
@@ -257,12 +259,14 @@ impl Store {
         load(&mut tx, scope, id).await?;
         let mut version = load_version(&mut tx, id, which).await?;
         let note = Change::of(scope, "workflow.publish").object(id).before(&version)?;
+        let mut after = After::default();
         if !version.published {
             (version.published, version.updated_at) = (true, self.now());
             write_version(&mut tx, &version).await?;
+            after = After::routes(Touched::workflow(id));
         }
         tx.note(note.after(&version)?);
-        self.commit(tx, After::routes(Touched::workflow(id))).await?;
+        self.commit(tx, after).await?;
         Ok(version)
     }
 
@@ -388,6 +392,16 @@ fn from_row(row: &Row) -> Result<Workflow, StoreError> {
         description: raw(row, "description")?,
         latest_version: small(row, "next_version")?.saturating_sub(1),
         latest_published_version: raw(row, "latest_published")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}
+
+fn summary_from_row(row: &Row) -> Result<WorkflowVersionSummary, StoreError> {
+    Ok(WorkflowVersionSummary {
+        workflow_id: parsed(row, "workflow_id")?,
+        version: small(row, "version")?,
+        published: raw(row, "published")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     })

@@ -136,6 +136,9 @@ async fn a_run_answers_with_its_output_and_leaves_a_record() {
     assert!(ran.get("output").is_none(), "{ran}");
     let failed = server.get("/workflow/workflow-executions?status=failed").await.is(200);
     assert_eq!(failed.as_array().map(Vec::len), Some(1));
+    for document in ["input_data", "output", "trace"] {
+        assert!(failed[0].get(document).is_none(), "a list holds no documents: {failed}");
+    }
     server.delete(&format!("/workflow/workflows/{workflow}")).await.is(204);
     server.get(&path).await.is(200);
 }
@@ -257,4 +260,18 @@ async fn an_organisation_that_waits_for_too_many_runs_leaves_room_for_others() {
         }
     };
     seventeenth.is(503);
+}
+
+#[tokio::test]
+async fn an_input_is_no_larger_than_what_a_step_may_give() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": 1,
+        "input_data": {"name": "x".repeat(300_000)}});
+    for path in ["/workflow/workflow-executions", "/workflow/workflow-executions/async"] {
+        let refused = server.post(path, body.clone()).await;
+        assert_eq!(refused.places(), ["body.input_data"]);
+    }
+    let runs = server.get("/workflow/workflow-executions").await.is(200);
+    assert_eq!(runs, json!([]));
 }

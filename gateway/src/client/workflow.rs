@@ -173,21 +173,22 @@ impl Workflow {
             Verb::Create { name, definition, description, publish: at_once } => {
                 let mut new = json!({ "name": name, "definition": body::object(&definition)? });
                 body::set_if(&mut new, "description", description);
-                let made = rest.post(&PATH, &new).await?;
+                let mut made = rest.post(&PATH, &new).await?;
                 warn(&shown, &made);
                 if at_once {
                     publish(&rest, &field(&made, "id"), "1").await?;
+                    body::set(&mut made, "latest_published_version", json!(1));
                 }
                 shown.done(&format!("workflow {}", field(&made, "id")), &made);
             }
             Verb::Draft { workflow, definition, publish: at_once } => {
                 let new = json!({ "definition": body::object(&definition)? });
                 let id = find::workflow(&rest, &workflow).await?;
-                let made = rest.post(&["workflow", "workflows", &id, "versions"], &new).await?;
+                let mut made = rest.post(&["workflow", "workflows", &id, "versions"], &new).await?;
                 warn(&shown, &made);
                 let number = field(&made, "version");
                 if at_once {
-                    publish(&rest, &id, &number).await?;
+                    made = publish(&rest, &id, &number).await?;
                 }
                 shown.done(&format!("version {number} of {workflow}"), &made);
             }

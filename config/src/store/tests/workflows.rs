@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::follow::until;
 use super::*;
-use crate::ids::WorkflowId;
+use crate::ids::{ExecutionId, WorkflowId};
 use crate::jobs::{Desk, Turn, Work as _};
 use crate::model::{
     AuditFilter, Execution, ExecutionFilter, ExecutionStatus, NewWorkflow, NewWorkflowVersion,
@@ -49,11 +49,13 @@ impl Scratch {
 
     async fn run_once(&self, org: &Org, workflow: WorkflowId, outcome: Outcome) -> Execution {
         let what = Executed { workflow, version: 1, input: json!({}) };
-        self.record_execution(org, what, outcome).await.unwrap()
+        let begun = self.begin_execution(org, what).await.unwrap();
+        self.finish_execution(org, begun.execution_id, outcome).await.unwrap()
     }
 
-    async fn runs(&self, org: &Org, filter: ExecutionFilter) -> Vec<Execution> {
-        self.executions(org, &filter, Page::first(Page::MAX)).await.unwrap()
+    async fn runs(&self, org: &Org, filter: ExecutionFilter) -> Vec<ExecutionId> {
+        let runs = self.executions(org, &filter, Page::first(Page::MAX)).await.unwrap();
+        runs.iter().map(|run| run.execution_id).collect()
     }
 }
 
@@ -166,12 +168,15 @@ async fn runs_are_listed_by_workflow_and_status() {
     let first = store.run_once(&org, one, done(json!({}))).await;
     let second = store.run_once(&org, two, failed()).await;
     assert_eq!(second.error.as_ref().map(|why| why.kind), Some(FailureKind::Threw));
-    assert_eq!(store.runs(&org, ExecutionFilter::default()).await, [second.clone(), first.clone()]);
+    assert_eq!(
+        store.runs(&org, ExecutionFilter::default()).await,
+        [second.execution_id, first.execution_id]
+    );
     let of_one = ExecutionFilter { workflow_id: Some(one), ..ExecutionFilter::default() };
-    assert_eq!(store.runs(&org, of_one).await, [first]);
+    assert_eq!(store.runs(&org, of_one).await, [first.execution_id]);
     let status = Some(ExecutionStatus::Failed);
     let bad = ExecutionFilter { status, ..ExecutionFilter::default() };
-    assert_eq!(store.runs(&org, bad).await, [second]);
+    assert_eq!(store.runs(&org, bad).await, [second.execution_id]);
 }
 
 #[tokio::test]
@@ -187,8 +192,9 @@ async fn the_oldest_runs_that_are_over_are_forgotten() {
         made.push(store.run_once(&org, workflow, failed()).await);
     }
     let left = store.runs(&org, ExecutionFilter::default()).await;
-    assert_eq!(left, [made[4].clone(), made[3].clone(), made[0].clone()]);
-    assert_eq!(store.runs(&other, ExecutionFilter::default()).await, [kept]);
+    let left_over = [4, 3, 0].map(|n: usize| made[n].execution_id);
+    assert_eq!(left, left_over);
+    assert_eq!(store.runs(&other, ExecutionFilter::default()).await, [kept.execution_id]);
 }
 
 #[tokio::test]
@@ -364,4 +370,26 @@ async fn what_a_node_publishes_its_neighbours_agents_run() {
     here.delete_workflow(&org, id).await.unwrap();
     until("a workflow that was deleted is gone", || named(&there, agent).is_err()).await;
     following.abort();
+}
+
+#[tokio::test]
+async fn a_run_that_a_request_waited_for_on_a_node_that_is_gone_has_failed() {
+    let now = Arc::new(AtomicI64::new(START_US));
+    let read = Arc::clone(&now);
+    let clock =
+        Clock::from_fn(move || Timestamp::from_micros(read.fetch_add(1_000, Ordering::Relaxed)));
+    let store = Scratch::with(StoreOptions { clock, ..options() }).await;
+    let org = store.organisation().await;
+    let workflow = store.make_published(&org).await;
+    let what = || Executed { workflow, version: 1, input: json!({}) };
+    let waited_for = store.begin_execution(&org, what()).await.unwrap();
+    let in_the_background = store.enqueue_execution(&org, what()).await.unwrap().execution_id;
+    store.advance_execution(&org, in_the_background, None).await.unwrap();
+    assert_eq!(store.end_lost_executions().await.unwrap(), 0, "it may be at work");
+    now.fetch_add(3_600_000_000, Ordering::Relaxed);
+    assert_eq!(store.end_lost_executions().await.unwrap(), 1);
+    let run = store.execution(&org, waited_for.execution_id).await.unwrap();
+    assert_eq!(run.error.map(|error| error.kind), Some(FailureKind::Interrupted));
+    let other = store.execution(&org, in_the_background).await.unwrap();
+    assert_eq!(other.status, ExecutionStatus::Running, "its job knows what becomes of it");
 }
