@@ -211,9 +211,11 @@ limits! {
         "Bound of workflows.workers: processes of which one core feeds a handful.";
     // --- work that goes on after its request was answered
     JOBS_AT_ONCE = 8 Count, Config,
-        "Jobs that run on one node: they wait for others most of the time; the rest waits.";
+        "Jobs of a node but for runs of workflows: each is over within minutes; the rest waits.";
+    JOBS_RUNNING_WORKFLOWS = 32 Count, Config,
+        "Runs of a node in the background: one may take hours, so other jobs do not wait for them.";
     JOBS_OF_ORGANIZATION = 2 Count, Config,
-        "Jobs of one organisation that run at the same time, so that the others get their turn.";
+        "Jobs of one organisation at a time, runs of workflows counted apart: all get their turn.";
     JOBS_WAITING = 1_000 Count, Config,
         "Unfinished jobs of one organisation: a program that never stops asking is told; then 400.";
     JOB_ATTEMPTS = 5 Count, Config,

@@ -13,6 +13,7 @@ use config::fetch::Fetcher;
 use config::jobs::{
     GENERATE_INSTRUCTIONS, GenerateInstructions, Runner, SCAFFOLD_AGENT, ScaffoldAgent,
 };
+use config::limits::JOBS_RUNNING_WORKFLOWS;
 use config::llm::{Endpoint, Model};
 use config::managed::Managed;
 use config::settings::Settings;
@@ -54,10 +55,11 @@ impl Means {
     fn runner(self, store: &Store, (managed, engine): (Managed, Arc<dyn Workflows>)) -> Runner {
         let generate = GenerateInstructions::new(store.clone(), self.model.clone());
         let scaffold = ScaffoldAgent::new(store.clone(), self.fetcher, self.model, managed);
+        let run = RunWorkflow::new(store.clone(), engine);
         Runner::new(store.clone())
             .with(GENERATE_INSTRUCTIONS, Arc::new(generate))
             .with(SCAFFOLD_AGENT, Arc::new(scaffold))
-            .with(RUN_WORKFLOW, Arc::new(RunWorkflow::new(store.clone(), engine)))
+            .with_places(RUN_WORKFLOW, Arc::new(run), JOBS_RUNNING_WORKFLOWS)
     }
 }
 

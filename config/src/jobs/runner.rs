@@ -1,17 +1,17 @@
-//! Takes jobs that are due and does them, a bounded number at a time.
+//! Takes jobs that are due and does them, of each group of kinds a bounded number at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument as _, info_span, warn};
 
 use super::{Desk, Job, JobError, Lease, Turn, Work};
-use crate::limits::{JOB_ATTEMPTS, JOB_KEPT_SECONDS, JOB_LEASE_SECONDS, JOBS_AT_ONCE};
+use crate::limits::{JOB_ATTEMPTS, JOB_KEPT_SECONDS, JOB_LEASE_SECONDS, JOBS_AT_ONCE, Limit};
 use crate::store::{JobEnd, Store, StoreError};
 
 /// How often a node looks for jobs that another one made, or that are due again.
@@ -33,6 +33,21 @@ const LONGEST_PAUSE_SECONDS: i64 = 300;
 pub struct Runner {
     store: Store,
     works: HashMap<&'static str, Arc<dyn Work>>,
+    /// The first is of the kinds that have no places of their own.
+    groups: Vec<Group>,
+}
+
+/// Kinds that share places. While all are taken, no job of these kinds is claimed; the other groups
+/// go on.
+struct Group {
+    kinds: Vec<&'static str>,
+    places: Arc<Semaphore>,
+}
+
+impl Group {
+    fn new(kinds: Vec<&'static str>, places: Limit) -> Self {
+        Self { kinds, places: Arc::new(Semaphore::new(places.value_usize())) }
+    }
 }
 
 impl std::fmt::Debug for Runner {
@@ -45,13 +60,25 @@ impl Runner {
     /// A runner that knows no kind yet, and leaves all jobs to others.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, works: HashMap::new() }
+        Self { store, works: HashMap::new(), groups: vec![Group::new(Vec::new(), JOBS_AT_ONCE)] }
     }
 
-    /// Does jobs of this kind too.
+    /// Does jobs of this kind too, in the places that all kinds share which have none of their own.
     #[must_use]
     pub fn with(mut self, kind: &'static str, work: Arc<dyn Work>) -> Self {
         self.works.insert(kind, work);
+        if let Some(shared) = self.groups.first_mut() {
+            shared.kinds.push(kind);
+        }
+        self
+    }
+
+    /// Does jobs of this kind too, in so many places of their own: for work that may take so long that
+    /// the other kinds must not wait for it.
+    #[must_use]
+    pub fn with_places(mut self, kind: &'static str, work: Arc<dyn Work>, places: Limit) -> Self {
+        self.works.insert(kind, work);
+        self.groups.push(Group::new(vec![kind], places));
         self
     }
 
@@ -71,9 +98,8 @@ impl Runner {
                 () = runner.store.job_added() => {}
                 Some(_) = running.join_next() => {}
             }
-            while running.len() < JOBS_AT_ONCE.value_usize() {
-                let Some((job, lease)) = runner.claim().await else { break };
-                running.spawn(Arc::clone(&runner).work(job, lease));
+            for group in &runner.groups {
+                runner.fill(group, &mut running).await;
             }
         }
         running.shutdown().await;
@@ -82,9 +108,8 @@ impl Runner {
 
     /// Does the jobs that are due now, one after the other: for tests and tools.
     pub async fn run_due(self) {
-        let runner = Arc::new(self);
-        while let Some((job, lease)) = runner.claim().await {
-            Arc::clone(&runner).work(job, lease).await;
+        while let Some((job, lease)) = self.claim_any().await {
+            self.work(job, lease).await;
         }
     }
 
@@ -105,9 +130,29 @@ impl Runner {
         }
     }
 
-    async fn claim(&self) -> Option<(Job, Lease)> {
-        let kinds: Vec<&'static str> = self.works.keys().copied().collect();
-        match self.store.claim_job(&kinds).await {
+    /// Begins jobs of a group until its places are taken or none is due.
+    async fn fill(self: &Arc<Self>, group: &Group, running: &mut JoinSet<()>) {
+        while let Ok(place) = Arc::clone(&group.places).try_acquire_owned() {
+            let Some((job, lease)) = self.claim(group).await else { break };
+            let runner = Arc::clone(self);
+            running.spawn(async move {
+                runner.work(job, lease).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn claim_any(&self) -> Option<(Job, Lease)> {
+        for group in &self.groups {
+            if let Some(claimed) = self.claim(group).await {
+                return Some(claimed);
+            }
+        }
+        None
+    }
+
+    async fn claim(&self, group: &Group) -> Option<(Job, Lease)> {
+        match self.store.claim_job(&group.kinds).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 warn!(%error, "jobs wait for the store");
@@ -116,7 +161,7 @@ impl Runner {
         }
     }
 
-    async fn work(self: Arc<Self>, job: Job, lease: Lease) {
+    async fn work(&self, job: Job, lease: Lease) {
         let span = info_span!("job", id = %job.id, kind = job.kind, attempt = job.attempts);
         self.attempt(&job, lease).instrument(span).await;
     }

@@ -18,12 +18,21 @@ use crate::limits::{JOB_LEASE_SECONDS, JOBS_OF_ORGANIZATION, JOBS_WAITING};
 
 const FREE_STAMP: &str = free_stamp_in!("jobs");
 
+/// How many jobs of an organisation are not over.
+pub(super) const UNFINISHED: &str =
+    "SELECT count(*) FROM jobs WHERE organization_id = ? AND status IN ('waiting', 'running')";
+
+/// Forgets jobs that were over before a time.
+pub(super) const FORGET: &str =
+    "DELETE FROM jobs WHERE status IN ('done', 'failed') AND updated_at < ?";
+
 const MICROS: i64 = 1_000_000;
 
 /// How a turn at a job ends, as it is written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEnd {
-    /// Done, with this result.
+    /// Done, with this result. Without one, null, nothing is left to be read, and the job is forgotten:
+    /// what it did has its record elsewhere.
     Done(Value),
     /// Failed for good, and why.
     Failed(String),
@@ -66,13 +75,7 @@ impl Store {
         new: &NewJob,
     ) -> Result<JobId, StoreError> {
         let organisation = scope.organisation().to_string();
-        let unfinished: i64 = sql::query(
-            "SELECT count(*) FROM jobs
-             WHERE organization_id = ? AND status IN ('waiting', 'running')",
-        )
-        .bind(&organisation)
-        .fetch_scalar(tx)
-        .await?;
+        let unfinished: i64 = sql::query(UNFINISHED).bind(&organisation).fetch_scalar(tx).await?;
         if u64::try_from(unfinished).is_ok_and(|count| count >= JOBS_WAITING.value) {
             return Err(StoreError::refused("Too many jobs of this organization are unfinished"));
         }
@@ -114,7 +117,7 @@ impl Store {
     }
 
     /// Takes the job of these kinds that has been due for longest, passing over organisations that
-    /// have enough going on; `None` when there is none.
+    /// have enough of these kinds going on; `None` when there is none.
     ///
     /// # Errors
     /// As the database fails.
@@ -208,34 +211,14 @@ impl Store {
     /// # Errors
     /// As the database fails.
     pub async fn end_job(&self, lease: &Lease, end: JobEnd) -> Result<bool, StoreError> {
-        let now = self.now();
-        let again = |after: i64| now.micros().saturating_add(after.saturating_mul(MICROS));
-        let (status, run_at, result, error, from_start) = match end {
-            JobEnd::Done(result) => (JobStatus::Done, now.micros(), Some(result), None, false),
-            JobEnd::Failed(why) => (JobStatus::Failed, now.micros(), None, Some(why), false),
-            JobEnd::Again { after_seconds, why } => {
-                (JobStatus::Waiting, again(after_seconds), None, Some(why), false)
-            }
-            JobEnd::Later(at) => (JobStatus::Waiting, at.micros(), None, None, true),
-        };
         let mut tx = self.0.db.write().await?;
-        let done = sql::query(
-            "UPDATE jobs SET status = ?, run_at = ?, result = ?, error = ?, lease = NULL,
-                 node = NULL, attempts = CASE WHEN ? THEN 0 ELSE attempts END, updated_at = ?
-             WHERE id = ? AND lease = ?",
-        )
-        .bind(to_word(status)?)
-        .bind(run_at)
-        .bind(result.as_ref().map(to_json).transpose()?)
-        .bind(error)
-        .bind(from_start)
-        .bind(now.micros())
-        .bind(lease.job.to_string())
-        .bind(&lease.token)
-        .execute(&mut tx)
-        .await?;
+        let ours = if end == JobEnd::Done(Value::Null) {
+            remove(&mut tx, lease).await?
+        } else {
+            write_end(&mut tx, lease, (end, self.now())).await?
+        };
         self.commit(tx, After::default()).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(ours)
     }
 
     /// Gives back every job that this node has a lease on: it was stopped, or killed, and nobody works
@@ -265,10 +248,7 @@ impl Store {
     pub async fn forget_jobs(&self, age_seconds: i64) -> Result<(), StoreError> {
         let before = self.now().micros().saturating_sub(age_seconds.saturating_mul(MICROS));
         let mut tx = self.0.db.write().await?;
-        sql::query("DELETE FROM jobs WHERE status IN ('done', 'failed') AND updated_at < ?")
-            .bind(before)
-            .execute(&mut tx)
-            .await?;
+        sql::query(FORGET).bind(before).execute(&mut tx).await?;
         self.commit(tx, After::default()).await
     }
 
@@ -295,26 +275,89 @@ async fn is_under_way(tx: &mut Connection, new: &NewJob) -> Result<bool, StoreEr
     .await
 }
 
+async fn remove(tx: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {
+    let done = sql::query("DELETE FROM jobs WHERE id = ? AND lease = ?")
+        .bind(lease.job.to_string())
+        .bind(&lease.token)
+        .execute(tx)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn write_end(
+    tx: &mut Connection,
+    lease: &Lease,
+    (end, now): (JobEnd, Timestamp),
+) -> Result<bool, StoreError> {
+    let again = |after: i64| now.micros().saturating_add(after.saturating_mul(MICROS));
+    let (status, run_at, result, error, from_start) = match end {
+        JobEnd::Done(result) => (JobStatus::Done, now.micros(), Some(result), None, false),
+        JobEnd::Failed(why) => (JobStatus::Failed, now.micros(), None, Some(why), false),
+        JobEnd::Again { after_seconds, why } => {
+            (JobStatus::Waiting, again(after_seconds), None, Some(why), false)
+        }
+        JobEnd::Later(at) => (JobStatus::Waiting, at.micros(), None, None, true),
+    };
+    let done = sql::query(
+        "UPDATE jobs SET status = ?, run_at = ?, result = ?, error = ?, lease = NULL,
+             node = NULL, attempts = CASE WHEN ? THEN 0 ELSE attempts END, updated_at = ?
+         WHERE id = ? AND lease = ?",
+    )
+    .bind(to_word(status)?)
+    .bind(run_at)
+    .bind(result.as_ref().map(to_json).transpose()?)
+    .bind(error)
+    .bind(from_start)
+    .bind(now.micros())
+    .bind(lease.job.to_string())
+    .bind(&lease.token)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 /// The job of these kinds that has been due for longest: one that waits, or whose lease is over.
 async fn due(
     tx: &mut Connection,
     kinds: &[&'static str],
     now: Timestamp,
 ) -> Result<Option<Row>, StoreError> {
-    let mut query = QueryBuilder::new(
-        "SELECT t.* FROM jobs t WHERE t.status IN ('waiting', 'running') AND t.run_at <= ",
-    );
-    query.push_bind(now.micros()).push(" AND t.kind IN (");
+    let mut query = QueryBuilder::new("");
+    push_due(&mut query, kinds, now);
+    query.build().fetch_optional(tx).await
+}
+
+/// The query of [`due`]. It is asked every second, and once more while nobody else may write: it must
+/// pass thousands of jobs without reading them, so all that it compares is in indexes.
+pub(super) fn push_due(query: &mut QueryBuilder, kinds: &[&'static str], now: Timestamp) {
+    // By the bare kind SQLite would go through every unfinished job of that kind (index jobs_subject),
+    // and sort them; jobs_due has those that are due in their order.
+    query
+        .push(
+            "SELECT * FROM jobs WHERE id = (SELECT t.id FROM jobs t
+                 WHERE t.status IN ('waiting', 'running') AND t.run_at <= ",
+        )
+        .push_bind(now.micros())
+        .push(" AND t.kind || '' IN (");
+    push_kinds(query, kinds);
+    query
+        .push(
+            ") AND t.organization_id NOT IN (SELECT r.organization_id FROM jobs r
+                 WHERE r.status = 'running' AND r.run_at > ",
+        )
+        .push_bind(now.micros())
+        .push(" AND r.kind IN (");
+    push_kinds(query, kinds);
+    query
+        .push(") GROUP BY r.organization_id HAVING count(*) >= ")
+        .push_bind(JOBS_OF_ORGANIZATION.value_u32())
+        .push(") ORDER BY t.run_at, t.created_at LIMIT 1)");
+}
+
+fn push_kinds(query: &mut QueryBuilder, kinds: &[&'static str]) {
     for (index, kind) in kinds.iter().enumerate() {
         query.push(if index == 0 { "" } else { ", " }).push_bind(*kind);
     }
-    query.push(
-        ") AND (SELECT count(*) FROM jobs r WHERE r.status = 'running'
-                AND r.organization_id = t.organization_id AND r.run_at > ",
-    );
-    query.push_bind(now.micros()).push(") < ").push_bind(JOBS_OF_ORGANIZATION.value_u32());
-    query.push(" ORDER BY t.run_at, t.created_at LIMIT 1");
-    query.build().fetch_optional(tx).await
 }
 
 async fn load(

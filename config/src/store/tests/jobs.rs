@@ -2,16 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::{Org, START_US, Scratch, not_found, options};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::JobId;
-use crate::jobs::{JobStatus, NewJob};
+use crate::jobs::{Desk, Job, JobError, JobStatus, NewJob, Runner, Turn, Work, Working};
+use crate::limits::{JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, Limit};
+use crate::store::jobs::{FORGET, UNFINISHED, push_due};
+use crate::store::rows::raw;
+use crate::store::sql::QueryBuilder;
 use crate::store::{JobEnd, Store, StoreError, StoreOptions};
 
 const KINDS: &[&str] = &["write"];
+
+/// How long something is waited for that should happen at once.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A clock that moves only when it is told to; rows still get stamps of their own.
 fn hands() -> (Arc<AtomicI64>, StoreOptions) {
@@ -160,7 +170,7 @@ async fn jobs_that_are_long_over_are_forgotten() {
     let org = scratch.organisation().await;
     let (old, waiting) = (add(&scratch, &org).await, add(&scratch, &org).await);
     let (_, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
-    scratch.end_job(&lease, JobEnd::Done(Value::Null)).await.unwrap();
+    scratch.end_job(&lease, JobEnd::Done(json!("text"))).await.unwrap();
     pass(&clock, 10);
     scratch.forget_jobs(11).await.unwrap();
     assert!(scratch.job(&org, "write", old).await.is_ok());
@@ -168,6 +178,118 @@ async fn jobs_that_are_long_over_are_forgotten() {
     scratch.forget_jobs(11).await.unwrap();
     assert_eq!(scratch.job(&org, "write", old).await, Err(not_found("Job")));
     assert!(scratch.job(&org, "write", waiting).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_job_that_is_done_without_a_result_leaves_no_row() {
+    let scratch = Scratch::new().await;
+    let org = scratch.organisation().await;
+    let (silent, failed) = (add(&scratch, &org).await, add(&scratch, &org).await);
+    let (_, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+    assert!(scratch.end_job(&lease, JobEnd::Done(Value::Null)).await.unwrap());
+    assert_eq!(scratch.job(&org, "write", silent).await, Err(not_found("Job")));
+    assert!(!scratch.end_job(&lease, JobEnd::Done(Value::Null)).await.unwrap());
+    let (_, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+    assert!(scratch.end_job(&lease, JobEnd::Failed("no".to_owned())).await.unwrap());
+    assert!(scratch.job(&org, "write", failed).await.is_ok());
+}
+
+/// How SQLite would go about what this adds to a query.
+async fn plan(scratch: &Scratch, add: impl FnOnce(&mut QueryBuilder)) -> String {
+    let mut query = QueryBuilder::new("EXPLAIN QUERY PLAN ");
+    add(&mut query);
+    let mut tx = scratch.store.0.db.read().await.unwrap();
+    let rows = query.build().fetch_all(&mut tx).await.unwrap();
+    let steps: Vec<String> = rows.iter().map(|row| raw(row, "detail").unwrap()).collect();
+    steps.join("\n")
+}
+
+#[tokio::test]
+async fn looking_for_jobs_passes_those_that_are_over_and_reads_no_large_row() {
+    let scratch = Scratch::new().await;
+    if scratch.is_postgres() {
+        return; // it plans by what is in the tables, which is nothing here
+    }
+    let now = Timestamp::from_micros(START_US);
+    let due = plan(&scratch, |query| push_due(query, &["read", "write"], now)).await;
+    assert!(due.contains("SEARCH t USING COVERING INDEX jobs_due"), "{due}");
+    assert!(due.contains("r USING COVERING INDEX jobs_running"), "{due}");
+    assert!(!due.contains("TEMP B-TREE"), "all are sorted to find the first: {due}");
+    let unfinished = plan(&scratch, |query| _ = query.push(UNFINISHED)).await;
+    assert!(unfinished.contains("COVERING INDEX jobs_unfinished"), "{unfinished}");
+    let forget = plan(&scratch, |query| _ = query.push(FORGET)).await;
+    assert!(forget.contains("INDEX jobs_over"), "{forget}");
+}
+
+#[tokio::test]
+async fn an_organisation_that_has_enough_of_one_kind_going_on_gets_another() {
+    let scratch = Scratch::new().await;
+    let org = scratch.organisation().await;
+    for _ in 0..3 {
+        add(&scratch, &org).await;
+    }
+    scratch.enqueue_job(&org, NewJob { kind: "read", ..job("") }).await.unwrap();
+    for _ in 0..2 {
+        assert!(scratch.claim_job(KINDS).await.unwrap().is_some());
+    }
+    assert!(scratch.claim_job(KINDS).await.unwrap().is_none());
+    assert!(scratch.claim_job(&["read"]).await.unwrap().is_some());
+}
+
+/// Tells of which kind a job is that was begun, and is done with it at once or never.
+struct Told {
+    begun: mpsc::UnboundedSender<String>,
+    ends: bool,
+}
+
+impl Work for Told {
+    fn run<'a>(&'a self, job: &'a Job, _: &'a Desk) -> Working<'a, Result<Turn, JobError>> {
+        Box::pin(async move {
+            self.begun.send(job.kind.clone()).unwrap();
+            if !self.ends {
+                std::future::pending::<()>().await;
+            }
+            Ok(Turn::Done(Value::Null))
+        })
+    }
+
+    fn give_up<'a>(&'a self, _: &'a Job) -> Working<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_never_end_hold_up_no_kind_that_has_places_of_its_own() {
+    let scratch = Scratch::new().await;
+    for _ in 0..=JOBS_AT_ONCE.value / JOBS_OF_ORGANIZATION.value {
+        let org = scratch.organisation().await;
+        for _ in 0..JOBS_OF_ORGANIZATION.value {
+            add(&scratch, &org).await;
+        }
+    }
+    let org = scratch.organisation().await;
+    let quick = || scratch.enqueue_job(&org, NewJob { kind: "read", ..job("") });
+    quick().await.unwrap();
+    let (begun, mut news) = mpsc::unbounded_channel();
+    let never = Arc::new(Told { begun: begun.clone(), ends: false });
+    let at_once = Arc::new(Told { begun, ends: true });
+    let runner = Runner::new(scratch.store.clone()).with("write", never).with_places(
+        "read",
+        at_once,
+        Limit { value: 1, ..JOBS_AT_ONCE },
+    );
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(runner.run(stopping));
+    let mut kinds = Vec::new();
+    for _ in 0..=JOBS_AT_ONCE.value {
+        kinds.push(timeout(PATIENCE, news.recv()).await.unwrap().unwrap());
+    }
+    assert_eq!(kinds.iter().filter(|kind| *kind == "read").count(), 1, "{kinds:?}");
+    quick().await.unwrap();
+    let next = timeout(PATIENCE, news.recv()).await.unwrap();
+    assert_eq!(next.as_deref(), Some("read"), "its place was given back, and no other");
+    stop.send(true).unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test]
