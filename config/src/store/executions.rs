@@ -14,6 +14,7 @@ use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
+use crate::jobs::Lease;
 use crate::model::{Execution, ExecutionFilter, ExecutionStatus, ExecutionSummary, Page};
 use crate::workflows::{Outcome, background};
 
@@ -109,7 +110,9 @@ impl Store {
         query.build().fetch_all(&mut tx).await?.iter().map(summary_from_row).collect()
     }
 
-    /// Writes that a run is at work, or waits until then.
+    /// Writes that a run is at work, or waits until then, together with the progress of its job, and
+    /// gives the run as it then is. One that has ended stays as it is, and so does its job; `None` if
+    /// the job's lease no longer held, and nothing is written: a node that was cut off says no more.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the organisation has no such run, or no longer.
@@ -118,9 +121,16 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
         id: ExecutionId,
         resume_at: Option<Timestamp>,
-    ) -> Result<Execution, StoreError> {
+        (lease, progress): (&Lease, &Value),
+    ) -> Result<Option<Execution>, StoreError> {
         let mut tx = self.0.db.write().await?;
         let mut execution = load(&mut tx, scope, id).await?;
+        if execution.status.is_over() {
+            return Ok(Some(execution));
+        }
+        if !self.write_progress(&mut tx, lease, progress).await? {
+            return Ok(None);
+        }
         execution.status = match resume_at {
             Some(_) => ExecutionStatus::Waiting,
             None => ExecutionStatus::Running,
@@ -128,7 +138,7 @@ impl Store {
         execution.resume_at = resume_at;
         self.update_execution(&mut tx, &mut execution).await?;
         self.commit(tx, After::default()).await?;
-        Ok(execution)
+        Ok(Some(execution))
     }
 
     /// Writes how a run ended; one that has ended stays as it is.

@@ -2,8 +2,9 @@
 //!
 //! Steps have effects outside (a request, an action), so none is done twice: before a run goes on, the
 //! job's progress says so, and a run that is found begun after a crash has failed as `interrupted`. Only
-//! in the middle of a long wait is there a checkpoint to go on from. What a run came to is written again
-//! and again while the store is away: the run itself cannot be had again.
+//! in the middle of a long wait is there a checkpoint to go on from, and with it until when: a job that
+//! was given back early, its node stopped, waits on. What a run came to is written again and again while
+//! the store is away: the run itself cannot be had again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{Failure, FailureKind, Outcome, RunRequest, Stopped, Workflows};
+use super::{Failure, FailureKind, Outcome, RunRequest, Stopped, TraceEntry, Workflows};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ExecutionId, OrganisationId};
@@ -23,6 +24,9 @@ use crate::store::{Store, StoreError};
 
 /// Jobs that run workflows.
 pub const RUN_WORKFLOW: &str = "run_workflow";
+
+/// Where a checkpoint of the engine has the steps that were done. All else in it is the engine's own.
+const TRACE: &str = "/progress/trace";
 
 /// How long a run may take if its definition does not say.
 const TIME_LIMIT: Duration = Duration::from_secs(3_600);
@@ -42,8 +46,30 @@ struct Payload {
 struct Progress {
     /// Somebody is at it, or was when the program stopped.
     begun: bool,
-    /// Where it waits.
+    /// When its first turn was: the time that it may take counts from there.
+    began_at: Option<Timestamp>,
+    /// How long it waits. The job's own time is no answer: it is lost when the node stops.
+    until: Option<Timestamp>,
+    /// Where it waits, or where it went on from.
     checkpoint: Option<Value>,
+}
+
+impl Progress {
+    fn of(job: &Job) -> Self {
+        Self::deserialize(&job.progress).unwrap_or_default()
+    }
+
+    /// How a run ended that the engine did not end: with the steps that it had done at its last wait.
+    fn ended(self, kind: FailureKind, message: String) -> Outcome {
+        let trace = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.pointer(TRACE));
+        let trace = trace.and_then(|trace| Vec::<TraceEntry>::deserialize(trace).ok());
+        let failure = Failure { step_name: String::new(), message, kind };
+        Outcome { result: Err(failure), trace: trace.unwrap_or_default() }
+    }
+
+    fn interrupted(self, why: &str) -> Outcome {
+        self.ended(FailureKind::Interrupted, why.to_owned())
+    }
 }
 
 /// The job that does a run.
@@ -83,39 +109,57 @@ impl RunWorkflow {
         if execution.status.is_over() {
             return Ok(Turn::Done(Value::Null));
         }
-        let Progress { begun, checkpoint } =
-            serde_json::from_value(job.progress.clone()).unwrap_or_default();
-        if begun {
-            return self.end(&scope, id, interrupted(STOPPED)).await;
+        let progress = Progress::of(job);
+        if progress.begun {
+            return self.end(&scope, id, progress.interrupted(STOPPED)).await;
         }
-        let request = match self.request(&scope, &execution).await {
-            Err(StoreError::NotFound(why) | StoreError::Refused(why)) => {
-                return self.end(&scope, id, failed(format!("{why}: it was deleted"))).await;
+        let now = self.store.now();
+        if let Some(until) = progress.until.filter(|until| *until > now) {
+            return Ok(Turn::Later(until));
+        }
+        let began_at = progress.began_at.unwrap_or(now);
+        let request = match self.request(&scope, &execution, began_at).await {
+            Err(error @ (StoreError::NotFound(_) | StoreError::Refused(_))) => {
+                let ended = progress.ended(FailureKind::Threw, why_not(error));
+                return self.end(&scope, id, ended).await;
             }
             request => request?,
         };
-        self.store.advance_execution(&scope, id, None).await?;
-        desk.save(&json!(Progress { begun: true, checkpoint: None })).await?;
-        match self.engine.advance(request, checkpoint).await {
+        let begun = Progress { begun: true, began_at: Some(began_at), until: None, ..progress };
+        if !self.advance(desk, &scope, id, &begun).await? {
+            return Ok(Turn::Done(Value::Null));
+        }
+        match self.engine.advance(request, begun.checkpoint).await {
             Stopped::Ended(outcome) => self.end(&scope, id, outcome).await,
             Stopped::Waiting { time, checkpoint } => {
                 let until = self.store.now().after(time);
-                let progress = json!(Progress { begun: false, checkpoint: Some(checkpoint) });
-                persist(|| desk.save(&progress)).await?;
-                persist(|| self.pause(&scope, id, until)).await?;
-                Ok(Turn::Later(until))
+                let waits = Progress {
+                    begun: false,
+                    began_at: Some(began_at),
+                    until: Some(until),
+                    checkpoint: Some(checkpoint),
+                };
+                match persist(|| self.advance(desk, &scope, id, &waits)).await? {
+                    true => Ok(Turn::Later(until)),
+                    false => Ok(Turn::Done(Value::Null)),
+                }
             }
         }
     }
 
-    async fn pause(
+    /// Writes how far a run has come, in its job and for its owner; says whether it is to go on.
+    async fn advance(
         &self,
+        desk: &Desk,
         scope: &ScopedTo<OrganisationId>,
         id: ExecutionId,
-        until: Timestamp,
-    ) -> Result<(), JobError> {
-        match self.store.advance_execution(scope, id, Some(until)).await {
-            Err(StoreError::NotFound(_)) | Ok(_) => Ok(()),
+        progress: &Progress,
+    ) -> Result<bool, JobError> {
+        let written = (desk.lease(), &json!(progress));
+        match self.store.advance_execution(scope, id, progress.until, written).await {
+            Ok(Some(execution)) => Ok(!execution.status.is_over()),
+            Ok(None) => Err(JobError::LeaseLost),
+            Err(StoreError::NotFound(_)) => Ok(false), // forgotten meanwhile
             Err(error) => Err(error.into()),
         }
     }
@@ -124,13 +168,13 @@ impl RunWorkflow {
         &self,
         scope: &ScopedTo<OrganisationId>,
         execution: &Execution,
+        began_at: Timestamp,
     ) -> Result<RunRequest, StoreError> {
         let which = VersionRef::Number(execution.workflow_version);
         let (_, definition) =
             self.store.workflow_definition(scope, execution.workflow_id, which).await?;
         let limit = definition.time_limit().unwrap_or(TIME_LIMIT);
-        let over = execution.created_at.after(limit).micros();
-        let left = over.saturating_sub(self.store.now().micros());
+        let left = began_at.after(limit).micros().saturating_sub(self.store.now().micros());
         Ok(RunRequest {
             organisation: scope.organisation(),
             definition,
@@ -165,7 +209,7 @@ impl RunWorkflow {
 
     async fn fail(&self, job: &Job) -> Result<(), StoreError> {
         let Ok((scope, id)) = whose(job) else { return Ok(()) };
-        self.write_end(&scope, id, interrupted(STOPPED)).await
+        self.write_end(&scope, id, Progress::of(job).interrupted(STOPPED)).await
     }
 }
 
@@ -186,9 +230,9 @@ fn whose(job: &Job) -> Result<(ScopedTo<OrganisationId>, ExecutionId), JobError>
 }
 
 /// Writes until the store has taken it; the lease says for how long that makes sense.
-async fn persist<E: Into<JobError>, Write: Future<Output = Result<(), E>>>(
+async fn persist<T, E: Into<JobError>, Write: Future<Output = Result<T, E>>>(
     write: impl Fn() -> Write,
-) -> Result<(), JobError> {
+) -> Result<T, JobError> {
     loop {
         match write().await.map_err(E::into) {
             Err(JobError::Passing(why)) => warn!(why, "what a workflow came to is not written yet"),
@@ -202,13 +246,13 @@ const STOPPED: &str = "the program was stopped while it ran";
 
 /// A run that was cut short, and by what.
 pub(crate) fn interrupted(why: &str) -> Outcome {
-    ended(FailureKind::Interrupted, why.to_owned())
+    Progress::default().interrupted(why)
 }
 
-fn failed(message: String) -> Outcome {
-    ended(FailureKind::Threw, message)
-}
-
-fn ended(kind: FailureKind, message: String) -> Outcome {
-    Outcome { result: Err(Failure { step_name: String::new(), message, kind }), trace: Vec::new() }
+/// Why a run has nothing that it could run. Its version was there when it was taken on.
+fn why_not(error: StoreError) -> String {
+    match error {
+        StoreError::NotFound(what) => format!("{what}: it was deleted"),
+        refused => refused.to_string(),
+    }
 }

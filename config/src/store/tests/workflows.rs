@@ -1,13 +1,14 @@
 //! Workflows, their versions, and their runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::follow::until;
 use super::*;
 use crate::ids::{ExecutionId, WorkflowId};
-use crate::jobs::{Desk, Turn, Work as _};
+use crate::jobs::{Desk, Job, JobError, Runner, Turn, Work as _};
 use crate::model::{
     AuditFilter, Execution, ExecutionFilter, ExecutionStatus, NewWorkflow, NewWorkflowVersion,
     Page, VersionFilter, Workflow, WorkflowChange, WorkflowFilter,
@@ -15,7 +16,8 @@ use crate::model::{
 use crate::store::Executed;
 use crate::workflows::background::{RUN_WORKFLOW, RunWorkflow};
 use crate::workflows::{
-    Definition, Failure, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Workflows,
+    Definition, Failure, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Stopped,
+    TraceEntry, Workflows,
 };
 
 fn definition(greeting: &str) -> Value {
@@ -139,15 +141,16 @@ async fn a_run_in_the_background_has_a_job_and_ends_once() {
     let made = store.enqueue_execution(&org, what).await.unwrap();
     let id = made.execution_id;
     assert_eq!((made.status, &made.input_data), (ExecutionStatus::Queued, &json!({"a": 1})));
-    let (job, _) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
+    let (job, lease) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
     assert_eq!(
         (job.organisation, &job.payload),
         (org.organisation(), &json!({"execution_id": id}))
     );
-    let at_work = store.advance_execution(&org, id, None).await.unwrap();
+    let (at_work, waits) = ((&lease, &json!({"begun": true})), (&lease, &json!({"begun": false})));
+    let at_work = store.advance_execution(&org, id, None, at_work).await.unwrap().unwrap();
     assert_eq!((at_work.status, at_work.resume_at), (ExecutionStatus::Running, None));
     let until = Timestamp::from_micros(START_US);
-    let waits = store.advance_execution(&org, id, Some(until)).await.unwrap();
+    let waits = store.advance_execution(&org, id, Some(until), waits).await.unwrap().unwrap();
     assert_eq!((waits.status, waits.resume_at), (ExecutionStatus::Waiting, Some(until)));
     assert_eq!(store.execution(&other, id).await, Err(not_found("Execution")));
     assert_eq!(store.finish_execution(&other, id, failed()).await, Err(not_found("Execution")));
@@ -341,7 +344,7 @@ async fn what_a_run_came_to_is_written_when_the_store_is_back() {
     }
     let locked = store.lock().await;
     engine.may_end.notify_one();
-    let patience = std::time::Duration::from_millis(200);
+    let patience = Duration::from_millis(200);
     assert!(
         tokio::time::timeout(patience, &mut running).await.is_err(),
         "nothing could be written"
@@ -350,6 +353,193 @@ async fn what_a_run_came_to_is_written_when_the_store_is_back() {
     assert_eq!(running.await, Ok(Turn::Done(Value::Null)));
     let over = store.execution(&org, id).await.unwrap();
     assert_eq!((over.status, over.output), (ExecutionStatus::Success, Some(json!({"paid": true}))));
+}
+
+/// How long a run of [`Patient`] waits.
+const WAIT: Duration = Duration::from_secs(1_200);
+
+/// An engine whose runs wait once; those whose input has `hang` never end after that.
+#[derive(Default)]
+struct Patient {
+    /// How long each of its turns might have taken.
+    limits: Mutex<Vec<Duration>>,
+    hangs: Notify,
+}
+
+impl Patient {
+    fn limits(&self) -> Vec<Duration> {
+        self.limits.lock().unwrap().clone()
+    }
+}
+
+fn first_step() -> TraceEntry {
+    let step = || "trigger".to_owned();
+    let summary = "waited".to_owned();
+    TraceEntry { step: step(), name: step(), kind: "input".to_owned(), duration_us: 1, summary }
+}
+
+impl Workflows for Patient {
+    fn check<'a>(
+        &'a self,
+        _: OrganisationId,
+        definition: &'a Value,
+    ) -> Running<'a, Result<Parsed, Rejected>> {
+        Box::pin(async move { Definition::parse(definition).map_err(Rejected::Faults) })
+    }
+
+    fn run(&self, _: RunRequest) -> Running<'_, Outcome> {
+        Box::pin(async { failed() })
+    }
+
+    fn advance(&self, request: RunRequest, checkpoint: Option<Value>) -> Running<'_, Stopped> {
+        Box::pin(async move {
+            self.limits.lock().unwrap().push(request.limit);
+            if checkpoint.is_none() {
+                let checkpoint = json!({"progress": {"trace": [first_step()]}});
+                return Stopped::Waiting { time: WAIT, checkpoint };
+            }
+            if request.input.get("hang").is_some() {
+                self.hangs.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Stopped::Ended(done(json!({"waited": true})))
+        })
+    }
+}
+
+/// A run in the background, a clock that moves only when it is told to, and nodes that do the run.
+struct Bench {
+    store: Scratch,
+    clock: Arc<AtomicI64>,
+    org: Org,
+    engine: Arc<Patient>,
+    workflow: WorkflowId,
+    id: ExecutionId,
+}
+
+impl Bench {
+    async fn new(input: Value) -> Self {
+        let clock = Arc::new(AtomicI64::new(START_US));
+        let read = Arc::clone(&clock);
+        let at = Clock::from_fn(move || Timestamp::from_micros(read.load(Ordering::Relaxed)));
+        let store = Scratch::with(StoreOptions { clock: at, ..options() }).await;
+        let org = store.organisation().await;
+        let workflow = store.make_published(&org).await;
+        let what = Executed { workflow, version: 1, input };
+        let id = store.enqueue_execution(&org, what).await.unwrap().execution_id;
+        Self { store, clock, org, engine: Arc::default(), workflow, id }
+    }
+
+    fn pass(&self, time: Duration) {
+        let micros = i64::try_from(time.as_micros()).unwrap();
+        self.clock.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn work(&self) -> RunWorkflow {
+        RunWorkflow::new(self.store.store.clone(), Arc::clone(&self.engine) as _)
+    }
+
+    /// Takes the job, as a node does.
+    async fn claimed(&self) -> (Job, Desk) {
+        let (job, lease) = self.store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
+        (job, Desk::new(self.store.store.clone(), lease))
+    }
+
+    /// The node starts again after it was killed, and does what is due.
+    async fn restarted(&self) {
+        self.store.release_jobs().await.unwrap();
+        let runner = Runner::new(self.store.store.clone());
+        runner.with(RUN_WORKFLOW, Arc::new(self.work())).run_due().await;
+    }
+
+    async fn run(&self) -> Execution {
+        self.store.execution(&self.org, self.id).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_wait_is_waited_to_its_end_though_the_node_stops_in_it() {
+    let bench = Bench::new(json!({})).await;
+    let (job, desk) = bench.claimed().await;
+    let until = Timestamp::from_micros(START_US).after(WAIT);
+    // That the job's turn is only then is never written: the node is killed.
+    assert_eq!(bench.work().run(&job, &desk).await, Ok(Turn::Later(until)));
+    bench.pass(WAIT / 2);
+    bench.restarted().await;
+    let waits = bench.run().await;
+    assert_eq!((waits.status, waits.resume_at), (ExecutionStatus::Waiting, Some(until)));
+    assert_eq!(bench.engine.limits().len(), 1, "it has not gone on");
+    bench.pass(WAIT / 2);
+    bench.restarted().await;
+    let over = bench.run().await;
+    assert_eq!(
+        (over.status, over.output),
+        (ExecutionStatus::Success, Some(json!({"waited": true})))
+    );
+    assert_eq!((over.resume_at, bench.engine.limits().len()), (None, 2));
+}
+
+#[tokio::test]
+async fn the_time_in_the_queue_is_not_the_runs() {
+    let (bench, hour) = (Bench::new(json!({})).await, Duration::from_secs(3_600));
+    bench.pass(hour * 2);
+    bench.restarted().await;
+    bench.pass(WAIT);
+    bench.restarted().await;
+    assert_eq!(bench.engine.limits(), [hour, hour - WAIT], "what it waits itself is");
+    assert_eq!(bench.run().await.status, ExecutionStatus::Success);
+}
+
+#[tokio::test]
+async fn a_node_that_was_cut_off_neither_begins_a_run_nor_puts_it_aside() {
+    let bench = Bench::new(json!({})).await;
+    let (job, cut_off) = bench.claimed().await;
+    bench.store.release_jobs().await.unwrap();
+    let (_, desk) = bench.claimed().await;
+    assert_eq!(bench.work().run(&job, &cut_off).await, Err(JobError::LeaseLost));
+    let (org, id, until) = (&bench.org, bench.id, Some(Timestamp::from_micros(START_US)));
+    let late = (cut_off.lease(), &json!({}));
+    assert_eq!(bench.store.advance_execution(org, id, until, late).await, Ok(None));
+    assert_eq!(bench.run().await.status, ExecutionStatus::Queued);
+    let over = bench.store.finish_execution(org, id, done(json!({}))).await.unwrap();
+    for desk in [&cut_off, &desk] {
+        let late = (desk.lease(), &json!({}));
+        let left = bench.store.advance_execution(org, id, until, late).await;
+        assert_eq!(left, Ok(Some(over.clone())));
+    }
+    assert_eq!(bench.run().await, over);
+    assert!(bench.engine.limits().is_empty(), "nothing was run");
+}
+
+#[tokio::test]
+async fn a_run_that_is_cut_short_shows_what_it_did_before_its_last_wait() {
+    let bench = Bench::new(json!({"hang": true})).await;
+    bench.restarted().await;
+    bench.pass(WAIT);
+    let (job, desk) = bench.claimed().await;
+    let work = bench.work();
+    let mut running = work.run(&job, &desk);
+    tokio::select! {
+        _ = &mut running => panic!("it hangs"),
+        () = bench.engine.hangs.notified() => drop(running),
+    }
+    bench.restarted().await;
+    let over = bench.run().await;
+    let kind = over.error.map(|error| error.kind);
+    assert_eq!((kind, over.trace), (Some(FailureKind::Interrupted), vec![first_step()]));
+}
+
+#[tokio::test]
+async fn a_run_whose_workflow_is_deleted_while_it_waits_says_so() {
+    let bench = Bench::new(json!({})).await;
+    bench.restarted().await;
+    bench.store.delete_workflow(&bench.org, bench.workflow).await.unwrap();
+    bench.pass(WAIT);
+    bench.restarted().await;
+    let over = bench.run().await;
+    let message = over.error.map(|error| error.message);
+    assert_eq!(message.as_deref(), Some("Workflow: it was deleted"));
+    assert_eq!(over.trace, [first_step()]);
 }
 
 #[tokio::test]
