@@ -574,7 +574,9 @@ async fn a_run_that_a_request_waited_for_on_a_node_that_is_gone_has_failed() {
     let what = || Executed { workflow, version: 1, input: json!({}) };
     let waited_for = store.begin_execution(&org, what()).await.unwrap();
     let in_the_background = store.enqueue_execution(&org, what()).await.unwrap().execution_id;
-    store.advance_execution(&org, in_the_background, None).await.unwrap();
+    let (_, lease) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap().unwrap();
+    let at_work = (&lease, &json!({}));
+    store.advance_execution(&org, in_the_background, None, at_work).await.unwrap().unwrap();
     assert_eq!(store.end_lost_executions().await.unwrap(), 0, "it may be at work");
     now.fetch_add(3_600_000_000, Ordering::Relaxed);
     assert_eq!(store.end_lost_executions().await.unwrap(), 1);
