@@ -228,6 +228,7 @@ async fn every_write_of_a_workflow_is_told() {
         ("workflow.publish", &id),
         ("workflow.create_version", &id),
         ("execution.create", &ran),
+        ("execution.end", &ran),
         ("execution.create", &queued),
         ("execution.end", &queued),
         ("workflow.delete", &id),
