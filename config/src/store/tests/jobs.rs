@@ -238,14 +238,14 @@ async fn an_organisation_that_has_enough_of_one_kind_going_on_gets_another() {
 
 /// Tells of which kind a job is that was begun, and is done with it at once or never.
 struct Told {
-    begun: mpsc::UnboundedSender<String>,
+    begun: mpsc::Sender<String>,
     ends: bool,
 }
 
 impl Work for Told {
     fn run<'a>(&'a self, job: &'a Job, _: &'a Desk) -> Working<'a, Result<Turn, JobError>> {
         Box::pin(async move {
-            self.begun.send(job.kind.clone()).unwrap();
+            self.begun.send(job.kind.clone()).await.unwrap();
             if !self.ends {
                 std::future::pending::<()>().await;
             }
@@ -270,7 +270,7 @@ async fn jobs_that_never_end_hold_up_no_kind_that_has_places_of_its_own() {
     let org = scratch.organisation().await;
     let quick = || scratch.enqueue_job(&org, NewJob { kind: "read", ..job("") });
     quick().await.unwrap();
-    let (begun, mut news) = mpsc::unbounded_channel();
+    let (begun, mut news) = mpsc::channel(64);
     let never = Arc::new(Told { begun: begun.clone(), ends: false });
     let at_once = Arc::new(Told { begun, ends: true });
     let runner = Runner::new(scratch.store.clone()).with("write", never).with_places(
