@@ -323,6 +323,11 @@ async fn a_run_in_the_background_is_put_aside_at_a_long_wait() {
         panic!("an hour is long");
     };
     assert!(time > Duration::from_secs(3_500), "{time:?}");
+    // Where whoever ends a run that was cut short finds its steps.
+    assert_eq!(
+        checkpoint.pointer("/progress/trace").map(|trace| trace[0]["step"].clone()),
+        Some(json!("n1"))
+    );
     let Stopped::Ended(outcome) = engine.advance(request, Some(checkpoint)).await else {
         panic!("the wait is over");
     };
