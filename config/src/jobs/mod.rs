@@ -96,7 +96,7 @@ pub struct Lease {
 /// How a turn at a job ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Turn {
-    /// It is done, with this result.
+    /// It is done, with this result. With null its row goes at once: its record is elsewhere.
     Done(Value),
     /// It is to go on at this time; that is no failure.
     Later(Timestamp),
