@@ -1,7 +1,8 @@
 //! Verbs on the runs of workflows.
 //!
 //! A run in the background is a row here and a job, made in one write; the row is what its owner sees,
-//! the job is who does it. A run that a request waits for is written when it is over.
+//! the job is who does it. A run that a request waits for is written before its first step, and ended when
+//! it is over; if its node is gone by then, whoever looks later ends it.
 
 use serde_json::Value;
 
