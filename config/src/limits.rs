@@ -207,6 +207,10 @@ limits! {
         "What a run remembers, as JSON: it is sent to a worker at every step; then it has failed.";
     WORKFLOW_OUTPUT_BYTES = 262_144 Bytes, Gateway,
         "What one step gives, as JSON: a quarter of the context; then the step has failed.";
+    WORKFLOW_OUTPUT_VALUES = 10_000 Count, Gateway,
+        "Values in what one step gives: each takes 100 bytes of memory at least; then it has failed.";
+    WORKFLOW_CONTEXT_VALUES = 20_000 Count, Gateway,
+        "Values in what a run remembers: two MiB and more of memory; then it has failed.";
     WORKFLOW_WORKERS = 64 Count, Config,
         "Bound of workflows.workers: processes of which one core feeds a handful.";
     // --- work that goes on after its request was answered

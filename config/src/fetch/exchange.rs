@@ -21,6 +21,7 @@ pub struct FetchRequest {
     pub(super) content_types: &'static [&'static str],
     pub(super) timeout: Option<Duration>,
     pub(super) reads_body: bool,
+    pub(super) most_bytes: Option<usize>,
 }
 
 /// Headers and body stay out of logs: they may be somebody's credentials.
@@ -58,6 +59,7 @@ impl FetchRequest {
             content_types: &[],
             timeout: None,
             reads_body: true,
+            most_bytes: None,
         }
     }
 
@@ -124,6 +126,14 @@ impl FetchRequest {
     #[must_use]
     pub const fn within(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Reads a body of at most `bytes`, where that is less than the settings say; a longer one is
+    /// [`FetchError::TooLarge`].
+    #[must_use]
+    pub const fn at_most(mut self, bytes: usize) -> Self {
+        self.most_bytes = Some(bytes);
         self
     }
 

@@ -173,6 +173,7 @@ impl Inner {
         if request.reads_body {
             check_kind(request, &response)?;
             let limit = self.max_body_bytes;
+            let limit = request.most_bytes.map_or(limit, |wanted| wanted.min(limit));
             let declared = response.content_length().unwrap_or(0);
             let declared = usize::try_from(declared).map_err(|_| FetchError::TooLarge)?;
             if declared > limit {

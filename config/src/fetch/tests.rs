@@ -418,6 +418,12 @@ async fn bodies_end_at_the_limit_whatever_is_promised() {
     assert_eq!(get("/until-close").await.unwrap_err(), FetchError::TooLarge);
     assert_eq!(get("/chunked").await.unwrap_err(), FetchError::TooLarge);
     assert_eq!(get("/gzip").await.unwrap_err(), FetchError::Encoded);
+    let within = |bytes: usize| FetchRequest::get(site.url("/")).at_most(bytes);
+    assert_eq!(fetcher.fetch(within(99_999)).await.unwrap_err(), FetchError::TooLarge);
+    assert_eq!(fetcher.fetch(within(100_000)).await.unwrap().body.len(), 100_000);
+    let until_close = FetchRequest::get(site.url("/until-close")).at_most(200_000);
+    let longer = fetcher.fetch(until_close).await;
+    assert_eq!(longer.unwrap_err(), FetchError::TooLarge, "the settings' limit stays");
     let request = FetchRequest::get(site.url("/declared")).status_only();
     assert_eq!(fetcher.fetch(request).await.unwrap().status.as_u16(), 200);
 }

@@ -201,8 +201,12 @@ impl Shard {
             call.record.explain(text);
             return self.handle_input(now, key, Input::Rejected(reason));
         }
+        // What a workflow says may quote callers: its words are for its owner, not for the log.
+        let failure = outcome.result.as_ref().err();
         warn!(
-            call = key, conversation = %call.record.id(), reason = reason.code(), why = text,
+            call = key, conversation = %call.record.id(), reason = reason.code(),
+            step = failure.map(|failure| failure.step_name.as_str()),
+            kind = failure.map(|failure| failure.kind.as_str()),
             "the call goes on without its pre-conversation workflow"
         );
         self.handle_input(now, key, Input::Briefed);

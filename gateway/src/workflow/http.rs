@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use config::limits::WORKFLOW_OUTPUT_VALUES;
 use config::workflows::HttpStep;
 use reqwest::Url;
 use serde_json::{Map, Value, json};
+
+use super::value;
 
 /// A request whose texts are all filled in. Whether it may be made is for the client to judge.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +76,13 @@ fn pairs(object: Option<Value>, field: &str) -> Result<Vec<(String, String)>, St
 }
 
 /// The output of the step: `{status_code, headers, body}`. Names of headers are in lower case; of one
-/// that came more than once the values stand in one text. The body is parsed if it is JSON.
-pub(crate) fn output(answer: HttpAnswer) -> Value {
+/// that came more than once the values stand in one text. The body is parsed if it is JSON; its values
+/// are counted before that, as a small text may be a great many of them.
+pub(crate) fn output(answer: HttpAnswer) -> Result<Value, String> {
+    let most = WORKFLOW_OUTPUT_VALUES.value;
+    if value::holds_more_than(&answer.body, most) {
+        return Err(format!("the URL answered with more than {most} JSON values"));
+    }
     let mut headers = Map::new();
     for (name, text) in answer.headers {
         match headers.entry(name.to_ascii_lowercase()).or_insert(Value::Null) {
@@ -90,7 +98,7 @@ pub(crate) fn output(answer: HttpAnswer) -> Value {
         Err(_) if answer.body.is_empty() => Value::Null,
         Err(_) => Value::String(String::from_utf8_lossy(&answer.body).into_owned()),
     };
-    json!({ "status_code": answer.status, "headers": headers, "body": body })
+    Ok(json!({ "status_code": answer.status, "headers": headers, "body": body }))
 }
 
 #[cfg(test)]
@@ -146,15 +154,25 @@ mod tests {
         ];
         let answer = HttpAnswer { status: 200, headers, body: b"{\"vip\":true}".to_vec() };
         assert_eq!(
-            output(answer),
+            output(answer).unwrap(),
             json!({"status_code": 200, "body": {"vip": true},
                 "headers": {"content-type": "application/json", "set-cookie": "a, b"}})
         );
         let text = |body: &[u8]| {
-            output(HttpAnswer { status: 204, body: body.to_vec(), ..HttpAnswer::default() })["body"]
-                .clone()
+            let answer = HttpAnswer { status: 204, body: body.to_vec(), ..HttpAnswer::default() };
+            output(answer).unwrap()["body"].clone()
         };
         assert_eq!(text(b""), Value::Null);
         assert_eq!(text(b"not \xff json"), json!("not \u{fffd} json"));
+    }
+
+    #[test]
+    fn a_body_of_too_many_values_is_not_parsed() {
+        let zeros = |count: usize| {
+            let body = format!("[{}0]", "0,".repeat(count - 1)).into_bytes();
+            output(HttpAnswer { status: 200, body, ..HttpAnswer::default() })
+        };
+        assert!(zeros(9_999).is_ok());
+        assert_eq!(zeros(10_000).unwrap_err(), "the URL answered with more than 10000 JSON values");
     }
 }

@@ -19,7 +19,10 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::limits::{WORKFLOW_CONTEXT_BYTES, WORKFLOW_OUTPUT_BYTES, WORKFLOW_RUN_STEPS};
+use config::limits::{
+    Limit, WORKFLOW_CONTEXT_BYTES, WORKFLOW_CONTEXT_VALUES, WORKFLOW_OUTPUT_BYTES,
+    WORKFLOW_OUTPUT_VALUES, WORKFLOW_RUN_STEPS,
+};
 use config::workflows::{
     Branch, Definition, Failure, FailureKind, InputField, Kind, Outcome, OutputField, Step,
     Template, TraceEntry,
@@ -29,6 +32,12 @@ use serde_json::{Map, Value, json};
 
 use super::http::{self, HttpRequest};
 use super::{actions, value};
+
+/// What one step may give, as JSON and in values.
+const OUTPUT: (Limit, Limit) = (WORKFLOW_OUTPUT_BYTES, WORKFLOW_OUTPUT_VALUES);
+
+/// What a run may remember, likewise.
+const CONTEXT: (Limit, Limit) = (WORKFLOW_CONTEXT_BYTES, WORKFLOW_CONTEXT_VALUES);
 
 /// Characters of a step's output that the trace shows.
 const SUMMARY_CHARACTERS: usize = 200;
@@ -52,6 +61,9 @@ struct Progress {
     context: Map<String, Value>,
     /// The size of the context as JSON, in bytes.
     bytes: usize,
+    /// Of how many values its entries are made.
+    #[serde(default)]
+    values: u64,
     /// How many steps were entered.
     steps: u64,
     trace: Vec<TraceEntry>,
@@ -152,9 +164,9 @@ impl Run {
         input: Value,
         (now, deadline): (Instant, Instant),
     ) -> Self {
-        let bytes = value::bytes(&input);
+        let (bytes, values) = (value::bytes(&input), value::count(&input));
         let context = Map::from_iter([("input".to_owned(), input)]);
-        let progress = Progress { at: first, context, bytes, steps: 0, trace: Vec::new() };
+        let progress = Progress { at: first, context, bytes, values, steps: 0, trace: Vec::new() };
         Self { definition, progress, state: State::Ready, entered: now, deadline }
     }
 
@@ -235,9 +247,7 @@ impl Run {
         if !input.is_some_and(Value::is_object) {
             return Move::threw("the input must be an object");
         }
-        if let Some(why) =
-            input.and_then(|input| self.too_much(input, WORKFLOW_CONTEXT_BYTES.value))
-        {
+        if let Some(why) = input.and_then(|input| too_much(input, CONTEXT)) {
             return Move::threw(format!("the input {why}"));
         }
         Move::Enter(self.progress.at)
@@ -362,7 +372,7 @@ impl Run {
             };
         }
         let output = Value::Object(output);
-        if let Some(why) = self.too_much(&output, WORKFLOW_OUTPUT_BYTES.value) {
+        if let Some(why) = too_much(&output, OUTPUT) {
             return Move::threw(format!("the output {why}"));
         }
         let summary = value::summary(&output, SUMMARY_CHARACTERS);
@@ -372,19 +382,11 @@ impl Run {
     /// The step is done, and this is what it gives.
     fn performed(&self, output: Value) -> Move {
         let next = self.step().and_then(|step| step.next);
-        if let Some(why) = self.too_much(&output, WORKFLOW_OUTPUT_BYTES.value) {
+        if let Some(why) = too_much(&output, OUTPUT) {
             return Move::threw(format!("what the step gives {why}"));
         }
         let summary = value::summary(&output, SUMMARY_CHARACTERS);
         Move::Leave { output: Some(output), summary, next }
-    }
-
-    fn too_much(&self, value: &Value, most: u64) -> Option<String> {
-        if value::deeper_than(value, value::MAX_DEPTH) {
-            return Some(format!("is nested more than {} deep", value::MAX_DEPTH));
-        }
-        let fits = u64::try_from(value::bytes(value)).is_ok_and(|bytes| bytes <= most);
-        (!fits).then(|| format!("is more than {most} bytes of JSON"))
     }
 
     fn leave(
@@ -405,17 +407,29 @@ impl Run {
         }
         if let Some(output) = output {
             let id = step.id.clone();
-            self.progress.bytes += value::bytes(&output) + id.len();
-            if let Some(before) = self.progress.context.insert(id, output) {
-                self.progress.bytes = self.progress.bytes.saturating_sub(value::bytes(&before));
-            }
+            self.remember(id, output);
         }
         if self.progress.bytes > WORKFLOW_CONTEXT_BYTES.value_usize() {
             let most = WORKFLOW_CONTEXT_BYTES.value;
             return Move::threw(format!("the run remembers more than {most} bytes of JSON"));
         }
+        if self.progress.values > WORKFLOW_CONTEXT_VALUES.value {
+            let most = WORKFLOW_CONTEXT_VALUES.value;
+            return Move::threw(format!("the run remembers more than {most} JSON values"));
+        }
         self.note(now, summary);
         next.map_or_else(|| Move::End(Map::new()), Move::Enter)
+    }
+
+    /// Adds a step's output to the context, in the place of what it gave before.
+    fn remember(&mut self, id: String, output: Value) {
+        let progress = &mut self.progress;
+        progress.bytes += value::bytes(&output) + id.len();
+        progress.values += value::count(&output);
+        if let Some(before) = progress.context.insert(id, output) {
+            progress.bytes = progress.bytes.saturating_sub(value::bytes(&before));
+            progress.values = progress.values.saturating_sub(value::count(&before));
+        }
     }
 
     fn fail(&mut self, now: Instant, kind: FailureKind, message: String) -> Failure {
@@ -440,6 +454,18 @@ impl Run {
     fn step(&self) -> Option<&Step> {
         self.definition.step(self.progress.at)
     }
+}
+
+/// In what a value is more than so many bytes and values, if it is.
+fn too_much(value: &Value, (bytes, values): (Limit, Limit)) -> Option<String> {
+    if value::deeper_than(value, value::MAX_DEPTH) {
+        return Some(format!("is nested more than {} deep", value::MAX_DEPTH));
+    }
+    if value::bytes(value) > bytes.value_usize() {
+        return Some(format!("is more than {} bytes of JSON", bytes.value));
+    }
+    (value::count(value) > values.value)
+        .then(|| format!("is made of more than {} JSON values", values.value))
 }
 
 /// The expressions of the branches up to one that is plainly true.

@@ -154,7 +154,7 @@ impl Engine {
             }
             Want::Http(request) => {
                 let answer = self.0.outside.fetch(request).await;
-                return answer.map_or_else(Input::Threw, |it| Input::Output(http::output(it)));
+                return answer.and_then(http::output).map_or_else(Input::Threw, Input::Output);
             }
             Want::Sleep(_) | Want::End(_) => return Input::Begin,
         };

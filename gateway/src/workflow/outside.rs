@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use config::fetch::{FetchReply, FetchRequest, Fetcher};
+use config::limits::WORKFLOW_OUTPUT_BYTES;
 use config::llm::{self, Model, Prompt};
 use config::workflows::Running;
 
@@ -68,7 +69,9 @@ impl Outside for World {
 fn outgoing(request: HttpRequest) -> Result<FetchRequest, String> {
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| "the method cannot be used".to_owned())?;
-    let mut out = FetchRequest::new(method, request.url).within(request.timeout);
+    // What a step may not give anyway is not read.
+    let most = WORKFLOW_OUTPUT_BYTES.value_usize();
+    let mut out = FetchRequest::new(method, request.url).within(request.timeout).at_most(most);
     let (body, usual) = request.body.unzip();
     let mut kind = usual.map(HeaderValue::from_static);
     for (name, text) in request.headers {

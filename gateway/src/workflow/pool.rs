@@ -17,6 +17,7 @@ use tokio::time::timeout_at;
 
 use super::process::Worker;
 use super::turns::Turns;
+use super::value;
 use super::wire::{Reply, Task, Work};
 use crate::clock;
 
@@ -121,6 +122,7 @@ impl Pool {
         let limit = self.0.options.limit.min(deadline.saturating_duration_since(clock::now()));
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let names = names.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect();
+        let most_values = work.most_values();
         let task = serde_json::to_vec(&Task { limit_ms, names, work });
         let (Ok(task), Ok(context)) = (task, serde_json::to_vec(context)) else {
             return Err(Lost::Died("the context cannot be written"));
@@ -132,6 +134,10 @@ impl Pool {
             Ok(Err(_)) => return Err(Lost::Died(worker.epitaph().await)),
             Ok(Ok(reply)) => reply,
         };
+        // A worker bounds its replies itself; one that a customer's code had taken over would not.
+        if value::holds_more_than(&reply, most_values) {
+            return Err(Lost::Died("the worker failed"));
+        }
         let reply = serde_json::from_slice(&reply).map_err(|_| Lost::Died("the worker failed"))?;
         if worker.is_fresh() {
             worker.last = Some(organisation);

@@ -1,7 +1,12 @@
-//! JSON values as workflows see them: what is true, how large, how deep, and how they are shown.
+//! JSON values as workflows see them: what is true, how large, how many, how deep, and how they are
+//! shown.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Write};
 
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// How deep a value may be nested. `serde_json` reads twice as deep.
@@ -35,6 +40,86 @@ pub(crate) fn bytes(value: &Value) -> usize {
     }
     let mut counted = Counted(0);
     serde_json::to_writer(&mut counted, value).map_or(usize::MAX, |()| counted.0)
+}
+
+/// How many values it is made of, itself among them.
+pub(crate) fn count(value: &Value) -> u64 {
+    let inner: u64 = match value {
+        Value::Array(items) => items.iter().map(count).sum(),
+        Value::Object(fields) => fields.values().map(count).sum(),
+        _ => 0,
+    };
+    inner + 1
+}
+
+/// Whether a JSON text is made of more values than that. It keeps nothing of what it reads, and reads
+/// no further than it must; what is no JSON has no values.
+pub(crate) fn holds_more_than(json: &[u8], most: u64) -> bool {
+    let left = Cell::new(Some(most));
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    // Whether it reads is for those who want to know what it says.
+    let _ = Counter(&left).deserialize(&mut deserializer);
+    left.get().is_none()
+}
+
+/// Counts down from what may still come; nothing once there was more.
+#[derive(Clone, Copy)]
+struct Counter<'a>(&'a Cell<Option<u64>>);
+
+impl<'de> DeserializeSeed<'de> for Counter<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.set(self.0.get().and_then(|left| left.checked_sub(1)));
+        match self.0.get() {
+            Some(_) => deserializer.deserialize_any(self),
+            None => Err(D::Error::custom("too many values")),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Counter<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_key::<IgnoredAny>()?.is_some() {
+            fields.next_value_seed(self)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether it is nested deeper than that; looks no deeper itself.
@@ -105,5 +190,18 @@ mod tests {
         let value = json!({"a": [1, "ü", null]});
         assert_eq!(bytes(&value), value.to_string().len());
         assert_eq!((number(2.0), number(0.5)), (json!(2), json!(0.5)));
+    }
+
+    #[test]
+    fn values_are_counted_in_a_value_and_in_its_text_alike() {
+        let value = json!({"a": [1, "ü\n", null, -1, 0.5, true, {}], "b": {"c": []}});
+        assert_eq!(count(&value), 11);
+        let text = value.to_string();
+        assert!(holds_more_than(text.as_bytes(), 10));
+        assert!(!holds_more_than(text.as_bytes(), 11));
+        let broken = "[".to_owned() + &"0,".repeat(50);
+        assert!(holds_more_than(broken.as_bytes(), 50), "the first fifty are enough to know");
+        assert!(!holds_more_than(broken.as_bytes(), 51));
+        assert!(!holds_more_than(b"no JSON", 1));
     }
 }

@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 
 use config::limits::{
     WORKFLOW_CODE_BYTES, WORKFLOW_CONTEXT_BYTES, WORKFLOW_DEFINITION_BYTES, WORKFLOW_OUTPUT_BYTES,
+    WORKFLOW_OUTPUT_VALUES,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,6 +27,9 @@ pub(crate) const LONGEST_TASK: usize = {
 
 /// The longest reply: what a worker gives away at once, with the words around it.
 pub(crate) const LONGEST_REPLY: usize = WORKFLOW_OUTPUT_BYTES.value_usize() + 65_536;
+
+/// Values of a reply that say what kind it is, and the lists that the others stand in.
+const ENVELOPE: usize = 4;
 
 /// One thing to compute, with how long it may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +65,17 @@ pub(crate) enum Work {
         /// Python.
         sources: Vec<String>,
     },
+}
+
+impl Work {
+    /// The most JSON values of a reply: what a step may give, or one for each text that is checked.
+    pub(crate) const fn most_values(&self) -> u64 {
+        let texts = match self {
+            Self::Evaluate { .. } | Self::Code { .. } => WORKFLOW_OUTPUT_VALUES.value_usize(),
+            Self::Check { expressions, sources } => expressions.len() + sources.len(),
+        };
+        (texts + ENVELOPE) as u64
+    }
 }
 
 /// What came of it.

@@ -245,6 +245,36 @@ fn what_a_run_remembers_is_bounded() {
 }
 
 #[test]
+fn how_many_values_a_run_remembers_is_bounded_too() {
+    let circle = definition(json!([
+        {"id": "a", "type": "code", "code": "def run(ctx): ...", "next": "b"},
+        {"id": "b", "type": "code", "code": "def run(ctx): ...", "next": "b2"},
+        {"id": "b2", "type": "code", "code": "def run(ctx): ...", "next": "never"},
+        {"id": "never", "type": "condition", "default": "a", "branches": [
+            {"label": "out", "when": false, "next": "out"}]},
+        {"id": "out", "type": "output"},
+    ]));
+    let zeros = |count: u64| Value::Array((1..count).map(|_| json!(0)).collect());
+    let most = WORKFLOW_OUTPUT_VALUES.value;
+    let ended = |outputs: &[u64]| {
+        let (mut run, now) = run(&circle, json!({}));
+        run.handle(now, Input::Begin);
+        let mut wants = outputs.iter().map(|count| run.handle(now, Input::Output(zeros(*count))));
+        match wants.find(|want| !matches!(want, Want::Code(_))) {
+            Some(Want::End(Err(failure))) => Some(failure.message),
+            other => panic!("the steps go round in a circle, or fail: {other:?}"),
+        }
+    };
+    let one = ended(&[most + 1]).unwrap();
+    assert_eq!(one, "what the step gives is made of more than 10000 JSON values");
+    let all = ended(&[most, most]).unwrap();
+    assert_eq!(all, "the run remembers more than 20000 JSON values");
+    // What a step gives anew takes the place of what it gave before.
+    let small: Vec<u64> = [most, 1, 1].repeat(10).into_iter().chain([most + 1]).collect();
+    assert!(ended(&small).unwrap().starts_with("what the step gives"));
+}
+
+#[test]
 fn a_typed_output_is_held_to_its_types() {
     let typed = definition(json!([
         {"id": "out", "type": "output", "fields": [

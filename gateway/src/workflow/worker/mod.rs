@@ -14,8 +14,10 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use config::limits::WORKFLOW_OUTPUT_VALUES;
 use serde_json::{Map, Value};
 
+use super::value;
 use super::wire::{self, LONGEST_REPLY, LONGEST_TASK, Reply, Task, Work};
 
 /// Stack of the thread that computes: recursion in customers' code is bounded long before its end.
@@ -52,15 +54,25 @@ fn serve(from: &mut impl Read, to: &mut impl Write, before: impl Fn(Duration)) -
         }
         let task: Task = serde_json::from_slice(&task)?;
         before(Duration::from_millis(task.limit_ms));
+        let most_values = task.work.most_values();
         let reply = serde_json::to_vec(&languages.perform(task, &context))?;
-        if reply.len() <= LONGEST_REPLY {
-            wire::write(to, &reply, LONGEST_REPLY)?;
-        } else {
-            let message = format!("gives more than {LONGEST_REPLY} bytes of JSON");
-            wire::write(to, &serde_json::to_vec(&Reply::Threw { message })?, LONGEST_REPLY)?;
+        match too_much(&reply, most_values) {
+            None => wire::write(to, &reply, LONGEST_REPLY)?,
+            Some(message) => {
+                wire::write(to, &serde_json::to_vec(&Reply::Threw { message })?, LONGEST_REPLY)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Why the gateway would not take a reply, if it would not.
+fn too_much(reply: &[u8], most_values: u64) -> Option<String> {
+    if reply.len() > LONGEST_REPLY {
+        return Some(format!("gives more than {LONGEST_REPLY} bytes of JSON"));
+    }
+    value::holds_more_than(reply, most_values)
+        .then(|| format!("gives more than {} JSON values", WORKFLOW_OUTPUT_VALUES.value))
 }
 
 /// What was compiled so far.

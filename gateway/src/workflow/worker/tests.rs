@@ -121,6 +121,22 @@ fn what_json_does_not_have_is_refused() {
 }
 
 #[test]
+fn a_reply_of_too_many_values_is_not_sent() {
+    let reply = |count: usize| {
+        let values = vec![Value::Null; count];
+        serde_json::to_vec(&Reply::Values { values }).unwrap()
+    };
+    let work = Work::Code { source: String::new() };
+    assert_eq!(too_much(&reply(10_000), work.most_values()), None);
+    let why = too_much(&reply(10_010), work.most_values());
+    assert_eq!(why.as_deref(), Some("gives more than 10000 JSON values"));
+    let texts = |count: usize| vec!["1".to_owned(); count];
+    let check = Work::Check { expressions: texts(11_000), sources: texts(1) };
+    let checked = Reply::Checked { expressions: vec![None; 11_000], sources: vec![None] };
+    assert_eq!(too_much(&serde_json::to_vec(&checked).unwrap(), check.most_values()), None);
+}
+
+#[test]
 fn texts_are_checked_without_being_run() {
     let expressions = ["input.a", "input.(", "$x["].map(str::to_owned).to_vec();
     let sources = [
