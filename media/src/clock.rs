@@ -1,7 +1,8 @@
 //! The only file of this crate that reads time.
 //!
 //! Everything else is told what time it is. Media runs on the monotonic clock; the wall clock is read
-//! once per session, as the anchor from which RTCP sender reports derive their timestamps.
+//! once per session, as the anchor from which RTCP sender reports derive their timestamps, and once
+//! per tick, as the one by which the kernel's stamps of arrival are understood.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,10 +37,16 @@ impl WallAnchor {
         Self { at: now(), since_1970: since_1970() }
     }
 
+    /// `moment` as the time since 1970.
+    #[must_use]
+    pub fn since_1970(&self, moment: Instant) -> Duration {
+        self.since_1970 + moment.saturating_duration_since(self.at)
+    }
+
     /// `moment` as an NTP timestamp: seconds since 1900 in 32.32 fixed point (RFC 3550 §4).
     #[must_use]
     pub fn ntp(&self, moment: Instant) -> u64 {
-        let since_1970 = self.since_1970 + moment.saturating_duration_since(self.at);
+        let since_1970 = self.since_1970(moment);
         let seconds = since_1970.as_secs().wrapping_add(SECONDS_1900_TO_1970);
         let fraction = (u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000;
         (seconds << 32) | fraction

@@ -49,9 +49,10 @@ pub(super) enum Heard {
 /// One side of a call as RTP sees it.
 pub(super) struct Leg {
     pub(super) terms: Terms,
-    pub(super) secured: Option<Secured>,
+    /// Elsewhere, as a plain leg has no use for so many bytes.
+    pub(super) secured: Option<Box<Secured>>,
     pub(super) latch: Latch,
-    budget: Budget,
+    pub(super) budget: Budget,
     reception: Reception,
     listener: Listener,
     digits: dtmf::Receiver,
@@ -128,7 +129,7 @@ impl Leg {
         let clock_hz = plan.codec.clock_rate_hz();
         Self {
             terms: Terms::of(plan),
-            secured: plan.srtp.as_ref().map(Secured::new),
+            secured: plan.srtp.as_ref().map(|keys| Box::new(Secured::new(keys))),
             latch: Latch::new(plan.remote, policy),
             budget: Budget::new(),
             reception: Reception::new(clock_hz),
@@ -151,8 +152,8 @@ impl Leg {
         let was = std::mem::replace(&mut self.terms, Terms::of(plan));
         let stays = !self.latch.relatch(plan.remote, plan.srtp.is_some());
         self.secured = match (self.secured.take(), &plan.srtp) {
-            (Some(previous), Some(keys)) => Some(previous.renew(keys, stays)),
-            (None, Some(keys)) => Some(Secured::new(keys)),
+            (Some(previous), Some(keys)) => Some(Box::new(previous.renew(keys, stays))),
+            (None, Some(keys)) => Some(Box::new(Secured::new(keys))),
             (_, None) => None,
         };
         self.listener.change_codec(plan.codec);
@@ -529,7 +530,7 @@ impl Leg {
 
 /// Builds, protects and sends one RTP packet.
 fn transmit(
-    secured: &mut Option<Secured>,
+    secured: &mut Option<Box<Secured>>,
     to: SocketAddr,
     out: &Outgoing<'_>,
     outlet: &mut impl Outlet,
@@ -546,7 +547,7 @@ fn transmit(
 
 /// Protects and sends the RTP packet in the first `len` bytes of `buffer`.
 pub(super) fn send_protected(
-    secured: &mut Option<Secured>,
+    secured: &mut Option<Box<Secured>>,
     to: SocketAddr,
     (buffer, mut len): (&mut [u8], usize),
     outlet: &mut impl Outlet,

@@ -214,6 +214,20 @@ impl Session {
         }
     }
 
+    /// For how many ticks from now on it may be left alone: while it does nothing but relay there is
+    /// nothing to be done 50 times a second. See [`Session::make_up_for`].
+    pub(crate) fn rest(&self) -> u32 {
+        let relays = self.gate_open && self.is_bridged() && !self.leg.is_cleaned();
+        if relays && self.leg.may_speak() && !self.leg.is_dialling() { REST_TICKS } else { 0 }
+    }
+
+    /// Lets the `ticks` pass for which it was left alone.
+    pub(crate) fn make_up_for(&mut self, ticks: u32) {
+        if ticks > 0 {
+            self.leg.make_up_for(ticks);
+        }
+    }
+
     /// The agent has said something that was awaited: it is sent at once.
     pub fn handle_speech(&mut self, outlet: &mut impl Outlet) {
         if !self.gate_open || !self.far.is_agent() || !self.leg.may_speak() {
@@ -486,6 +500,10 @@ impl Session {
 
 /// A tick sooner after another one is made up for after a stall.
 const ON_TIME: Duration = Duration::from_millis(FRAME_MS as u64 / 2);
+
+/// What a relaying session has to do can wait for 100 ms: reports, time-outs, the end of a digit whose
+/// own end was lost, and a budget that lasts for half a second.
+const REST_TICKS: u32 = 4;
 
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,12 @@ impl Leg {
         send_protected(&mut self.secured, to, (packet, len), outlet);
     }
 
+    /// Lets `ticks` pass in which there was nothing to do but to relay.
+    pub(super) fn make_up_for(&mut self, ticks: u32) {
+        self.budget.refill(u64::from(ticks));
+        (0..ticks).for_each(|_| self.stream.pass());
+    }
+
     /// The payload type it leaves with, and how much audio it is; `None` for what the peer has not
     /// agreed to.
     fn relayed_as(&self, kind: Kind, payload_len: usize) -> Option<(u8, usize)> {

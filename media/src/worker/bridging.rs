@@ -88,7 +88,7 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
             return;
         };
-        if catch_unwind(AssertUnwindSafe(|| act(&mut tenant.session))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| act(tenant.awake()))).is_err() {
             self.retire(key);
         }
     }

@@ -142,7 +142,8 @@ pub struct WorkerMetrics {
     pub sent: u64,
     /// Datagrams and frames not used, by cause.
     pub drops: Drops,
-    /// Kernel receive to handled, and tick deadline to sent: how long media lay in this box.
+    /// Kernel receive to handled or, if it was relayed, to sent; and tick deadline to sent: how long
+    /// media lay in this box.
     pub residence: Residence,
 }
 
@@ -164,13 +165,13 @@ pub(crate) struct Counters {
     residence_us: Counter,
 }
 
-/// A number that only grows and has one writer.
+/// A number that only grows and has one writer, which therefore needs no locked operation to add.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        self.0.store(self.value().wrapping_add(amount), Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {

@@ -42,6 +42,7 @@ mod bridging;
 mod housekeeper;
 mod metrics;
 mod network;
+mod receiving;
 mod schedule;
 mod slab;
 pub(crate) mod sys;

@@ -1,8 +1,8 @@
 //! One worker thread: wait, tick, obey, receive.
 //!
 //! Every piece of work is bounded, so the next tick is never far: [`Ready::MAX`] descriptors per
-//! wake-up, [`DATAGRAMS_PER_TURN`] of each, [`COMMANDS_PER_TURN`], and per leg
-//! [`DATAGRAMS_PER_TICK`], after which its sockets are left to the kernel until the next tick.
+//! wake-up, [`COMMANDS_PER_TURN`], and of each socket and each leg so many datagrams as
+//! [`super::receiving`] reads before it leaves the rest to the kernel.
 //!
 //! A tick that is on time comes first, because what it sends is awaited. One that is late comes
 //! after the sockets: the packets it is about to play have arrived while the worker was stalled.
@@ -18,18 +18,17 @@ use std::time::{Duration, Instant};
 
 use super::housekeeper::{Finished, give_up};
 use super::metrics::Counters;
-use super::network::{Network, join, leave, mute, parse_token, socket, unmute};
+use super::network::{Network, join, leave, unmute};
 use super::schedule::{Arrears, enter_class};
 use super::slab::{Slab, SlabKey};
-use super::sys::{self, Alarm, Poller, Ready, Received};
+use super::sys::{Alarm, Poller, Ready};
 use super::{Events, Shared, WorkerOptions};
-use crate::clock;
+use crate::clock::{self, WallAnchor};
 use crate::command::{Command, Event, Reply, SessionKey};
 use crate::frame::FRAME_MS;
 use crate::ports::PortPair;
 use crate::report::LegReport;
-use crate::session::{Channel, DATAGRAM_BYTES, Datagram, Session};
-use crate::srtp::TAIL_ROOM;
+use crate::session::{DATAGRAM_BYTES, Session};
 
 /// A worker before and while it runs.
 pub(super) struct Worker {
@@ -37,17 +36,24 @@ pub(super) struct Worker {
     commands: Receiver<Command>,
     finished: SyncSender<Finished>,
     pub(super) events: Events,
-    poller: Poller,
+    pub(super) poller: Poller,
     alarm: Alarm,
     /// The deadline of the last tick.
     deadline: Instant,
+    /// When it was last woken, and how often it was.
+    pub(super) woken: Instant,
+    pub(super) wakes: u32,
+    /// The kernel is asked when datagrams have arrived.
+    pub(super) stamped: bool,
+    /// Both clocks as they were at the last tick: what the kernel's stamps are understood by.
+    pub(super) anchor: WallAnchor,
     pub(super) tenants: Slab<Tenant>,
     pub(super) keys: HashMap<SessionKey, SlabKey>,
     pub(super) buffer: Box<[u8; DATAGRAM_BYTES]>,
     /// Time spent since the last tick on sessions that are cleaned as packets come.
-    cleaning: Duration,
+    pub(super) cleaning: Duration,
     /// Agents were given something, and the bell was not rung since.
-    fed_agents: bool,
+    pub(super) fed_agents: bool,
     prompt_bell: bool,
 }
 
@@ -58,15 +64,33 @@ pub(super) struct Tenant {
     /// The session it is bridged with.
     pub(super) partner: Option<SlabKey>,
     /// Datagrams read since the last tick.
-    received: u32,
-    muted: bool,
+    pub(super) received: u32,
+    pub(super) muted: bool,
     /// Ticks for which noise cancellation still stays bypassed.
-    bypass_left: u32,
+    pub(super) bypass_left: u32,
+    /// Ticks for which the session may still be left alone, and those for which it was.
+    resting: u32,
+    rested: u32,
     /// Handling it has panicked: it is not touched any more.
     pub(super) faulty: bool,
 }
 
 impl Tenant {
+    /// True when nothing is due in this tick; see [`Session::rest`].
+    fn rests(&mut self) -> bool {
+        let rests = self.resting > 0;
+        self.resting = self.resting.saturating_sub(1);
+        self.rested += u32::from(rests);
+        rests
+    }
+
+    /// The session, about to do something other than to relay: it has to know how late it is.
+    pub(super) fn awake(&mut self) -> &mut Session {
+        self.resting = 0;
+        self.session.make_up_for(std::mem::take(&mut self.rested));
+        &mut self.session
+    }
+
     /// Noise cancellation may have its share of a tick and no more: media goes first. A session that
     /// comes too late in the `tick` goes without for some seconds rather than for single frames,
     /// which would be heard.
@@ -106,6 +130,10 @@ impl Worker {
             poller,
             alarm,
             deadline: clock::now(),
+            woken: clock::now(),
+            wakes: 0,
+            stamped: true,
+            anchor: WallAnchor::now(),
             tenants: Slab::new(options.max_sessions),
             keys: HashMap::new(),
             buffer: Box::new([0; DATAGRAM_BYTES]),
@@ -132,6 +160,7 @@ impl Worker {
             }
             let now = clock::now();
             self.shared.heartbeat.busy(now);
+            self.stamped = self.may_be_late(&ready, now);
             let is_due = ready.tokens().any(|token| token == ALARM);
             let is_late = is_due && self.is_late(now);
             if is_due && !is_late {
@@ -209,7 +238,8 @@ impl Worker {
 
     /// One tick of every session.
     fn tick_once(&mut self, missed: u64) {
-        let now = clock::now();
+        self.anchor = WallAnchor::now();
+        let now = self.anchor.at;
         self.cleaning = Duration::ZERO;
         self.deadline += TICK;
         self.shared.counters.ticks.add(1);
@@ -231,13 +261,18 @@ impl Worker {
         if std::mem::take(&mut tenant.muted) {
             unmute(&self.poller, &tenant.ports, key);
         }
+        if missed == 0 && tenant.rests() {
+            return;
+        }
         tenant.share_cleaning_time(now, &self.shared.counters);
-        let Tenant { session, ports, .. } = tenant;
+        let Tenant { session, ports, resting, rested, .. } = tenant;
         let mut network =
             Network { ports, shared: &self.shared, events: &self.events, since: self.deadline };
         let done = catch_unwind(AssertUnwindSafe(|| {
+            session.make_up_for(std::mem::take(rested));
             session.handle_tick(now, missed, &mut network);
             self.shared.counters.count_drops(&session.take_drops());
+            *resting = session.rest();
             session.take_fed_agent()
         }));
         match done {
@@ -294,73 +329,6 @@ impl Worker {
         let _ = catch_unwind(AssertUnwindSafe(|| (self.events)(Event::Fault { key })));
     }
 
-    // Datagrams.
-
-    fn receive(&mut self, token: u64) {
-        let (key, channel) = parse_token(token);
-        for _ in 0..DATAGRAMS_PER_TURN {
-            let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
-                return;
-            };
-            if tenant.received >= DATAGRAMS_PER_TICK {
-                tenant.muted = true;
-                return mute(&self.poller, &tenant.ports, key);
-            }
-            let room = DATAGRAM_BYTES - TAIL_ROOM;
-            let space = self.buffer.get_mut(..room).unwrap_or_default();
-            match sys::receive(socket(&tenant.ports, channel).as_fd(), space) {
-                Ok(Some(received)) => {
-                    tenant.received += 1;
-                    let is_fresh = received.waited < FRESH;
-                    self.handle(key, channel, received);
-                    if is_fresh {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                // An ICMP error of something sent earlier; the next call reads on.
-                Err(_) => tenant.received += 1,
-            }
-        }
-    }
-
-    fn handle(&mut self, key: SlabKey, channel: Channel, received: Received) {
-        let Received { len, truncated, from, waited } = received;
-        let Some(Tenant { session, ports, .. }) = self.tenants.get_mut(key) else { return };
-        let now = clock::now();
-        // What does not fit the buffer is no packet of ours; as an empty one it is counted malformed.
-        let len = if truncated { 0 } else { len };
-        let buffer = self.buffer.as_mut_slice();
-        let datagram = Datagram { channel, from, waited, buffer, len };
-        let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let crossing = session.handle_datagram(now, datagram, &mut network);
-            (crossing, session.take_fed_agent())
-        }));
-        self.shared.counters.received.add(1);
-        self.shared.counters.count_residence(waited);
-        let Ok((crossing, fed)) = done else { return self.retire(key) };
-        self.fed_agents |= fed;
-        self.share_cleaning_time(key, now);
-        if let Some(crossing) = crossing {
-            self.carry(key, &crossing, now.checked_sub(waited).unwrap_or(now));
-        }
-    }
-
-    /// What is relayed or heard by an agent is cleaned as it comes, for no longer between two ticks
-    /// than within one.
-    fn share_cleaning_time(&mut self, key: SlabKey, begun: Instant) {
-        let Some(tenant) = self.tenants.get_mut(key) else { return };
-        if !tenant.session.is_cleaned() {
-            return;
-        }
-        self.cleaning += clock::now().saturating_duration_since(begun);
-        if self.cleaning > CLEANING_SHARE {
-            tenant.bypass_left = BYPASS_TICKS;
-            tenant.session.bypass_cleaning(true);
-        }
-    }
-
     // Commands.
 
     /// Obeys what waits in the mailbox; true when told to stop.
@@ -415,6 +383,8 @@ impl Worker {
             received: 0,
             muted: false,
             bypass_left: 0,
+            resting: 0,
+            rested: 0,
             faulty: false,
         };
         let key = match self.tenants.insert(tenant) {
@@ -447,7 +417,7 @@ impl Worker {
     ) -> Option<SlabKey> {
         let key = *self.keys.get(&name)?;
         let tenant = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty)?;
-        let done = catch_unwind(AssertUnwindSafe(|| act(&mut tenant.session, clock::now())));
+        let done = catch_unwind(AssertUnwindSafe(|| act(tenant.awake(), clock::now())));
         if done.is_err() {
             self.retire(key);
         }
@@ -524,20 +494,10 @@ const LATE: Duration = Duration::from_millis(5);
 const CATCH_UP_SHARE: Duration = Duration::from_millis(5);
 
 /// Part of a tick after which nothing more is cleaned in it: half.
-const CLEANING_SHARE: Duration = Duration::from_millis(10);
+pub(super) const CLEANING_SHARE: Duration = Duration::from_millis(10);
 
 /// How long a session then goes without: three seconds.
-const BYPASS_TICKS: u32 = 150;
-
-/// A datagram that lay in the kernel for less than this is nearly always the only one: asking for another would
-/// cost as much as reading one, and if there is one, the poller says so.
-const FRESH: Duration = Duration::from_millis(2);
-
-/// Read from one socket before the next one has its turn.
-const DATAGRAMS_PER_TURN: usize = 8;
-
-/// Read from one leg in 20 ms: 25,600 a second, fifty times what its budget lets through.
-const DATAGRAMS_PER_TICK: u32 = 512;
+pub(super) const BYPASS_TICKS: u32 = 150;
 
 /// Obeyed before the sockets have their turn again.
 const COMMANDS_PER_TURN: usize = 64;

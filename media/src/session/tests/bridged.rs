@@ -454,3 +454,51 @@ fn what_crosses_depends_on_nothing_but_the_inputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_bridged_session_that_only_relays_may_be_left_alone_for_100_ms() {
+    let mut shut = Bridge::shut(&plan(), &plan());
+    shut.tick();
+    assert_eq!(shut.a.session.rest(), 0, "its gate is shut");
+    let mut bridge = Bridge::new(&plan(), &plan());
+    bridge.tick();
+    assert_eq!(bridge.b.session.rest(), REST_TICKS);
+    bridge.b.session.dial('5', 100);
+    assert_eq!(bridge.b.session.rest(), 0, "a key is sent in pieces of 20 ms");
+    let mut agentless = World::new(&plan(), Far::Echo);
+    agentless.open();
+    agentless.peer_says(VOICE);
+    assert_eq!(agentless.session.rest(), 0, "a far side speaks with every tick");
+}
+
+#[test]
+fn a_session_that_was_left_alone_loses_neither_budget_nor_time() {
+    // A second of audio, one of silence, and one near the most that a peer may send.
+    const PACKETS: [u32; 3] = [1, 0, 8];
+    let (mut ticked, mut rested) = (Bridge::new(&plan(), &plan()), Bridge::new(&plan(), &plan()));
+    let mut sent = [Vec::new(), Vec::new()];
+    for packets in PACKETS {
+        for frame in 0..50_u32 {
+            for (bridge, sent) in [&mut ticked, &mut rested].into_iter().zip(&mut sent) {
+                for _ in 0..packets {
+                    let (_, header, _) = bridge.say(VOICE).expect("it is within its budget");
+                    sent.push((header.sequence, header.timestamp));
+                }
+            }
+            ticked.tick();
+            if frame % 5 == 4 {
+                for world in [&mut rested.a, &mut rested.b] {
+                    world.now += Duration::from_millis(80);
+                    world.session.make_up_for(4);
+                    world.tick();
+                }
+            }
+        }
+        for bridge in [&mut ticked, &mut rested] {
+            // Another source takes up where we are in time.
+            bridge.a.ssrc += u32::from(packets == 0);
+        }
+    }
+    assert_eq!(sent[0], sent[1]);
+    assert_eq!(rested.a.session.report().drops, Drops::default());
+}
