@@ -4,14 +4,19 @@
 //! The first runs before anybody is answered or dialled and may add to the conversation or call it
 //! off; the second runs after the end and changes nothing about it. A workflow is named by id and
 //! version, or stands in the config itself.
+//!
+//! No call waits for a database, so what runs before lies in the snapshot, ready to run. What runs after
+//! is a run in the background, made in the write that ends the conversation: until then it is only kept.
 
+use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId};
-use crate::model::{Conversation, Direction};
+use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, WorkflowId};
+use crate::model::{Conversation, Direction, VersionRef};
 use crate::routing::{Output, Told, Why};
 use crate::workflows::{Definition, Failure, FailureKind, Fault, Outcome};
 
@@ -24,7 +29,7 @@ pub struct AgentWorkflows {
     /// Runs before the agent is reached.
     pub pre: Option<WorkflowAction>,
     /// Runs after the conversation.
-    pub post: Option<WorkflowAction>,
+    pub post: Option<PostAction>,
 }
 
 impl AgentWorkflows {
@@ -32,28 +37,62 @@ impl AgentWorkflows {
     /// a check that a call has to pass must not vanish.
     #[must_use]
     pub fn read(config: &Value) -> Self {
-        let [pre, post] = FIELDS.map(|field| match WorkflowAction::parse(config.get(field)) {
+        let [pre, post] = FIELDS.map(|field| config.get(field).filter(|field| !field.is_null()));
+        let pre = match WorkflowAction::parse(pre) {
             Ok(action) => action,
-            Err(faults) => Some(WorkflowAction::unreadable(&config[field], &faults)),
-        });
-        Self { pre, post }
+            Err(faults) => pre.map(|field| WorkflowAction::unreadable(field, &faults)),
+        };
+        Self { pre, post: post.map(PostAction::of) }
     }
 
-    /// Those that are named by id.
-    pub(crate) fn stored(&self) -> impl Iterator<Item = &StoredWorkflow> {
-        [&self.pre, &self.post].into_iter().flatten().filter_map(|action| match &action.workflow {
+    /// The one that calls need, if it is named by id.
+    pub(crate) fn stored(&self) -> Option<&StoredWorkflow> {
+        match &self.pre.as_ref()?.workflow {
             ActionWorkflow::Stored(stored) => Some(stored),
             _ => None,
-        })
+        }
     }
 
-    /// Those that are named by id, to be found.
-    pub(crate) fn stored_mut(&mut self) -> impl Iterator<Item = &mut StoredWorkflow> {
-        let both = [&mut self.pre, &mut self.post].into_iter().flatten();
-        both.filter_map(|action| match &mut action.workflow {
+    /// The one that calls need, if it is named by id, to be found.
+    pub(crate) fn stored_mut(&mut self) -> Option<&mut StoredWorkflow> {
+        match &mut self.pre.as_mut()?.workflow {
             ActionWorkflow::Stored(stored) => Some(stored),
             _ => None,
-        })
+        }
+    }
+}
+
+/// The workflow that runs after a conversation: the field of the config as it stands there, JSON. What
+/// does not read fails when it is to run.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostAction(Arc<str>);
+
+/// It may hold credentials of the customer's, and stays out of logs.
+impl fmt::Debug for PostAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostAction")
+    }
+}
+
+impl PostAction {
+    fn of(field: &Value) -> Self {
+        Self(field.to_string().into())
+    }
+
+    /// As it is kept with its run.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The stored workflow that it names, if it does, and which version; nothing else of it is read.
+    pub(crate) fn named(&self) -> Option<(WorkflowId, VersionRef)> {
+        #[derive(Deserialize)]
+        struct Named {
+            workflow_id: WorkflowId,
+            workflow_version: VersionRef,
+        }
+        let Named { workflow_id, workflow_version } = serde_json::from_str(&self.0).ok()?;
+        Some((workflow_id, workflow_version))
     }
 }
 
@@ -376,7 +415,28 @@ mod tests {
         let read = AgentWorkflows::read(&config);
         assert!(matches!(read.pre.unwrap().workflow, ActionWorkflow::Unreadable(_)));
         assert_eq!(read.post, None);
-        assert_eq!(AgentWorkflows::read(&json!({})), AgentWorkflows::default());
+        for empty in [json!({}), json!({ "post_conversation_workflow": null })] {
+            assert_eq!(AgentWorkflows::read(&empty), AgentWorkflows::default());
+        }
+    }
+
+    #[test]
+    fn what_runs_after_a_conversation_is_kept_as_it_was_written() {
+        let kept = |action: &Value| {
+            AgentWorkflows::read(&json!({ "post_conversation_workflow": action })).post.unwrap()
+        };
+        let id = WorkflowId::random();
+        for (version, number) in
+            [(json!("latest"), VersionRef::Latest), (json!(3), VersionRef::Number(3))]
+        {
+            let action = json!({ "type": "workflow", "workflow_id": id, "initial_step": "n1",
+                "workflow_version": version });
+            assert_eq!(kept(&action).named(), Some((id, number)));
+            assert_eq!(serde_json::from_str::<Value>(kept(&action).text()).unwrap(), action);
+        }
+        let inline = kept(&json!({ "type": "workflow", "definition": { "steps": "secret" } }));
+        assert_eq!(inline.named(), None);
+        assert_eq!(format!("{inline:?}"), "PostAction");
     }
 
     #[test]

@@ -385,6 +385,7 @@ mod tests {
             transfer: None,
             quality: None,
             closed_at: conversation.created_at,
+            post: None,
         }))
     }
 

@@ -89,10 +89,6 @@ limits! {
         "Bound of calls.outbound_concurrency: more than a node carries; the rest waits.";
     OUTBOUND_QUEUE = 100_000 Count, Config,
         "Bound of calls.outbound_queue: a waiting call takes some KiB of memory; then 503.";
-    POST_CONVERSATION_RUNS = 1_024 Count, Config,
-        "Bound of routing.post_conversation_runs: each may hold a worker; the rest waits.";
-    POST_CONVERSATION_QUEUE = 100_000 Count, Config,
-        "Bound of routing.post_conversation_queue: a waiting run takes some KiB; then left out.";
     AGENT_HEADER_BYTES = 2_048 Bytes, Gateway,
         "What is told to a SIP agent in one header: four of ours stay below 8 KiB; then left out.";
     SIP_MESSAGE_BYTES = 65_535 Bytes, Sip,

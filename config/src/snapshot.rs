@@ -308,7 +308,7 @@ impl Snapshot {
             return Vec::new();
         }
         let names_one = |version: &&Arc<VersionRoute>| {
-            version.workflows.stored().any(|stored| ids.contains(&stored.id))
+            version.workflows.stored().is_some_and(|stored| ids.contains(&stored.id))
         };
         self.agents.versions.values().filter(names_one).map(|version| version.agent_id).collect()
     }

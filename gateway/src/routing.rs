@@ -3,26 +3,23 @@
 //! ```text
 //!  shard ── start(job) ──► a task of its own: condition, workflow, time limit ── RunDone ──► shard
 //!        ◄─ Busy ──────── when as many run as may, of all or of this organisation
-//!        ── after(job) ─► [ bounded queue ] ─► few at a time; nobody waits for them
 //! ```
 //!
 //! A run for a call is bound to it: dropping its [`RunHandle`] ends it. What runs after a conversation
-//! is nobody's to wait for, and is left out, and counted, when too much of it waits already. It lives
-//! in memory: a program that stops leaves the rest of the queue out.
+//! is nobody's to wait for: the store has it from the end on, as a run in the background.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::briefing::{self, ActionWorkflow, WorkflowAction};
-use config::ids::{ConversationId, OrganisationId};
+use config::ids::OrganisationId;
 use config::routing::{Why, not_run};
 use config::settings::RoutingSettings;
 use config::workflows::{Definition, FailureKind, Outcome, RunRequest, Workflows};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
 
 use crate::call::EndReason;
 
@@ -85,10 +82,6 @@ pub struct RunLimits {
     pub total: usize,
     /// The same of one organisation.
     pub per_organisation: usize,
-    /// Runs after conversations at the same time.
-    pub after: usize,
-    /// Runs after conversations that may wait.
-    pub waiting: usize,
 }
 
 impl From<&RoutingSettings> for RunLimits {
@@ -96,8 +89,6 @@ impl From<&RoutingSettings> for RunLimits {
         RunLimits {
             total: settings.concurrent_runs as usize,
             per_organisation: settings.concurrent_runs_per_organization as usize,
-            after: settings.post_conversation_runs as usize,
-            waiting: settings.post_conversation_queue as usize,
         }
     }
 }
@@ -115,7 +106,6 @@ struct Inner {
     workflows: Arc<dyn Workflows>,
     limits: RunLimits,
     done: mpsc::Sender<RunDone>,
-    after: mpsc::Sender<(ConversationId, Job)>,
     load: Arc<Mutex<Load>>,
 }
 
@@ -166,21 +156,18 @@ impl Drop for RunHandle {
 }
 
 impl Runs {
-    /// Runs with `workflows`, and says on `done` how those of calls ended. What runs after
-    /// conversations is run by the task that is returned. Must be called within a tokio runtime.
+    /// Runs with `workflows`, and says on `done` how each run ended.
     #[must_use]
-    pub fn start_up(
+    pub fn new(
         workflows: Arc<dyn Workflows>,
         limits: RunLimits,
         done: mpsc::Sender<RunDone>,
-    ) -> (Self, JoinHandle<()>) {
-        let (after, waiting) = mpsc::channel(limits.waiting);
-        let task = tokio::spawn(run_after(Arc::clone(&workflows), limits.after, waiting));
-        let load = Arc::default();
-        (Runs(Arc::new(Inner { workflows, limits, done, after, load })), task)
+    ) -> Self {
+        Runs(Arc::new(Inner { workflows, limits, done, load: Arc::default() }))
     }
 
-    /// Begins a run for a call; [`RunDone`] follows unless the handle is dropped.
+    /// Begins a run for a call; [`RunDone`] follows unless the handle is dropped. Must be called within
+    /// a tokio runtime.
     ///
     /// # Errors
     /// [`Busy`] when as many run as may, of all organisations or of this one.
@@ -195,22 +182,10 @@ impl Runs {
         })))
     }
 
-    /// Leaves a run to be made when there is time. False when too many wait already.
-    #[must_use]
-    pub fn after(&self, conversation: ConversationId, job: Job) -> bool {
-        self.0.after.try_send((conversation, job)).is_ok()
-    }
-
     /// Runs for calls at this moment.
     #[must_use]
     pub fn live(&self) -> usize {
         lock(&self.0.load).total
-    }
-
-    /// Runs after conversations that wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.0.after.max_capacity() - self.0.after.capacity()
     }
 
     fn take_place(&self, organisation: OrganisationId) -> Result<Place, Busy> {
@@ -253,34 +228,6 @@ async fn run(workflows: &dyn Workflows, job: Job) -> Option<Outcome> {
     match workflow {
         Ok(definition) => Some(workflows.run(request(definition, initial_step)).await),
         Err(why) => Some(not_run(FailureKind::Threw, &why)),
-    }
-}
-
-/// Makes the runs that nobody waits for, a few at a time, in the order in which they came.
-async fn run_after(
-    workflows: Arc<dyn Workflows>,
-    at_a_time: usize,
-    mut waiting: mpsc::Receiver<(ConversationId, Job)>,
-) {
-    let places = Arc::new(Semaphore::new(at_a_time));
-    while let Some((conversation, job)) = waiting.recv().await {
-        // Nobody closes it.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let workflows = Arc::clone(&workflows);
-        tokio::spawn(async move {
-            let organisation = job.organisation;
-            match perform(&*workflows, job).await.map(|outcome| outcome.result) {
-                None => {}
-                Some(Ok(_)) => {
-                    info!(%conversation, organization = %organisation, "post-conversation workflow done");
-                }
-                Some(Err(why)) => warn!(
-                    %conversation, organization = %organisation, step = why.step_name, kind = why.kind.as_str(),
-                    "post-conversation workflow failed"
-                ),
-            }
-            drop(place);
-        });
     }
 }
 
@@ -337,11 +284,11 @@ mod tests {
         }
     }
 
-    const LIMITS: RunLimits = RunLimits { total: 3, per_organisation: 2, after: 1, waiting: 2 };
+    const LIMITS: RunLimits = RunLimits { total: 3, per_organisation: 2 };
 
     fn desk(hangs: bool) -> (Runs, mpsc::Receiver<RunDone>) {
         let (done, comes) = mpsc::channel(8);
-        (Runs::start_up(Arc::new(Scripted { hangs }), LIMITS, done).0, comes)
+        (Runs::new(Arc::new(Scripted { hangs }), LIMITS, done), comes)
     }
 
     fn definition() -> Arc<Definition> {
@@ -418,19 +365,6 @@ mod tests {
         let outcome = comes.recv().await.and_then(|done| done.outcome).expect("an outcome");
         let why = outcome.result.expect_err("a failure");
         assert_eq!((why.kind, why.message.as_str()), (FailureKind::Threw, "no"));
-    }
-
-    #[tokio::test]
-    async fn what_nobody_waits_for_is_left_out_when_too_much_of_it_waits() {
-        let (runs, _comes) = desk(true);
-        let organisation = OrganisationId::random();
-        let mut taken = 0;
-        while runs.after(ConversationId::random(), job(organisation, Value::Null)) {
-            taken += 1;
-            tokio::task::yield_now().await;
-            assert!(taken < 10, "the queue has no end");
-        }
-        assert!(taken >= LIMITS.waiting);
     }
 
     #[test]

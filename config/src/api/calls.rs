@@ -145,6 +145,7 @@ async fn begin(
         transfer: None,
         quality: None,
         closed_at: api.store.now(),
+        post: None,
     };
     api.store.close_conversation(&scope, &close).await?;
     Err(ApiError::Busy(why))

@@ -19,7 +19,7 @@ use super::extract::{Body, Id, Params};
 use super::page::{listing, reply};
 use super::table::Caller;
 use crate::credential::ScopedTo;
-use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
+use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits::{WORKFLOW_SYNC_RUNS, WORKFLOW_SYNC_SECONDS};
 use crate::model::{
     Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,
@@ -106,6 +106,8 @@ listing! {
     ListExecutions {
         /// Of this workflow.
         workflow_id: WorkflowId,
+        /// After this conversation.
+        conversation_id: ConversationId,
         /// That have come so far.
         status: ExecutionStatus,
     }
@@ -225,6 +227,7 @@ pub(crate) async fn list_workflow_executions(
     let page = query.page();
     let filter = ExecutionFilter {
         workflow_id: query.workflow_id,
+        conversation_id: query.conversation_id,
         status: query.status,
         period: query.period(),
     };

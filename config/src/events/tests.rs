@@ -197,6 +197,7 @@ impl Office {
             transfer: None,
             quality: None,
             closed_at: at,
+            post: None,
         };
         let entries = [
             Entry::ConversationOpened(Box::new(call)),

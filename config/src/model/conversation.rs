@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{E164, TransferMode};
+use crate::briefing::PostAction;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, TrunkId};
 
@@ -364,6 +365,8 @@ pub struct ConversationClose {
     pub quality: Option<Value>,
     /// When it ended.
     pub closed_at: Timestamp,
+    /// What its agent's version has run afterwards.
+    pub post: Option<PostAction>,
 }
 
 #[cfg(test)]

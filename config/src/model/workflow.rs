@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{Invalid, VersionRef, check_length, check_name, present};
 use crate::clock::Timestamp;
-use crate::ids::{ExecutionId, OrganisationId, WorkflowId};
+use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits;
 use crate::workflows::{FailureKind, Outcome, TraceEntry};
 
@@ -212,10 +212,12 @@ pub struct Execution {
     pub execution_id: ExecutionId,
     /// Whose it is.
     pub organization_id: OrganisationId,
-    /// What was run.
-    pub workflow_id: WorkflowId,
+    /// What was run; null for a workflow that stands in an agent's config.
+    pub workflow_id: Option<WorkflowId>,
     /// Which version of it.
-    pub workflow_version: u32,
+    pub workflow_version: Option<u32>,
+    /// The conversation after which it runs; null for one that was asked for.
+    pub conversation_id: Option<ConversationId>,
     /// How far it has come.
     pub status: ExecutionStatus,
     /// What it was given.
@@ -265,10 +267,12 @@ pub struct ExecutionSummary {
     pub execution_id: ExecutionId,
     /// Whose it is.
     pub organization_id: OrganisationId,
-    /// What was run.
-    pub workflow_id: WorkflowId,
+    /// What was run; null for a workflow that stands in an agent's config.
+    pub workflow_id: Option<WorkflowId>,
     /// Which version of it.
-    pub workflow_version: u32,
+    pub workflow_version: Option<u32>,
+    /// The conversation after which it runs; null for one that was asked for.
+    pub conversation_id: Option<ConversationId>,
     /// How far it has come.
     pub status: ExecutionStatus,
     /// Why it gave nothing.
@@ -295,6 +299,8 @@ pub struct WorkflowFilter {
 pub struct ExecutionFilter {
     /// Of this workflow.
     pub workflow_id: Option<WorkflowId>,
+    /// After this conversation.
+    pub conversation_id: Option<ConversationId>,
     /// That have come so far.
     pub status: Option<ExecutionStatus>,
     /// When.

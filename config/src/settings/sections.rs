@@ -177,7 +177,7 @@ section! {
 }
 
 section! {
-    /// The workflows that run for calls: those that route them, and those of agents before and after.
+    /// The workflows that calls wait for: those that route them, and those of agents before them.
     pub struct RoutingSettings = "routing" {
         /// Seconds the workflow of an organisation may take to choose the agent of a call; then its
         /// fallback agent answers.
@@ -189,12 +189,6 @@ section! {
         concurrent_runs: u32 = 500, in 1..=limits::MAX_CALLS.value_u32();
         /// The same of one organisation.
         concurrent_runs_per_organization: u32 = 100, in 1..=limits::MAX_CALLS.value_u32();
-        /// Seconds a post-conversation workflow may take.
-        post_conversation_seconds: u32 = 300, in 1..=86_400;
-        /// Post-conversation workflows that run at the same time; the rest waits.
-        post_conversation_runs: u32 = 16, in 1..=limits::POST_CONVERSATION_RUNS.value_u32();
-        /// Post-conversation workflows that may wait; one more is left out, and counted.
-        post_conversation_queue: u32 = 1_000, in 1..=limits::POST_CONVERSATION_QUEUE.value_u32();
     }
 }
 

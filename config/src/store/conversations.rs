@@ -4,12 +4,13 @@ use serde_json::{Map, Value};
 
 use super::database::Database;
 use super::events::Teller;
+use super::post_runs::PostActions;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
     raw, time, time_opt, to_json, to_json_opt, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{Change, Store, StoreError};
+use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
@@ -87,7 +88,7 @@ impl Store {
         Ok(stored)
     }
 
-    /// Records that a conversation ended, if it had not.
+    /// Records that a conversation ended, if it had not, and makes the run of what its agent has done then.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the organisation has no such conversation.
@@ -98,11 +99,27 @@ impl Store {
     ) -> Result<Conversation, StoreError> {
         let mut tx = self.0.db.write().await?;
         load(&mut tx, scope, close.id).await?;
-        let (kinds, mut teller) = (apply_close(&mut tx, close).await?, Teller::new(self));
-        teller.tell(&mut tx, close.id, (kinds, close.closed_at)).await?;
+        let mut teller = Teller::new(self);
+        let job_added = self.end_conversation(&mut tx, close, &mut teller).await?;
         let stored = load(&mut tx, scope, close.id).await?;
-        self.commit(tx, teller.after()).await?;
+        self.commit(tx, After { job_added, ..teller.after() }).await?;
         Ok(stored)
+    }
+
+    /// Ends a conversation within a write, if it had not ended, and says whether there is a job for it.
+    pub(super) async fn end_conversation(
+        &self,
+        tx: &mut Connection,
+        close: &ConversationClose,
+        teller: &mut Teller<'_>,
+    ) -> Result<bool, StoreError> {
+        let kinds = apply_close(tx, close).await?;
+        teller.tell(tx, close.id, (kinds, close.closed_at)).await?;
+        match &close.post {
+            // Nothing to tell is nothing changed: it had ended.
+            Some(post) if !kinds.is_empty() => self.insert_post_run(tx, close.id, post).await,
+            _ => Ok(false),
+        }
     }
 
     /// One conversation.
@@ -150,7 +167,8 @@ impl Store {
 
     /// Closes the conversations that this node left open when it died, and says how many. Each
     /// counts as failed, ended by the gateway, with `gateway_crash`. Those that began since the store
-    /// was opened are none of them.
+    /// was opened are none of them. What the published versions of their agents have done after a
+    /// conversation is made to run here too; an agent of a single call was known to the node alone.
     ///
     /// # Errors
     /// As the database fails.
@@ -158,6 +176,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let (reason, now) = (to_json(&EndReason::gateway_crash())?, self.now());
         let (mut closed, mut teller) = (0, Teller::new(self));
+        let (mut named, mut job_added) = (PostActions::default(), false);
         for id in &self.0.found_open {
             let Some(present) = present(&mut tx, id).await? else { continue };
             if present.status.is_terminal() {
@@ -177,8 +196,11 @@ impl Store {
             closed += done.rows_affected();
             let conversation = id.parse().map_err(|_| StoreError::Fault)?;
             teller.tell(&mut tx, conversation, (&[EventKind::Ended], now)).await?;
+            if let Some(post) = named.of(&mut tx, id).await? {
+                job_added |= self.insert_post_run(&mut tx, conversation, &post).await?;
+            }
         }
-        self.commit(tx, teller.after()).await?;
+        self.commit(tx, After { job_added, ..teller.after() }).await?;
         Ok(closed)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::events::Teller;
-use super::{Store, StoreError, conversations, decisions};
+use super::{After, Store, StoreError, conversations, decisions};
 use crate::journal::Entry;
 
 impl Store {
@@ -15,6 +15,7 @@ impl Store {
     pub(crate) async fn write_entries(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
         let (mut teller, mut refused_of) = (Teller::new(self), HashSet::new());
+        let mut job_added = false;
         for entry in entries {
             match entry {
                 Entry::ConversationOpened(row) => {
@@ -28,8 +29,7 @@ impl Store {
                     teller.tell(&mut tx, change.id, (kinds, change.at)).await?;
                 }
                 Entry::ConversationClosed(close) => {
-                    let kinds = conversations::apply_close(&mut tx, close).await?;
-                    teller.tell(&mut tx, close.id, (kinds, close.closed_at)).await?;
+                    job_added |= self.end_conversation(&mut tx, close, &mut teller).await?;
                 }
                 Entry::Decision(decision) => {
                     if decisions::insert(&mut tx, decision).await? {
@@ -42,6 +42,6 @@ impl Store {
         for organisation in refused_of {
             decisions::trim(&mut tx, organisation, self.0.options.decisions_kept).await?;
         }
-        self.commit(tx, teller.after()).await
+        self.commit(tx, After { job_added, ..teller.after() }).await
     }
 }

@@ -7,8 +7,8 @@
 use serde_json::Value;
 
 use super::rows::{
-    and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, small, time,
-    time_opt, to_json, to_json_opt, to_word, word,
+    and, and_period, free_stamp, free_stamp_in, json, json_opt, paged, parsed, parsed_opt, raw,
+    time, time_opt, to_json, to_json_opt, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Change, Store, StoreError};
@@ -68,7 +68,8 @@ impl Store {
         let mut execution = blank(scope, what);
         let mut tx = self.0.db.write().await?;
         self.insert_execution(&mut tx, &mut execution).await?;
-        self.insert_job(&mut tx, scope, &background::job(execution.execution_id)).await?;
+        let job = background::job(execution.execution_id, None);
+        self.insert_job(&mut tx, scope, &job).await?;
         tx.note(Change::of(scope, "execution.create").object(execution.execution_id));
         self.commit(tx, After::job_added()).await?;
         Ok(execution)
@@ -98,12 +99,14 @@ impl Store {
         page: Page,
     ) -> Result<Vec<ExecutionSummary>, StoreError> {
         let mut query = QueryBuilder::new(
-            "SELECT t.id, t.organization_id, t.workflow_id, t.workflow_version, t.status, t.error,
-                 t.resume_at, t.created_at, t.updated_at
+            "SELECT t.id, t.organization_id, t.workflow_id, t.workflow_version, t.conversation_id,
+                 t.status, t.error, t.resume_at, t.created_at, t.updated_at
              FROM workflow_executions t WHERE t.organization_id = ",
         );
         query.push_bind(scope.organisation().to_string());
         and(&mut query, "t.workflow_id =", filter.workflow_id.map(|id| id.to_string()));
+        let conversation = filter.conversation_id.map(|id| id.to_string());
+        and(&mut query, "t.conversation_id =", conversation);
         and(&mut query, "t.status =", filter.status.map(to_word).transpose()?);
         and_period(&mut query, &filter.period);
         paged(&mut query, page);
@@ -188,7 +191,7 @@ impl Store {
         Ok(lost.len())
     }
 
-    async fn insert_execution(
+    pub(super) async fn insert_execution(
         &self,
         tx: &mut Connection,
         execution: &mut Execution,
@@ -197,13 +200,14 @@ impl Store {
         (execution.created_at, execution.updated_at) = (at, at);
         sql::query(
             "INSERT INTO workflow_executions (id, organization_id, workflow_id, workflow_version,
-                 status, input_data, output, error, trace, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 conversation_id, status, input_data, output, error, trace, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(execution.execution_id.to_string())
         .bind(execution.organization_id.to_string())
-        .bind(execution.workflow_id.to_string())
+        .bind(execution.workflow_id.map(|id| id.to_string()))
         .bind(execution.workflow_version)
+        .bind(execution.conversation_id.map(|id| id.to_string()))
         .bind(to_word(execution.status)?)
         .bind(to_json(&execution.input_data)?)
         .bind(to_json_opt(execution.output.as_ref())?)
@@ -216,7 +220,7 @@ impl Store {
         trim(tx, execution.organization_id, self.0.options.executions_kept).await
     }
 
-    async fn update_execution(
+    pub(super) async fn update_execution(
         &self,
         tx: &mut Connection,
         execution: &mut Execution,
@@ -243,12 +247,22 @@ impl Store {
 /// A run that has not begun.
 fn blank(scope: &ScopedTo<OrganisationId>, what: Executed) -> Execution {
     Execution {
+        workflow_id: Some(what.workflow),
+        workflow_version: Some(what.version),
+        ..of_nothing(scope, what.input)
+    }
+}
+
+/// The same, of which it is not said what is run.
+pub(super) fn of_nothing(scope: &ScopedTo<OrganisationId>, input: Value) -> Execution {
+    Execution {
         execution_id: ExecutionId::random(),
         organization_id: scope.organisation(),
-        workflow_id: what.workflow,
-        workflow_version: what.version,
+        workflow_id: None,
+        workflow_version: None,
+        conversation_id: None,
         status: ExecutionStatus::Queued,
-        input_data: what.input,
+        input_data: input,
         output: None,
         error: None,
         trace: Vec::new(),
@@ -294,8 +308,9 @@ fn summary_from_row(row: &Row) -> Result<ExecutionSummary, StoreError> {
     Ok(ExecutionSummary {
         execution_id: parsed(row, "id")?,
         organization_id: parsed(row, "organization_id")?,
-        workflow_id: parsed(row, "workflow_id")?,
-        workflow_version: small(row, "workflow_version")?,
+        workflow_id: parsed_opt(row, "workflow_id")?,
+        workflow_version: raw(row, "workflow_version")?,
+        conversation_id: parsed_opt(row, "conversation_id")?,
         status: word(row, "status")?,
         error: json_opt(row, "error")?,
         resume_at: time_opt(row, "resume_at")?,
@@ -308,8 +323,9 @@ fn from_row(row: &Row) -> Result<Execution, StoreError> {
     Ok(Execution {
         execution_id: parsed(row, "id")?,
         organization_id: parsed(row, "organization_id")?,
-        workflow_id: parsed(row, "workflow_id")?,
-        workflow_version: small(row, "workflow_version")?,
+        workflow_id: parsed_opt(row, "workflow_id")?,
+        workflow_version: raw(row, "workflow_version")?,
+        conversation_id: parsed_opt(row, "conversation_id")?,
         status: word(row, "status")?,
         input_data: json(row, "input_data")?,
         output: json_opt(row, "output")?,

@@ -36,6 +36,7 @@ mod memberships;
 mod named_workflows;
 mod numbers;
 mod organisations;
+mod post_runs;
 mod postgres;
 mod publish;
 mod routes;

@@ -29,13 +29,12 @@ impl Found {
         organisation: OrganisationId,
         workflows: &mut AgentWorkflows,
     ) -> Result<(), StoreError> {
-        for stored in workflows.stored_mut() {
-            let key = (organisation, stored.id.clone(), stored.version);
-            stored.definition = match self.0.entry(key) {
-                Entry::Occupied(found) => found.get().clone(),
-                Entry::Vacant(place) => place.insert(find(tx, organisation, stored).await?).clone(),
-            };
-        }
+        let Some(stored) = workflows.stored_mut() else { return Ok(()) };
+        let key = (organisation, stored.id.clone(), stored.version);
+        stored.definition = match self.0.entry(key) {
+            Entry::Occupied(found) => found.get().clone(),
+            Entry::Vacant(place) => place.insert(find(tx, organisation, stored).await?).clone(),
+        };
         Ok(())
     }
 }
@@ -50,7 +49,7 @@ impl Store {
         scope: &ScopedTo<OrganisationId>,
         workflows: &mut AgentWorkflows,
     ) -> Result<(), StoreError> {
-        if workflows.stored_mut().next().is_none() {
+        if workflows.stored().is_none() {
             return Ok(());
         }
         let mut tx = self.0.db.read().await?;

@@ -316,6 +316,19 @@ impl Store {
     }
 }
 
+/// The newest published version of a workflow, if it is the organisation's and has one.
+pub(super) async fn latest_published(
+    tx: &mut Connection,
+    scope: &ScopedTo<OrganisationId>,
+    id: WorkflowId,
+) -> Result<Option<u32>, StoreError> {
+    match load(tx, scope, id).await {
+        Ok(workflow) => Ok(workflow.latest_published_version),
+        Err(StoreError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// As [`Store::workflow_definition`], within a transaction.
 pub(super) async fn definition(
     tx: &mut Connection,

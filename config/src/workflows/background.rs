@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{Failure, FailureKind, Outcome, RunRequest, Stopped, TraceEntry, Workflows};
+use super::{
+    Definition, Failure, FailureKind, Outcome, RunRequest, Stopped, TraceEntry, Workflows,
+};
+use crate::briefing::{self, ActionWorkflow, WorkflowAction};
 use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ExecutionId, OrganisationId};
@@ -35,9 +38,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(3_600);
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Payload {
     execution_id: ExecutionId,
+    /// Of a run after a conversation: the field of the agent's config, JSON, as it stood at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
 }
 
 /// How far it has come.
@@ -72,13 +78,10 @@ impl Progress {
     }
 }
 
-/// The job that does a run.
-pub(crate) fn job(execution: ExecutionId) -> NewJob {
-    NewJob {
-        kind: RUN_WORKFLOW,
-        subject: Some(execution.to_string()),
-        payload: json!(Payload { execution_id: execution }),
-    }
+/// The job that does a run: of the version that it names, or what an agent has done after a conversation.
+pub(crate) fn job(execution: ExecutionId, action: Option<&str>) -> NewJob {
+    let payload = Payload { execution_id: execution, action: action.map(str::to_owned) };
+    NewJob { kind: RUN_WORKFLOW, subject: Some(execution.to_string()), payload: json!(payload) }
 }
 
 /// Does runs in the background.
@@ -101,7 +104,7 @@ impl RunWorkflow {
     }
 
     async fn turn(&self, job: &Job, desk: &Desk) -> Result<Turn, JobError> {
-        let (scope, id) = whose(job)?;
+        let (scope, id, action) = whose(job)?;
         let execution = match self.store.execution(&scope, id).await {
             Err(StoreError::NotFound(_)) => return Ok(Turn::Done(Value::Null)), // forgotten meanwhile
             found => found?,
@@ -118,13 +121,26 @@ impl RunWorkflow {
             return Ok(Turn::Later(until));
         }
         let began_at = progress.began_at.unwrap_or(now);
-        let request = match self.request(&scope, &execution, began_at).await {
+        let (condition, request) = match self.request(&execution, action, began_at).await {
             Err(error @ (StoreError::NotFound(_) | StoreError::Refused(_))) => {
                 let ended = progress.ended(FailureKind::Threw, why_not(error));
                 return self.end(&scope, id, ended).await;
             }
             request => request?,
         };
+        // A run that has come to a wait has met its condition; asking has no effects, so that it may be
+        // asked again after a crash.
+        if let Some(condition) = condition.filter(|_| progress.checkpoint.is_none()) {
+            let said = self.engine.run(condition).await;
+            match briefing::holds(&said) {
+                Ok(true) => {}
+                Ok(false) => return self.forget(&scope, id).await,
+                Err(why) if why.kind == FailureKind::Busy => {
+                    return Ok(Turn::Later(now.after(WRITE_AGAIN)));
+                }
+                Err(_) => return self.end(&scope, id, said).await,
+            }
+        }
         let begun = Progress { begun: true, began_at: Some(began_at), until: None, ..progress };
         if !self.advance(desk, &scope, id, &begun).await? {
             return Ok(Turn::Done(Value::Null));
@@ -164,24 +180,49 @@ impl RunWorkflow {
         }
     }
 
+    /// What is asked of the engine: the condition of a run, if it has one, and the run.
     async fn request(
         &self,
-        scope: &ScopedTo<OrganisationId>,
         execution: &Execution,
+        action: Option<String>,
         began_at: Timestamp,
-    ) -> Result<RunRequest, StoreError> {
-        let which = VersionRef::Number(execution.workflow_version);
-        let (_, definition) =
-            self.store.workflow_definition(scope, execution.workflow_id, which).await?;
+    ) -> Result<(Option<RunRequest>, RunRequest), StoreError> {
+        let action = action.as_deref().map(read_action).transpose()?;
+        let definition = match action.as_ref().map(|action| &action.workflow) {
+            Some(ActionWorkflow::Inline(definition)) => Arc::clone(definition),
+            _ => self.stored(execution).await?,
+        };
         let limit = definition.time_limit().unwrap_or(TIME_LIMIT);
         let left = began_at.after(limit).micros().saturating_sub(self.store.now().micros());
-        Ok(RunRequest {
-            organisation: scope.organisation(),
+        let request = |definition, initial_step| RunRequest {
+            organisation: execution.organization_id,
             definition,
             input: execution.input_data.clone(),
-            initial_step: None,
+            initial_step,
             limit: Duration::from_micros(u64::try_from(left).unwrap_or(0)),
-        })
+        };
+        let (condition, first) =
+            action.map_or((None, None), |action| (action.condition, action.initial_step));
+        Ok((condition.map(|asked| request(asked, None)), request(definition, first)))
+    }
+
+    /// The definition of the version that a run names.
+    async fn stored(&self, execution: &Execution) -> Result<Arc<Definition>, StoreError> {
+        let scope = ScopedTo::by_gateway(execution.organization_id);
+        let id =
+            execution.workflow_id.ok_or_else(|| StoreError::NotFound("Workflow".to_owned()))?;
+        let which = execution.workflow_version.map_or(VersionRef::Latest, VersionRef::Number);
+        Ok(self.store.workflow_definition(&scope, id, which).await?.1)
+    }
+
+    /// Nothing is to be run, and so there is no run.
+    async fn forget(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+    ) -> Result<Turn, JobError> {
+        persist(|| self.store.forget_execution(scope, id)).await?;
+        Ok(Turn::Done(Value::Null))
     }
 
     async fn end(
@@ -208,7 +249,7 @@ impl RunWorkflow {
     }
 
     async fn fail(&self, job: &Job) -> Result<(), StoreError> {
-        let Ok((scope, id)) = whose(job) else { return Ok(()) };
+        let Ok((scope, id, _)) = whose(job) else { return Ok(()) };
         self.write_end(&scope, id, Progress::of(job).interrupted(STOPPED)).await
     }
 }
@@ -223,10 +264,27 @@ impl Work for RunWorkflow {
     }
 }
 
-fn whose(job: &Job) -> Result<(ScopedTo<OrganisationId>, ExecutionId), JobError> {
+/// Whose run it is, which, and what an agent has done if it is one after a conversation.
+type Which = (ScopedTo<OrganisationId>, ExecutionId, Option<String>);
+
+fn whose(job: &Job) -> Result<Which, JobError> {
     let unreadable = |_| JobError::Final("the job cannot be read".to_owned());
-    let payload = Payload::deserialize(&job.payload).map_err(unreadable)?;
-    Ok((ScopedTo::by_gateway(job.organisation), payload.execution_id))
+    let Payload { execution_id, action } =
+        Payload::deserialize(&job.payload).map_err(unreadable)?;
+    Ok((ScopedTo::by_gateway(job.organisation), execution_id, action))
+}
+
+/// What an agent has done after a conversation. Whatever is wrong with it is its owner's to hear.
+fn read_action(text: &str) -> Result<WorkflowAction, StoreError> {
+    let field = serde_json::from_str::<Value>(text).ok();
+    match WorkflowAction::parse(field.as_ref()) {
+        Ok(Some(action)) => Ok(action),
+        Ok(None) => Err(StoreError::Refused("There is no workflow".to_owned())),
+        Err(faults) => {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            Err(StoreError::Refused(faults.join("; ")))
+        }
+    }
 }
 
 /// Writes until the store has taken it; the lease says for how long that makes sense.
@@ -247,6 +305,11 @@ const STOPPED: &str = "the program was stopped while it ran";
 /// A run that was cut short, and by what.
 pub(crate) fn interrupted(why: &str) -> Outcome {
     Progress::default().interrupted(why)
+}
+
+/// A run that does not even begin, and why.
+pub(crate) fn not_begun(kind: FailureKind, why: String) -> Outcome {
+    Progress::default().ended(kind, why)
 }
 
 /// Why a run has nothing that it could run. Its version was there when it was taken on.

@@ -64,6 +64,7 @@ impl Ready {
             transfer: None,
             quality: None,
             closed_at: config::clock::Clock::system().now(),
+            post: None,
         };
         self.server.store.close_conversation(&scope, &close).await.unwrap();
         self.server.calls.up.lock().unwrap().retain(|(_, up)| *up != id);

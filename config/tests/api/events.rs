@@ -87,6 +87,7 @@ async fn end(server: &Server, call: &Conversation) {
         transfer: None,
         quality: None,
         closed_at: call.created_at,
+        post: None,
     };
     let scope = ScopedTo::by_gateway(call.organization_id);
     server.store.close_conversation(&scope, &close).await.unwrap();

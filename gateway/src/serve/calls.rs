@@ -53,7 +53,7 @@ pub(super) fn start(node: &Node, engine: Arc<dyn Workflows>, wires: Wires) -> io
     let live = Arc::new(LiveTable::new(node.store.snapshot(), node.journal.clone(), told));
     let (link_in, agents) = mpsc::channel(EVENT_DEPTH);
     let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);
-    let (runs, after) = Runs::start_up(engine, RunLimits::from(&settings.routing), run_in);
+    let runs = Runs::new(engine, RunLimits::from(&settings.routing), run_in);
     let services = Services {
         snapshot: node.store.snapshot(),
         journal: node.journal.clone(),
@@ -77,7 +77,7 @@ pub(super) fn start(node: &Node, engine: Arc<dyn Workflows>, wires: Wires) -> io
         reached: wires.reached,
         commands,
     };
-    let tasks = vec![tokio::spawn(Shard::new(services).run(inputs)), after];
+    let tasks = vec![tokio::spawn(Shard::new(services).run(inputs))];
     let (workers, ports) = (media.workers, media.ports);
     Ok(Calls { commands: command_in, live, workers, ports, tasks })
 }

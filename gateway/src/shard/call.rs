@@ -325,7 +325,6 @@ impl Shard {
             talked_ms = talked.map(|t| t.as_millis()), "call ended"
         );
         self.close_carrier(key, &mut call, reason);
-        self.after_conversation(&call);
         self.release(now, &call);
     }
 
@@ -336,7 +335,7 @@ impl Shard {
         if let Some(leg) = &leg {
             self.retire_leg(leg);
         }
-        let Some(closing) = call.record.closing(reason) else {
+        let Some(closing) = call.record.closing(reason, call.workflows.post.clone()) else {
             let _ = self.services.workers.close(Side::Carrier.session(key), |_| {});
             return;
         };

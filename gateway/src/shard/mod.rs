@@ -235,7 +235,6 @@ impl Shard {
         metrics.queue("agent_events", inputs.agents.len());
         metrics.queue("calls_out", self.queue.waiting());
         metrics.queue("workflow_runs", self.services.runs.live());
-        metrics.queue("post_conversation", self.services.runs.waiting());
         metrics.queue("journal", self.services.journal.stats().queued);
         let load = self.endpoint.load();
         metrics.queue("server_transactions", load.server_transactions);

@@ -68,7 +68,7 @@ impl Shard {
         let labels = EndLabels { party: reason.party().as_str(), reason: reason.code() };
         self.services.metrics.ended.get_or_create(&labels).inc();
         self.services.live.ended(&record);
-        if let Some(closing) = record.closing(reason) {
+        if let Some(closing) = record.closing(reason, request.workflows.post.clone()) {
             self.services.journal.record(closing.without_media());
         }
     }

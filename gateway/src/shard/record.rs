@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use config::briefing::PostAction;
 use config::calls::{LiveCall, TransferRequest};
 use config::clock::Timestamp;
 use config::ids::{ConversationId, DecisionId};
@@ -176,8 +177,13 @@ impl Record {
         })
     }
 
-    /// Freezes how the call ended; the media report completes it. `None` when that was done before.
-    pub(super) fn closing(&mut self, reason: EndReason) -> Option<Closing> {
+    /// Freezes how the call ended, and what its agent has done afterwards; the media report completes
+    /// it. `None` when that was done before.
+    pub(super) fn closing(
+        &mut self,
+        reason: EndReason,
+        post: Option<PostAction>,
+    ) -> Option<Closing> {
         if std::mem::replace(&mut self.closed, true) {
             return None;
         }
@@ -223,6 +229,7 @@ impl Record {
             quality: None,
             transfer: self.conversation.transfer.clone(),
             closed_at: at,
+            post,
         })))
     }
 

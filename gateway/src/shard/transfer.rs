@@ -113,7 +113,8 @@ impl Shard {
         call.record.transfer_over(TransferStatus::Completed, Some(200));
         self.services.live.transferred(&call.record);
         // The conversation is over, though the two go on talking: its record ends here.
-        if let Some(closing) = call.record.closing(EndReason::Transferred) {
+        let post = call.workflows.post.clone();
+        if let Some(closing) = call.record.closing(EndReason::Transferred, post) {
             let journal = self.services.journal.clone();
             let without = closing.clone();
             let session = Side::Carrier.session(key);

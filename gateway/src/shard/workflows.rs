@@ -239,17 +239,4 @@ impl Shard {
             self.alarms.remove(&(limit, Alarm::Call(key)));
         }
     }
-
-    /// The conversation is over: the agent's workflow for that runs when there is time.
-    pub(super) fn after_conversation(&mut self, call: &super::call::Call) {
-        let Some(action) = &call.workflows.post else { return };
-        let input = briefing::after(call.record.conversation());
-        let seconds = self.services.settings.routing.post_conversation_seconds;
-        let limit = Duration::from_secs(u64::from(seconds));
-        let job = Job::of(action, call.parties.organisation, (input, limit));
-        if !self.services.runs.after(call.record.id(), job) {
-            self.shed("post_conversation");
-            warn!(conversation = %call.record.id(), "a post-conversation workflow was left out");
-        }
-    }
 }

@@ -77,6 +77,7 @@ fn closed(call: &Conversation, status: ConversationStatus) -> Entry {
         transfer: None,
         quality: None,
         closed_at: Timestamp::from_micros(START_US + 9),
+        post: None,
     }))
 }
 

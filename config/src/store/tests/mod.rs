@@ -9,6 +9,7 @@ mod inbound_routing;
 mod jobs;
 mod keys;
 mod managed;
+mod post_runs;
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 mod records;

@@ -32,6 +32,7 @@ fn close(of: &Conversation, status: ConversationStatus, code: &'static str) -> C
         transfer: None,
         quality: Some(json!({"mos": 4.2})),
         closed_at: at(9_000_000),
+        post: None,
     }
 }
 

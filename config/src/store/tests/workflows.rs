@@ -253,7 +253,7 @@ fn named(store: &Store, agent: AgentId) -> Result<Arc<Definition>, String> {
     let snapshot = store.snapshot().load();
     let version = snapshot.agent(agent).unwrap().latest_published.unwrap();
     let version = snapshot.version(version).unwrap();
-    let stored = version.workflows.stored().next().unwrap();
+    let stored = version.workflows.stored().unwrap();
     stored.definition.clone()
 }
 
