@@ -390,7 +390,7 @@ fn a_config_that_is_not_enabled_leaves_the_slot_to_decide() {
 }
 
 /// An agent with these workflows, published as `publish` says; its id.
-fn agent_with(gateway: &Gateway, config: &Value, publish: &Value) -> String {
+pub(crate) fn agent_with(gateway: &Gateway, config: &Value, publish: &Value) -> String {
     let rest = gateway.rest();
     let made = rest.post("/core/agents", &json!({ "name": "with workflows" }));
     let id = made["id"].as_str().unwrap().to_owned();
@@ -400,7 +400,7 @@ fn agent_with(gateway: &Gateway, config: &Value, publish: &Value) -> String {
 }
 
 /// A workflow action of these steps.
-fn action(steps: &Value) -> Value {
+pub(crate) fn action(steps: &Value) -> Value {
     json!({ "type": "workflow", "definition": { "steps": steps } })
 }
 

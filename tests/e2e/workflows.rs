@@ -8,8 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::gateway::{echo, from_here};
 use support::lookup::Lookup;
-use support::{Gateway, wait};
+use support::sipp::Sipp;
+use support::{Gateway, peer, wait};
+
+use crate::routing::{action, agent_with};
+
+const NUMBER: &str = "+15550100100";
 
 /// How long work in the background may take to come to its end.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -144,6 +150,58 @@ fn a_run_that_a_crash_cut_short_says_so_and_is_not_done_again() {
     let run = enqueue(&gateway, &published(&gateway, fine));
     assert_eq!(reaches(&gateway, &run, "success")["output"], json!({ "sum": 2 }));
     assert!(asked.try_recv().is_err(), "the server was asked again");
+    gateway.finish();
+}
+
+#[test]
+fn what_is_done_after_a_conversation_is_done_once_though_the_program_is_killed_before_it() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let patient = [HERE, &[("fetch.timeout_seconds", "60")]].concat();
+    let gateway = Gateway::with(&patient);
+    gateway.number(NUMBER, &gateway.trunk("t", from_here()));
+    let crm = Lookup::start(&json!({}));
+    let steps = json!([
+        { "id": "trigger", "type": "input", "next": "tell" },
+        { "id": "tell", "type": "http", "method": "POST", "url": crm.url("/after"),
+          "body": "{{ input.trigger }}", "next": "pause" },
+        { "id": "pause", "type": "wait", "duration": 6, "unit": "seconds", "next": "done" },
+        { "id": "done", "type": "output",
+          "fields": { "how": "{{ input.trigger.end_reason.code }}" } },
+    ]);
+    let config = json!({ "runtime": echo(), "post_conversation_workflow": action(&steps) });
+    agent_with(&gateway, &config, &json!({ "phone_numbers": [NUMBER] }));
+    // As many runs of the organisation as may go on do not end: the next one waits for its turn.
+    let (address, asked) = slow(usize::MAX, ("", ""));
+    let endless = published(
+        &gateway,
+        json!([
+            { "id": "trigger", "type": "input", "next": "ask" },
+            { "id": "ask", "type": "http", "url": format!("http://{address}/"),
+              "timeout_seconds": 60, "next": "done" },
+            { "id": "done", "type": "output", "fields": {} },
+        ]),
+    );
+    for _ in 0..2 {
+        enqueue(&gateway, &endless);
+        asked.recv_timeout(PATIENCE).unwrap();
+    }
+    Sipp::new(&gateway, "call", NUMBER).passes();
+    let record = gateway.ended_conversation();
+    let of_it = format!("{RUNS}?conversation_id={}", record["id"].as_str().unwrap());
+    let queued = gateway.rest().get(&of_it);
+    assert_eq!(queued[0]["status"], "queued", "{queued:#}");
+    assert!(crm.requests().is_empty());
+    let gateway = gateway.crash_and_restart();
+    let run = format!("{RUNS}/{}", queued[0]["execution_id"].as_str().unwrap());
+    let waiting = reaches(&gateway, &run, "waiting");
+    assert!(waiting["resume_at"].is_string(), "{waiting:#}");
+    let over = reaches(&gateway, &run, "success");
+    assert_eq!(over["output"], json!({ "how": "caller_hung_up" }));
+    assert_eq!(over["conversation_id"], record["id"]);
+    assert_eq!(gateway.rest().get(&of_it).as_array().unwrap().len(), 1);
+    assert_eq!(crm.requests().len(), 1, "it was told once");
     gateway.finish();
 }
 

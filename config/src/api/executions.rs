@@ -18,7 +18,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params};
 use super::page::{listing, reply};
 use super::table::Caller;
-use crate::credential::ScopedTo;
+use crate::credential::{Scope, ScopedTo};
 use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits::{WORKFLOW_SYNC_RUNS, WORKFLOW_SYNC_SECONDS};
 use crate::model::{
@@ -235,7 +235,8 @@ pub(crate) async fn list_workflow_executions(
     Ok(reply(page, executions, |execution| execution.created_at))
 }
 
-/// One run.
+/// One run. Of one after a conversation, only `conversations:read_sensitive` shows the sensitive fields
+/// that it was given, its output and what its steps did.
 #[utoipa::path(get, path = "/workflow/workflow-executions/{execution_id}",
     tag = "workflow executions",
     params(("execution_id" = ExecutionId, Path, description = "The run")),
@@ -245,5 +246,9 @@ pub(crate) async fn get_workflow_execution(
     caller: Caller,
     Id(id): Id<ExecutionId>,
 ) -> Result<Json<Execution>, ApiError> {
-    Ok(Json(api.store.execution(&caller.organisation(), id).await?))
+    let execution = api.store.execution(&caller.organisation(), id).await?;
+    Ok(Json(match caller.holds(Scope::ConversationsReadSensitive) {
+        true => execution,
+        false => execution.without_sensitive(),
+    }))
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Invalid, VersionRef, check_length, check_name, present};
+use super::{Conversation, Invalid, VersionRef, check_length, check_name, present};
 use crate::clock::Timestamp;
 use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits;
@@ -239,6 +239,24 @@ pub struct Execution {
 }
 
 impl Execution {
+    /// As it is for who may not read what is sensitive of conversations: of a run after one, nothing of
+    /// that in what it was given, and nothing of what its steps made of it.
+    #[must_use]
+    pub(crate) fn without_sensitive(mut self) -> Self {
+        if self.conversation_id.is_none() {
+            return self;
+        }
+        let trigger = self.input_data.get_mut("trigger").and_then(Value::as_object_mut);
+        if let Some(trigger) = trigger {
+            trigger.retain(|name, _| !Conversation::SENSITIVE.contains(&name.as_str()));
+        }
+        self.output = None;
+        for entry in &mut self.trace {
+            entry.summary.clear();
+        }
+        self
+    }
+
     /// The run is over, like this.
     pub(crate) fn end(&mut self, outcome: Outcome) {
         self.trace = outcome.trace;

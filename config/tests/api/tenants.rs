@@ -137,6 +137,7 @@ impl Things {
             "trunk_id" => self.trunk.clone(),
             "agent_id" => self.agent.clone(),
             "workflow_id" => self.workflow.clone(),
+            "conversation_id" => self.conversation.clone(),
             "agent_version_id" => self.version.clone(),
             "phone_number" | "agent_number" | "called_number" => self.number.replace('+', "%2B"),
             "object_id" => self.conversation.clone(),

@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use config::briefing::AgentWorkflows;
+use config::credential::ScopedTo;
+use config::ids::ConversationId;
+use config::model::{Conversation, ConversationClose, ConversationStatus, EndReason};
 use serde_json::{Value, json};
 
 use crate::server::{Server, id};
@@ -187,6 +191,48 @@ async fn a_run_that_was_interrupted_says_so_and_is_not_done_again() {
         (&record["status"], &record["error"]["kind"]),
         (&json!("failed"), &json!("interrupted"))
     );
+}
+
+/// A conversation that ended, after which a workflow of the agent's config is done.
+async fn over(server: &Server) -> ConversationId {
+    let told = |call: &mut Conversation| call.custom_metadata = Some(json!({"canary": 1}));
+    let call = server.conversation(server.organisation, told).await;
+    let action = json!({"type": "workflow", "definition": definition()});
+    let close = ConversationClose {
+        id: call.id,
+        status: ConversationStatus::Completed,
+        end_reason: EndReason::new("caller_hung_up", "caller"),
+        duration_s: Some(3),
+        transfer: None,
+        quality: None,
+        closed_at: call.created_at,
+        post: AgentWorkflows::read(&json!({"post_conversation_workflow": action})).post,
+    };
+    let scope = ScopedTo::by_gateway(server.organisation);
+    server.store.close_conversation(&scope, &close).await.unwrap();
+    call.id
+}
+
+#[tokio::test]
+async fn a_run_after_a_conversation_names_it_and_hides_what_is_sensitive_of_it() {
+    let server = Server::start().await;
+    let (call, other) = (over(&server).await, over(&server).await);
+    let of = |id: ConversationId| format!("/workflow/workflow-executions?conversation_id={id}");
+    let listed = server.get(&of(call)).await.is(200);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let run = &listed[0];
+    assert_eq!((&run["conversation_id"], &run["status"]), (&json!(call), &json!("queued")));
+    assert_eq!((&run["workflow_id"], &run["workflow_version"]), (&Value::Null, &Value::Null));
+    assert_ne!(server.get(&of(other)).await.is(200)[0]["execution_id"], run["execution_id"]);
+    server.run_jobs().await;
+    let path = format!("/workflow/workflow-executions/{}", run["execution_id"].as_str().unwrap());
+    let whole = server.get(&path).await.is(200);
+    assert_eq!(whole["status"], "success", "{whole}");
+    assert_eq!(whole["input_data"]["trigger"]["custom_metadata"], json!({"canary": 1}));
+    let reader = server.key_with(&["workflows:read"]).await;
+    let shown = server.call(Method::GET, &path, &reader, &Value::Null).await.is(200);
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    assert_eq!(shown["input_data"]["trigger"]["conversation_id"], json!(call));
 }
 
 #[tokio::test]

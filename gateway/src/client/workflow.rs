@@ -114,6 +114,9 @@ enum Verb {
         /// Of this workflow: its id or name.
         #[arg(long, value_name = "WORKFLOW")]
         workflow: Option<String>,
+        /// After this conversation: its id.
+        #[arg(long, value_name = "ID")]
+        conversation: Option<String>,
         /// `queued`, `running`, `waiting`, `success` or `failed`.
         #[arg(long, value_name = "STATUS")]
         status: Option<String>,
@@ -145,6 +148,7 @@ const RUNS: &[Column] = &[
     ("ASKED", |run| moment(run, "created_at")),
     ("WORKFLOW", |run| field(run, "workflow_id")),
     ("VERSION", |run| field(run, "workflow_version")),
+    ("CONVERSATION", |run| field(run, "conversation_id")),
     ("STATUS", |run| field(run, "status")),
     ("WHY NOT", why_not),
 ];
@@ -207,11 +211,12 @@ impl Workflow {
                 let asked = asked(find::workflow(&rest, &workflow).await?, &version, input)?;
                 run(&rest, &shown, &asked, background).await?;
             }
-            Verb::Runs { workflow, status, page } => {
+            Verb::Runs { workflow, conversation, status, page } => {
                 let mut query: Query = status.into_iter().map(|one| ("status", one)).collect();
                 if let Some(workflow) = workflow {
                     query.push(("workflow_id", find::workflow(&rest, &workflow).await?));
                 }
+                query.extend(conversation.map(|id| ("conversation_id", id)));
                 let listing = rest.list(&RUNS_PATH, &query, page.wanted()).await?;
                 shown.list("runs", RUNS, &listing.items, listing.more);
             }

@@ -66,11 +66,6 @@ impl Record {
         }
     }
 
-    /// The conversation as it stands.
-    pub(super) fn conversation(&self) -> &Conversation {
-        &self.conversation
-    }
-
     /// When the call came or was ordered.
     pub(super) fn started_at(&self) -> Timestamp {
         self.conversation.created_at
@@ -218,9 +213,6 @@ impl Record {
             ..RecordedEnd::new(row.code, row.party.as_str())
         };
         self.conversation.status = status(reason, answered.is_some());
-        self.conversation.end_reason = Some(end_reason.clone());
-        self.conversation.duration = duration_s;
-        self.conversation.ended_at = Some(at);
         Some(Closing(Box::new(ConversationClose {
             id: self.conversation.id,
             status: self.conversation.status,
