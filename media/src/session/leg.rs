@@ -47,22 +47,26 @@ pub(super) enum Heard {
 }
 
 /// One side of a call as RTP sees it.
+///
+/// What every packet needs comes first and lies together: of a thousand legs nothing else stays in
+/// the processor's cache.
+#[repr(C)]
 pub(super) struct Leg {
     pub(super) terms: Terms,
+    ever_heard: bool,
+    pub(super) budget: Budget,
     /// Elsewhere, as a plain leg has no use for so many bytes.
     pub(super) secured: Option<Box<Secured>>,
     pub(super) latch: Latch,
-    pub(super) budget: Budget,
     reception: Reception,
-    listener: Listener,
-    digits: dtmf::Receiver,
     pub(super) stream: Stream,
     dialler: dtmf::Sender,
-    tones: Tones,
-    rtcp: Rtcp,
+    listener: Listener,
     pub(super) drops: Drops,
     drops_told: Drops,
-    ever_heard: bool,
+    digits: dtmf::Receiver,
+    tones: Tones,
+    rtcp: Rtcp,
     digits_received: u32,
     digits_sent: u32,
 }
@@ -381,7 +385,9 @@ impl Leg {
             Content::Digits => Kind::Event,
             Content::ComfortNoise => Kind::Nothing,
         };
-        self.drops.payload_type += u64::from(kind == Kind::Nothing);
+        if kind == Kind::Nothing {
+            self.drops.payload_type += 1;
+        }
         Some(Crossing::new(view, kind))
     }
 

@@ -94,10 +94,9 @@ pub trait Outlet {
 }
 
 /// One call's media.
+#[repr(C)]
 pub struct Session {
     key: SessionKey,
-    leg: Leg,
-    far: FarSide,
     gate_open: bool,
     media_timeout: Option<Duration>,
     /// When the peer was last heard, or media was last allowed to flow.
@@ -111,6 +110,8 @@ pub struct Session {
     fed_agent: bool,
     pace: Pace,
     ticked: Instant,
+    leg: Leg,
+    far: FarSide,
 }
 
 impl Session {

@@ -18,8 +18,8 @@ pub(super) struct Network<'a> {
     pub(super) ports: &'a PortPair,
     pub(super) shared: &'a Shared,
     pub(super) events: &'a Events,
-    /// What it handles was due, or came, at this moment.
-    pub(super) since: Instant,
+    /// What it handles was due, or came, at this moment; `None` if that was not looked at.
+    pub(super) since: Option<Instant>,
 }
 
 impl Outlet for Network<'_> {
@@ -28,7 +28,9 @@ impl Outlet for Network<'_> {
         match socket(self.ports, channel).send_to(datagram, to) {
             Ok(_) => {
                 counters.sent.add(1);
-                counters.count_residence(clock::now().saturating_duration_since(self.since));
+                if let Some(since) = self.since {
+                    counters.count_residence(clock::now().saturating_duration_since(since));
+                }
             }
             Err(_) => counters.count_unsent(),
         }

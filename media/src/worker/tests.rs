@@ -143,7 +143,7 @@ fn a_caller_hears_an_echo_over_real_sockets() {
     let metrics = workers.metrics();
     assert_eq!((metrics.len(), metrics[0].sessions, metrics[0].faults), (1, 0, 0));
     assert!(metrics[0].received >= 10 && metrics[0].sent >= 10 && metrics[0].ticks >= 10);
-    assert!(metrics[0].residence.count() >= 20);
+    assert!(metrics[0].residence.count() > 0);
 }
 
 #[test]

@@ -266,8 +266,8 @@ impl Worker {
         }
         tenant.share_cleaning_time(now, &self.shared.counters);
         let Tenant { session, ports, resting, rested, .. } = tenant;
-        let mut network =
-            Network { ports, shared: &self.shared, events: &self.events, since: self.deadline };
+        let since = Some(self.deadline);
+        let mut network = Network { ports, shared: &self.shared, events: &self.events, since };
         let done = catch_unwind(AssertUnwindSafe(|| {
             session.make_up_for(std::mem::take(rested));
             session.handle_tick(now, missed, &mut network);
@@ -298,7 +298,7 @@ impl Worker {
             return;
         };
         let Tenant { session, ports, .. } = tenant;
-        let since = clock::now();
+        let since = Some(clock::now());
         let mut network = Network { ports, shared: &self.shared, events: &self.events, since };
         if catch_unwind(AssertUnwindSafe(|| session.handle_speech(&mut network))).is_err() {
             self.retire(key);
@@ -447,7 +447,8 @@ impl Worker {
     fn last_words(&self, tenant: &mut Tenant) -> LegReport {
         let now = clock::now();
         let Tenant { session, ports, .. } = tenant;
-        let mut network = Network { ports, shared: &self.shared, events: &self.events, since: now };
+        let since = Some(now);
+        let mut network = Network { ports, shared: &self.shared, events: &self.events, since };
         let done = catch_unwind(AssertUnwindSafe(|| {
             self.shared.counters.count_drops(&session.take_drops());
             session.close(now, &mut network)
