@@ -10,7 +10,7 @@ use media::sdp::{Encryption, Plan};
 
 use crate::common::{
     Audio, ECHO, Gateway, PATIENCE, PEER, Phone, STRANGER, Sprayer, TONE, drain, eventually, level,
-    rtp, status, tone,
+    rtp, soak, status, tone,
 };
 
 /// What the attackers' tone sounds like, and the peer's.
@@ -124,6 +124,68 @@ fn a_peer_that_moves_takes_its_audio_along_and_nobody_else_does() {
         assert_eq!(attacker.stop(), 0, "{encryption:?}");
     }
     gateway.assert_quiet();
+}
+
+/// Where the peers of a hundred calls are, as seen by who attacks them all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Peers {
+    /// They send from where they said.
+    Described,
+    /// They send from elsewhere than they said.
+    BehindNat,
+    /// They never send.
+    Silent,
+    /// They move in mid-call.
+    Moving,
+}
+
+/// One of many calls: whether its peer heard what it should.
+fn one_of_many(udp: SocketAddr, peers: Peers, encryption: Encryption, told: SocketAddr) -> bool {
+    let told = (peers == Peers::BehindNat).then_some(told);
+    let phone = Phone::new(PEER, udp);
+    let mut audio = Audio::new(PEER, told, encryption);
+    let mut call = phone.dial(TONE, &audio.offer).unwrap();
+    if peers == Peers::Moving {
+        audio = Audio::new(PEER, None, encryption);
+        call.answer = call.reinvite(&audio.offer);
+    }
+    let plan = audio.accept(&call);
+    let silence: &[i16] = &[];
+    let heard = match peers {
+        Peers::Silent => talk(&audio.socket, plan, silence, None).unwrap().received,
+        _ => say(&audio, plan).received,
+    };
+    call.hang_up();
+    // A talk lasts longer than its words: a silent peer is listened to for that long.
+    heard > if peers == Peers::Silent { 0 } else { 35 }
+}
+
+/// Many calls at once while one attacker goes over all ports: a hundred and 20,000 packets a second
+/// where the full numbers are wanted.
+#[test]
+fn of_many_calls_at_once_under_a_spray_over_all_ports_none_is_heard_by_the_attacker() {
+    let (calls, encryptions) = if soak() { (100, &BOTH[..]) } else { (10, &BOTH[..1]) };
+    for &encryption in encryptions {
+        for peers in [Peers::Described, Peers::BehindNat, Peers::Silent, Peers::Moving] {
+            let mut gateway = if soak() { Gateway::roomy() } else { Gateway::start() };
+            let bystander = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 99), 0)).unwrap();
+            let (udp, told) = (gateway.udp, bystander.local_addr().unwrap());
+            let attacker = spray(STRANGER, gateway.ports.clone());
+            let heard = std::thread::scope(|scope| {
+                let one = || scope.spawn(move || one_of_many(udp, peers, encryption, told));
+                let all: Vec<_> = (0..calls).map(|_| one()).collect();
+                all.into_iter().map(|call| call.join().unwrap()).filter(|heard| *heard).count()
+            });
+            let rate = attacker.rate();
+            println!("{peers:?}, {encryption:?}: {calls} calls, {rate:.0} packets/s");
+            assert_eq!(heard, calls, "{peers:?}, {encryption:?}: peers that hear");
+            assert!(rate > if soak() { 15_000.0 } else { 1_000.0 }, "{rate} packets a second");
+            assert_eq!(attacker.stop(), 0, "{peers:?}, {encryption:?}");
+            let strays = drain(&bystander);
+            assert!(strays <= 4 * calls, "{peers:?}, {encryption:?}: {strays} to the bystander");
+            gateway.assert_quiet();
+        }
+    }
 }
 
 /// The attacker knows everything about the stream and speaks before the peer does and all along;

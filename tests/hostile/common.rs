@@ -72,17 +72,25 @@ impl Deref for Gateway {
     }
 }
 
-/// A range of 64 media ports that nobody seems to use at the moment.
-fn some_ports() -> RangeInclusive<u16> {
+/// Media ports that nobody seems to use at the moment: 64, or another power of two.
+fn some_ports(count: u16) -> RangeInclusive<u16> {
     let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let start = probe.local_addr().unwrap().port().clamp(2_048, 65_000) & !63;
-    start..=start + 63
+    let start = probe.local_addr().unwrap().port().clamp(2_048, 65_000) & !(count - 1);
+    start..=start + (count - 1)
+}
+
+/// Whether the full numbers are wanted of tests that do with smaller ones otherwise.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("TRUNKLINE_SOAK").is_some_and(|value| value == "1")
 }
 
 impl Gateway {
     /// Starts one with nothing provisioned and some settings changed: `("sip.max_calls", "32")`.
     pub(crate) fn empty(settings: &[(&str, &str)]) -> Gateway {
-        let ports = some_ports();
+        Gateway::with_ports(some_ports(64), settings)
+    }
+
+    fn with_ports(ports: RangeInclusive<u16>, settings: &[(&str, &str)]) -> Gateway {
         let range = format!("\"{}-{}\"", ports.start(), ports.end());
         let mut all = vec![
             ("media.ports", &*range),
@@ -97,7 +105,17 @@ impl Gateway {
     /// Starts one with a trunk for [`KNOWN`] that takes plain audio and SRTP, the numbers [`ECHO`]
     /// and [`TONE`] on it, and their agents; and with a trunk without numbers for [`OTHERS`].
     pub(crate) fn start() -> Gateway {
-        let gateway = Gateway::empty(&[]);
+        Gateway::empty(&[]).provisioned()
+    }
+
+    /// The same with room for a hundred calls.
+    pub(crate) fn roomy() -> Gateway {
+        let ports = some_ports(256);
+        Gateway::with_ports(ports, &[("sip.max_calls", "128")]).provisioned()
+    }
+
+    fn provisioned(self) -> Gateway {
+        let gateway = self;
         gateway.trunk("elsewhere", json!({"allowed_addresses": [OTHERS]}));
         let trunk = gateway.pbx("PBX", "ALLOW");
         for number in [ECHO, TONE] {
@@ -504,8 +522,13 @@ fn listen(socket: &UdpSocket, time: Duration) -> u32 {
 pub(crate) struct Sprayer {
     stop: Arc<AtomicBool>,
     heard: Arc<AtomicU32>,
+    sent: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
+    since: Instant,
 }
+
+/// How often a sprayer goes over all ports.
+const ROUND: Duration = Duration::from_millis(10);
 
 impl Sprayer {
     /// One round over all ports every 10 ms, each with the packet that `make` gives for its round.
@@ -516,20 +539,29 @@ impl Sprayer {
     ) -> Sprayer {
         let socket = UdpSocket::bind(from).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        let (stop, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stop, heard) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&heard));
+        let sent = Arc::<AtomicU32>::default();
+        let sprayed = Arc::clone(&sent);
         let thread = std::thread::spawn(move || {
             let mut round = 0;
             while !stopped.load(Ordering::Relaxed) {
-                let packet = make(round);
+                let (packet, begun) = (make(round), now());
                 for port in ports.clone() {
                     let _ = socket.send_to(&packet, (Ipv4Addr::LOCALHOST, port));
+                    sprayed.fetch_add(1, Ordering::Relaxed);
                 }
                 round = round.wrapping_add(1);
-                count.fetch_add(listen(&socket, Duration::from_millis(10)), Ordering::Relaxed);
+                let left = ROUND.saturating_sub(now() - begun).max(Duration::from_millis(1));
+                count.fetch_add(listen(&socket, left), Ordering::Relaxed);
             }
         });
-        Sprayer { stop, heard, thread: Some(thread) }
+        Sprayer { stop, heard, sent, thread: Some(thread), since: now() }
+    }
+
+    /// Packets a second that it has sent so far.
+    pub(crate) fn rate(&self) -> f64 {
+        f64::from(self.sent.load(Ordering::Relaxed)) / (now() - self.since).as_secs_f64()
     }
 
     /// Stops: how many packets came to the attacker.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::callee::{Callee, OWN, SDP, kind, response};
 use crate::common::{
-    ECHO, Gateway, PATIENCE, PEER, Phone, eventually, header, now, offer, parameter, status,
+    ECHO, Gateway, PATIENCE, PEER, Phone, eventually, header, now, offer, parameter, soak, status,
 };
 
 /// The number of the SIP agent.
@@ -235,11 +235,6 @@ fn descriptors(gateway: &Gateway) -> usize {
     };
     let path = processes.into_iter().find(own).unwrap();
     std::fs::read_dir(path.join("fd")).unwrap().count()
-}
-
-/// Whether the full numbers are wanted.
-fn soak() -> bool {
-    std::env::var_os("TRUNKLINE_SOAK").is_some_and(|value| value == "1")
 }
 
 struct House {
