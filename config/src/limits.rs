@@ -210,14 +210,14 @@ limits! {
     WORKFLOW_WORKERS = 64 Count, Config,
         "Bound of workflows.workers: processes of which one core feeds a handful.";
     // --- work that goes on after its request was answered
-    JOBS_AT_ONCE = 8 Count, Config,
-        "Jobs of a node but for runs of workflows: each is over within minutes; the rest waits.";
-    JOBS_RUNNING_WORKFLOWS = 32 Count, Config,
-        "Runs of a node in the background: one may take hours, so other jobs do not wait for them.";
+    JOBS_AT_ONCE = 32 Count, Config,
+        "Jobs of a node but for runs of workflows: they mostly wait for others; the rest waits.";
+    JOBS_RUNNING_WORKFLOWS = 128 Count, Config,
+        "Runs of a node in the background: workers bound what they compute, this what they hold.";
     JOBS_OF_ORGANIZATION = 2 Count, Config,
         "Jobs of one organisation at a time, runs of workflows counted apart: all get their turn.";
     JOBS_WAITING = 1_000 Count, Config,
-        "Unfinished jobs of one organisation: a program that never stops asking is told; then 400.";
+        "Unfinished jobs of one kind of an organisation: whoever never stops asking is told; then 400.";
     JOB_ATTEMPTS = 5 Count, Config,
         "Times that a job is begun, crashes of the node among them; then it has failed.";
     JOB_LEASE_SECONDS = 30 Seconds, Config,

@@ -1,24 +1,32 @@
 //! Takes jobs that are due and does them, of each group of kinds a bounded number at a time.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{Instrument as _, info_span, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{Desk, Job, JobError, Lease, Turn, Work};
+use crate::ids::JobId;
 use crate::limits::{JOB_ATTEMPTS, JOB_KEPT_SECONDS, JOB_LEASE_SECONDS, JOBS_AT_ONCE, Limit};
-use crate::store::{JobEnd, Store, StoreError};
+use crate::store::{JobEnd, Store, StoreError, Wanted};
 
 /// How often a node looks for jobs that another one made, or that are due again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a lease is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(JOB_LEASE_SECONDS.value / 6);
+
+/// For how long after the store was away leases that are over are left to their holders: they were
+/// away as well, and each renews its own within this time.
+const RENEWED_WITHIN: Duration = Duration::from_secs(JOB_LEASE_SECONDS.value / 3);
+
+/// How often runs are looked for whose node is gone.
+const END_LOST_EVERY: Duration = Duration::from_secs(60);
 
 /// How often jobs that are long over are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -29,12 +37,52 @@ const FIRST_PAUSE_SECONDS: i64 = 2;
 /// Longest pause between two attempts.
 const LONGEST_PAUSE_SECONDS: i64 = 300;
 
+/// What became of a job whose lease is lost.
+const TAKEN: &str = "the job is not ours any more: it was cancelled, or another node has it";
+
 /// Does jobs of the kinds it was told about.
 pub struct Runner {
     store: Store,
     works: HashMap<&'static str, Arc<dyn Work>>,
     /// The first is of the kinds that have no places of their own.
     groups: Vec<Group>,
+    /// What is being done here. A lease that could not be renewed in time is over for the others; here
+    /// it is known that somebody is at the job.
+    held: Held,
+    /// When the store last could not be asked for jobs.
+    away_at: Mutex<Option<Instant>>,
+}
+
+/// The jobs that are being done.
+#[derive(Debug, Clone, Default)]
+struct Held(Arc<Mutex<HashSet<JobId>>>);
+
+/// That a job is being done; dropping it says that it no longer is.
+#[derive(Debug)]
+struct Hold(Held, JobId);
+
+impl Held {
+    fn hold(&self, id: JobId) -> Hold {
+        lock(&self.0).insert(id);
+        Hold(self.clone(), id)
+    }
+
+    fn ids(&self) -> Vec<JobId> {
+        lock(&self.0).iter().copied().collect()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        lock(&self.0.0).remove(&self.1);
+    }
+}
+
+/// A job that this node is to do.
+struct Claimed {
+    job: Job,
+    lease: Lease,
+    hold: Hold,
 }
 
 /// Kinds that share places. While all are taken, no job of these kinds is claimed; the other groups
@@ -60,7 +108,13 @@ impl Runner {
     /// A runner that knows no kind yet, and leaves all jobs to others.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, works: HashMap::new(), groups: vec![Group::new(Vec::new(), JOBS_AT_ONCE)] }
+        Self {
+            store,
+            works: HashMap::new(),
+            groups: vec![Group::new(Vec::new(), JOBS_AT_ONCE)],
+            held: Held::default(),
+            away_at: Mutex::default(),
+        }
     }
 
     /// Does jobs of this kind too, in the places that all kinds share which have none of their own.
@@ -88,12 +142,14 @@ impl Runner {
         runner.take_back().await;
         let mut running = JoinSet::new();
         let mut look = interval(LOOK_EVERY);
+        let mut end_lost = interval(END_LOST_EVERY);
         let mut forget = interval(FORGET_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 _ = forget.tick() => runner.forget().await,
+                _ = end_lost.tick() => runner.end_lost().await,
                 _ = look.tick() => {}
                 () = runner.store.job_added() => {}
                 Some(_) = running.join_next() => {}
@@ -108,8 +164,8 @@ impl Runner {
 
     /// Does the jobs that are due now, one after the other: for tests and tools.
     pub async fn run_due(self) {
-        while let Some((job, lease)) = self.claim_any().await {
-            self.work(job, lease).await;
+        while let Some(claimed) = self.claim_any().await {
+            self.work(claimed).await;
         }
     }
 
@@ -125,6 +181,9 @@ impl Runner {
         if let Err(error) = self.store.forget_jobs(age).await {
             warn!(%error, "old jobs are kept for now");
         }
+    }
+
+    async fn end_lost(&self) {
         if let Err(error) = self.store.end_lost_executions().await {
             warn!(%error, "runs of workflows on nodes that are gone seem to go on");
         }
@@ -133,16 +192,16 @@ impl Runner {
     /// Begins jobs of a group until its places are taken or none is due.
     async fn fill(self: &Arc<Self>, group: &Group, running: &mut JoinSet<()>) {
         while let Ok(place) = Arc::clone(&group.places).try_acquire_owned() {
-            let Some((job, lease)) = self.claim(group).await else { break };
+            let Some(claimed) = self.claim(group).await else { break };
             let runner = Arc::clone(self);
             running.spawn(async move {
-                runner.work(job, lease).await;
+                runner.work(claimed).await;
                 drop(place);
             });
         }
     }
 
-    async fn claim_any(&self) -> Option<(Job, Lease)> {
+    async fn claim_any(&self) -> Option<Claimed> {
         for group in &self.groups {
             if let Some(claimed) = self.claim(group).await {
                 return Some(claimed);
@@ -151,19 +210,26 @@ impl Runner {
         None
     }
 
-    async fn claim(&self, group: &Group) -> Option<(Job, Lease)> {
-        match self.store.claim_job(&group.kinds).await {
-            Ok(claimed) => claimed,
+    async fn claim(&self, group: &Group) -> Option<Claimed> {
+        let unleased = lock(&self.away_at).is_some_and(|at| at.elapsed() < RENEWED_WITHIN);
+        let wanted = Wanted { kinds: group.kinds.clone(), held: self.held.ids(), unleased };
+        match self.store.claim_job(wanted).await {
+            Ok(claimed) => claimed.map(|(job, lease)| {
+                let hold = self.held.hold(job.id);
+                Claimed { job, lease, hold }
+            }),
             Err(error) => {
                 warn!(%error, "jobs wait for the store");
+                *lock(&self.away_at) = Some(Instant::now());
                 None
             }
         }
     }
 
-    async fn work(&self, job: Job, lease: Lease) {
+    async fn work(&self, Claimed { job, lease, hold }: Claimed) {
         let span = info_span!("job", id = %job.id, kind = job.kind, attempt = job.attempts);
         self.attempt(&job, lease).instrument(span).await;
+        drop(hold);
     }
 
     async fn attempt(&self, job: &Job, lease: Lease) {
@@ -180,7 +246,7 @@ impl Runner {
         let end = match outcome {
             Ok(Turn::Done(result)) => JobEnd::Done(result),
             Ok(Turn::Later(at)) => JobEnd::Later(at),
-            Err(JobError::LeaseLost) => return warn!("another node has the job"),
+            Err(JobError::LeaseLost) => return info!("{TAKEN}"),
             Err(JobError::Passing(why)) if u64::from(job.attempts) < JOB_ATTEMPTS.value => {
                 warn!(why, "the job will be tried again");
                 JobEnd::Again { after_seconds: pause(job.attempts), why }
@@ -200,7 +266,7 @@ impl Runner {
     async fn end(&self, lease: &Lease, end: JobEnd) {
         match self.store.end_job(lease, end).await {
             Ok(true) => {}
-            Ok(false) => warn!("another node has the job"),
+            Ok(false) => info!("{TAKEN}"),
             Err(error) => warn!(%error, "how the job ended is not written: it will be done again"),
         }
     }
@@ -221,6 +287,11 @@ impl Runner {
             }
         }
     }
+}
+
+/// What a panic elsewhere left behind is still whole: no lock is held across one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds before the next attempt.

@@ -257,6 +257,11 @@ impl Execution {
         self
     }
 
+    /// Whether it is over because somebody cancelled it.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind == FailureKind::Cancelled)
+    }
+
     /// The run is over, like this.
     pub(crate) fn end(&mut self, outcome: Outcome) {
         self.trace = outcome.trace;

@@ -104,9 +104,10 @@ impl Why {
 impl From<FailureKind> for Why {
     fn from(kind: FailureKind) -> Self {
         match kind {
-            FailureKind::Threw | FailureKind::TooManySteps | FailureKind::Interrupted => {
-                Why::Failed
-            }
+            FailureKind::Threw
+            | FailureKind::TooManySteps
+            | FailureKind::Interrupted
+            | FailureKind::Cancelled => Why::Failed,
             FailureKind::TimedOut => Why::TimedOut,
             FailureKind::Busy => Why::Overloaded,
         }

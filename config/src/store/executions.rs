@@ -23,7 +23,14 @@ const FREE_STAMP: &str = free_stamp_in!("workflow_executions");
 
 /// The age, in microseconds, at which a run that a request waited for is on a node that is gone: such
 /// runs take a minute, and their ends are written for ten more.
-const LOST_AFTER_US: i64 = 20 * 60 * 1_000_000;
+const LOST_AFTER_US: i64 = 15 * 60 * 1_000_000;
+
+/// Runs without a job that seem to go on since a time. All of the first condition is in an index.
+pub(super) const LOST: &str = "SELECT t.id, t.organization_id FROM workflow_executions t
+    WHERE t.status = 'running' AND t.created_at < ? AND NOT EXISTS
+        (SELECT 1 FROM jobs j
+         WHERE j.kind = ? AND j.subject = t.id AND j.status IN ('waiting', 'running'))
+    ORDER BY t.created_at LIMIT 1000";
 
 /// What is run, with what.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,26 +173,66 @@ impl Store {
         Ok(execution)
     }
 
+    /// Cancels a run, wherever it is: it has failed as `cancelled`, and its job is gone. A node that is
+    /// at it finds that out when it renews its lease, and stops. Cancelled twice is cancelled once.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such run, or no longer;
+    /// [`StoreError::Conflict`] for one that has ended otherwise.
+    pub async fn cancel_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+    ) -> Result<Execution, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let mut execution = load(&mut tx, scope, id).await?;
+        if execution.is_cancelled() {
+            return Ok(execution);
+        }
+        if execution.status.is_over() {
+            return Err(StoreError::Conflict("Execution is over".to_owned()));
+        }
+        let job = (background::RUN_WORKFLOW, id.to_string());
+        let progress = self.take_job_back(&mut tx, job).await?;
+        execution.end(background::cancelled(progress));
+        self.update_execution(&mut tx, &mut execution).await?;
+        tx.note(Change::of(scope, "execution.cancel").object(id));
+        self.commit(tx, After::default()).await?;
+        Ok(execution)
+    }
+
+    /// Whether a run has ended, or is not there any more.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn execution_is_over(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+    ) -> Result<bool, StoreError> {
+        let sql = "SELECT status FROM workflow_executions WHERE id = ? AND organization_id = ?";
+        let query = sql::query(sql).bind(id.to_string()).bind(scope.organisation().to_string());
+        let mut tx = self.0.db.read().await?;
+        let row = query.fetch_optional(&mut tx).await?;
+        let status = row.as_ref().map(|row| word::<ExecutionStatus>(row, "status")).transpose()?;
+        Ok(status.is_none_or(ExecutionStatus::is_over))
+    }
+
     /// Ends runs that requests waited for on nodes that are gone; how many there were.
     ///
     /// # Errors
     /// As the database fails.
     pub async fn end_lost_executions(&self) -> Result<usize, StoreError> {
         let mut tx = self.0.db.read().await?;
-        let lost = sql::query(
-            "SELECT t.id, t.organization_id FROM workflow_executions t
-             WHERE t.status = 'running' AND t.created_at < ? AND NOT EXISTS
-                 (SELECT 1 FROM jobs j WHERE j.kind = ? AND j.subject = t.id)
-             ORDER BY t.created_at LIMIT 1000",
-        )
-        .bind(self.now().micros().saturating_sub(LOST_AFTER_US))
-        .bind(background::RUN_WORKFLOW)
-        .fetch_all(&mut tx)
-        .await?;
+        let lost = sql::query(LOST)
+            .bind(self.now().micros().saturating_sub(LOST_AFTER_US))
+            .bind(background::RUN_WORKFLOW)
+            .fetch_all(&mut tx)
+            .await?;
         drop(tx);
         for row in &lost {
             let scope = ScopedTo::by_gateway(parsed(row, "organization_id")?);
-            let outcome = background::interrupted("the program was stopped while it ran");
+            let outcome = background::interrupted(background::STOPPED);
             self.finish_execution(&scope, parsed(row, "id")?, outcome).await?;
         }
         Ok(lost.len())

@@ -2,6 +2,9 @@
 //!
 //! All writers of a database take turns, so whoever claims a job sees what every other node claimed
 //! before it; nothing needs to skip a locked row.
+//!
+//! Organisations take turns, in each kind apart: whose last turn is longest ago is next. A *turn* is a
+//! row that says when that was; there is one while anything of the kind is unfinished.
 
 use serde_json::Value;
 
@@ -18,15 +21,44 @@ use crate::limits::{JOB_LEASE_SECONDS, JOBS_OF_ORGANIZATION, JOBS_WAITING};
 
 const FREE_STAMP: &str = free_stamp_in!("jobs");
 
-/// How many jobs of an organisation are not over.
-pub(super) const UNFINISHED: &str =
-    "SELECT count(*) FROM jobs WHERE organization_id = ? AND status IN ('waiting', 'running')";
+/// How many jobs of an organisation and a kind are not over.
+pub(super) const UNFINISHED: &str = "SELECT count(*) FROM jobs
+    WHERE organization_id = ? AND kind = ? AND status IN ('waiting', 'running')";
 
 /// Forgets jobs that were over before a time.
 pub(super) const FORGET: &str =
     "DELETE FROM jobs WHERE status IN ('done', 'failed') AND updated_at < ?";
 
+/// Forgets the turns of those who have nothing to be done.
+const FORGET_TURNS: &str = "DELETE FROM job_turns WHERE NOT EXISTS
+    (SELECT 1 FROM jobs WHERE jobs.organization_id = job_turns.organization_id
+         AND jobs.kind = job_turns.kind AND jobs.status IN ('waiting', 'running'))";
+
 const MICROS: i64 = 1_000_000;
+
+/// Which jobs a node takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Of these kinds.
+    pub kinds: Vec<&'static str>,
+    /// None of these: the node is at them, even if it could not renew their leases in time.
+    pub held: Vec<JobId>,
+    /// Only those that nobody has a lease on, be it over or not: after the store was away for all, the
+    /// other nodes have yet to renew theirs.
+    pub unleased: bool,
+}
+
+impl From<&[&'static str]> for Wanted {
+    fn from(kinds: &[&'static str]) -> Self {
+        Self { kinds: kinds.to_vec(), ..Self::default() }
+    }
+}
+
+impl<const N: usize> From<&[&'static str; N]> for Wanted {
+    fn from(kinds: &[&'static str; N]) -> Self {
+        kinds.as_slice().into()
+    }
+}
 
 /// How a turn at a job ends, as it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] while one of the same kind about the same subject is unfinished;
-    /// [`StoreError::Refused`] when the organisation has too many that are unfinished.
+    /// [`StoreError::Refused`] when the organisation has too many of its kind that are unfinished.
     pub async fn enqueue_job(
         &self,
         scope: &ScopedTo<OrganisationId>,
@@ -75,7 +107,8 @@ impl Store {
         new: &NewJob,
     ) -> Result<JobId, StoreError> {
         let organisation = scope.organisation().to_string();
-        let unfinished: i64 = sql::query(UNFINISHED).bind(&organisation).fetch_scalar(tx).await?;
+        let unfinished = sql::query(UNFINISHED).bind(&organisation).bind(new.kind);
+        let unfinished: i64 = unfinished.fetch_scalar(tx).await?;
         if u64::try_from(unfinished).is_ok_and(|count| count >= JOBS_WAITING.value) {
             return Err(StoreError::refused("Too many jobs of this organization are unfinished"));
         }
@@ -90,7 +123,7 @@ impl Store {
              VALUES (?, ?, ?, ?, ?, '{}', 'waiting', ?, ?, ?)",
         )
         .bind(id.to_string())
-        .bind(organisation)
+        .bind(&organisation)
         .bind(new.kind)
         .bind(&new.subject)
         .bind(to_json(&new.payload)?)
@@ -99,7 +132,34 @@ impl Store {
         .bind(at.micros())
         .execute(tx)
         .await?;
+        sql::query(
+            "INSERT INTO job_turns (organization_id, kind, last_at) VALUES (?, ?, ?)
+             ON CONFLICT (organization_id, kind) DO NOTHING",
+        )
+        .bind(organisation)
+        .bind(new.kind)
+        .bind(at.micros())
+        .execute(tx)
+        .await?;
         Ok(id)
+    }
+
+    /// Takes an unfinished job back from whoever is at it, within a write that has begun: it is gone,
+    /// and its worker is stopped when it renews its lease. Returns how far it had come.
+    pub(super) async fn take_job_back(
+        &self,
+        tx: &mut Connection,
+        (kind, subject): (&'static str, String),
+    ) -> Result<Option<Value>, StoreError> {
+        let row = sql::query(
+            "DELETE FROM jobs WHERE kind = ? AND subject = ? AND status IN ('waiting', 'running')
+             RETURNING progress",
+        )
+        .bind(kind)
+        .bind(subject)
+        .fetch_optional(tx)
+        .await?;
+        row.as_ref().map(|row| json(row, "progress")).transpose()
     }
 
     /// One job of a kind.
@@ -116,28 +176,33 @@ impl Store {
         load(&mut tx, scope, (kind, id)).await
     }
 
-    /// Takes the job of these kinds that has been due for longest, passing over organisations that
-    /// have enough of these kinds going on; `None` when there is none.
+    /// Takes a job of these kinds that is due, of the organisation whose last turn is longest ago;
+    /// organisations that have enough of these kinds going on are passed over. `None` when there is
+    /// none.
     ///
     /// # Errors
     /// As the database fails.
     pub async fn claim_job(
         &self,
-        kinds: &[&'static str],
+        wanted: impl Into<Wanted>,
     ) -> Result<Option<(Job, Lease)>, StoreError> {
-        if kinds.is_empty() {
+        let wanted = wanted.into();
+        if wanted.kinds.is_empty() {
             return Ok(None);
         }
         let now = self.now();
         {
             // Mostly nothing is due, and finding that out disturbs no writer.
             let mut tx = self.0.db.read().await?;
-            if due(&mut tx, kinds, now).await?.is_none() {
+            if next_turn(&mut tx, &wanted, now).await?.is_none() {
                 return Ok(None);
             }
         }
         let mut tx = self.0.db.write().await?;
-        let Some(row) = due(&mut tx, kinds, now).await? else { return Ok(None) };
+        let Some(turn) = next_turn(&mut tx, &wanted, now).await? else { return Ok(None) };
+        let mut due = QueryBuilder::new("");
+        push_due(&mut due, &wanted, (&turn, now));
+        let Some(row) = due.build().fetch_optional(&mut tx).await? else { return Ok(None) };
         let mut job = from_row(&row)?;
         let lease = Lease { job: job.id, token: uuid::Uuid::new_v4().to_string() };
         job.status = JobStatus::Running;
@@ -156,6 +221,12 @@ impl Store {
         .bind(job.id.to_string())
         .execute(&mut tx)
         .await?;
+        sql::query("UPDATE job_turns SET last_at = ? WHERE organization_id = ? AND kind = ?")
+            .bind(now.micros())
+            .bind(turn.organisation)
+            .bind(turn.kind)
+            .execute(&mut tx)
+            .await?;
         self.commit(tx, After::default()).await?;
         Ok(Some((job, lease)))
     }
@@ -249,6 +320,7 @@ impl Store {
         let before = self.now().micros().saturating_sub(age_seconds.saturating_mul(MICROS));
         let mut tx = self.0.db.write().await?;
         sql::query(FORGET).bind(before).execute(&mut tx).await?;
+        sql::query(FORGET_TURNS).execute(&mut tx).await?;
         self.commit(tx, After::default()).await
     }
 
@@ -316,47 +388,78 @@ async fn write_end(
     Ok(done.rows_affected() > 0)
 }
 
-/// The job of these kinds that has been due for longest: one that waits, or whose lease is over.
-async fn due(
-    tx: &mut Connection,
-    kinds: &[&'static str],
-    now: Timestamp,
-) -> Result<Option<Row>, StoreError> {
-    let mut query = QueryBuilder::new("");
-    push_due(&mut query, kinds, now);
-    query.build().fetch_optional(tx).await
+/// Who is next, with what.
+pub(super) struct JobTurn {
+    pub(super) organisation: String,
+    pub(super) kind: String,
 }
 
-/// The query of [`due`]. It is asked every second, and once more while nobody else may write: it must
-/// pass thousands of jobs without reading them, so all that it compares is in indexes.
-pub(super) fn push_due(query: &mut QueryBuilder, kinds: &[&'static str], now: Timestamp) {
-    // By the bare kind SQLite would go through every unfinished job of that kind (index jobs_subject),
-    // and sort them; jobs_due has those that are due in their order.
+async fn next_turn(
+    tx: &mut Connection,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> Result<Option<JobTurn>, StoreError> {
+    let mut query = QueryBuilder::new("");
+    push_next_turn(&mut query, wanted, now);
+    let row = query.build().fetch_optional(tx).await?;
+    let turn =
+        |row| Ok(JobTurn { organisation: raw(row, "organization_id")?, kind: raw(row, "kind")? });
+    row.as_ref().map(turn).transpose()
+}
+
+/// The query of [`next_turn`]. It is asked every second, and once more while nobody else may write: it
+/// must pass thousands of jobs without reading them, so all that it compares is in indexes. It goes
+/// through the turns in their order, asking of each whether anything of it is due, up to the first.
+pub(super) fn push_next_turn(query: &mut QueryBuilder, wanted: &Wanted, now: Timestamp) {
+    query.push("SELECT s.organization_id, s.kind FROM job_turns s WHERE s.kind IN (");
+    push_all(query, wanted.kinds.iter().copied());
+    query.push(
+        ") AND EXISTS (SELECT 1 FROM jobs t
+             WHERE t.organization_id = s.organization_id AND t.kind = s.kind",
+    );
+    push_is_due(query, wanted, now);
     query
         .push(
-            "SELECT * FROM jobs WHERE id = (SELECT t.id FROM jobs t
-                 WHERE t.status IN ('waiting', 'running') AND t.run_at <= ",
-        )
-        .push_bind(now.micros())
-        .push(" AND t.kind || '' IN (");
-    push_kinds(query, kinds);
-    query
-        .push(
-            ") AND t.organization_id NOT IN (SELECT r.organization_id FROM jobs r
-                 WHERE r.status = 'running' AND r.run_at > ",
+            ") AND (SELECT count(*) FROM jobs r
+                 WHERE r.organization_id = s.organization_id AND r.status = 'running' AND r.run_at > ",
         )
         .push_bind(now.micros())
         .push(" AND r.kind IN (");
-    push_kinds(query, kinds);
+    push_all(query, wanted.kinds.iter().copied());
     query
-        .push(") GROUP BY r.organization_id HAVING count(*) >= ")
+        .push(")) < ")
         .push_bind(JOBS_OF_ORGANIZATION.value_u32())
-        .push(") ORDER BY t.run_at, t.created_at LIMIT 1)");
+        .push(" ORDER BY s.last_at, s.organization_id LIMIT 1");
 }
 
-fn push_kinds(query: &mut QueryBuilder, kinds: &[&'static str]) {
-    for (index, kind) in kinds.iter().enumerate() {
-        query.push(if index == 0 { "" } else { ", " }).push_bind(*kind);
+/// The query for the job that has been due for longest, of those whose turn it is.
+pub(super) fn push_due(
+    query: &mut QueryBuilder,
+    wanted: &Wanted,
+    (turn, now): (&JobTurn, Timestamp),
+) {
+    query.push("SELECT * FROM jobs t WHERE t.organization_id = ").push_bind(&turn.organisation);
+    query.push(" AND t.kind = ").push_bind(&turn.kind);
+    push_is_due(query, wanted, now);
+    query.push(" ORDER BY t.run_at, t.created_at LIMIT 1");
+}
+
+/// That `t` may be taken: it waits and its time has come, or it is at work and its lease is over.
+fn push_is_due(query: &mut QueryBuilder, wanted: &Wanted, now: Timestamp) {
+    query.push(" AND t.status IN ('waiting', 'running') AND t.run_at <= ").push_bind(now.micros());
+    if wanted.unleased {
+        query.push(" AND t.status = 'waiting'");
+    }
+    if !wanted.held.is_empty() {
+        query.push(" AND t.id NOT IN (");
+        push_all(query, wanted.held.iter().map(JobId::to_string));
+        query.push(")");
+    }
+}
+
+fn push_all(query: &mut QueryBuilder, values: impl Iterator<Item = impl Into<sql::Value>>) {
+    for (index, value) in values.enumerate() {
+        query.push(if index == 0 { "" } else { ", " }).push_bind(value);
     }
 }
 

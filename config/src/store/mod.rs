@@ -60,7 +60,7 @@ pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
 pub use executions::Executed;
 
-pub use jobs::JobEnd;
+pub use jobs::{JobEnd, Wanted};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};

@@ -61,8 +61,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(job: &Job) -> Self {
-        Self::deserialize(&job.progress).unwrap_or_default()
+    fn of(progress: &Value) -> Self {
+        Self::deserialize(progress).unwrap_or_default()
     }
 
     /// How a run ended that the engine did not end: with the steps that it had done at its last wait.
@@ -112,7 +112,7 @@ impl RunWorkflow {
         if execution.status.is_over() {
             return Ok(Turn::Done(Value::Null));
         }
-        let progress = Progress::of(job);
+        let progress = Progress::of(&job.progress);
         if progress.begun {
             return self.end(&scope, id, progress.interrupted(STOPPED)).await;
         }
@@ -250,7 +250,7 @@ impl RunWorkflow {
 
     async fn fail(&self, job: &Job) -> Result<(), StoreError> {
         let Ok((scope, id, _)) = whose(job) else { return Ok(()) };
-        self.write_end(&scope, id, Progress::of(job).interrupted(STOPPED)).await
+        self.write_end(&scope, id, Progress::of(&job.progress).interrupted(STOPPED)).await
     }
 }
 
@@ -300,7 +300,8 @@ async fn persist<T, E: Into<JobError>, Write: Future<Output = Result<T, E>>>(
     }
 }
 
-const STOPPED: &str = "the program was stopped while it ran";
+/// Why a run was interrupted whose node is gone.
+pub(crate) const STOPPED: &str = "the program was stopped while it ran";
 
 /// A run that was cut short, and by what.
 pub(crate) fn interrupted(why: &str) -> Outcome {
@@ -310,6 +311,12 @@ pub(crate) fn interrupted(why: &str) -> Outcome {
 /// A run that does not even begin, and why.
 pub(crate) fn not_begun(kind: FailureKind, why: String) -> Outcome {
     Progress::default().ended(kind, why)
+}
+
+/// A run that somebody ended, from the progress of its job if it had one.
+pub(crate) fn cancelled(progress: Option<Value>) -> Outcome {
+    let progress = progress.as_ref().map(Progress::of).unwrap_or_default();
+    progress.ended(FailureKind::Cancelled, "it was cancelled".to_owned())
 }
 
 /// Why a run has nothing that it could run. Its version was there when it was taken on.

@@ -131,6 +131,8 @@ pub enum FailureKind {
     Busy,
     /// The program was stopped while it ran.
     Interrupted,
+    /// Somebody cancelled the run.
+    Cancelled,
 }
 
 impl FailureKind {
@@ -143,6 +145,7 @@ impl FailureKind {
             Self::TooManySteps => "too_many_steps",
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -12,11 +12,12 @@ use super::{Org, START_US, Scratch, not_found, options};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::JobId;
 use crate::jobs::{Desk, Job, JobError, JobStatus, NewJob, Runner, Turn, Work, Working};
-use crate::limits::{JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, Limit};
-use crate::store::jobs::{FORGET, UNFINISHED, push_due};
+use crate::limits::{JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, JOBS_WAITING, Limit};
+use crate::store::executions::LOST;
+use crate::store::jobs::{FORGET, JobTurn, UNFINISHED, push_due, push_next_turn};
 use crate::store::rows::raw;
-use crate::store::sql::QueryBuilder;
-use crate::store::{JobEnd, Store, StoreError, StoreOptions};
+use crate::store::sql::{self, QueryBuilder};
+use crate::store::{After, JobEnd, Store, StoreError, StoreOptions, Wanted};
 
 const KINDS: &[&str] = &["write"];
 
@@ -142,7 +143,90 @@ async fn no_organisation_holds_all_workers() {
     }
     let of_loud = taken.iter().filter(|job| job.organisation == loud.organisation()).count();
     assert_eq!((taken.len(), of_loud), (3, 2));
-    assert_eq!(taken.last().map(|job| job.id), Some(last));
+    assert!(taken.iter().any(|job| job.id == last));
+}
+
+#[tokio::test]
+async fn the_organisation_whose_last_turn_is_longest_ago_is_next() {
+    let scratch = Scratch::new().await;
+    let loud = [scratch.organisation().await, scratch.organisation().await];
+    for org in &loud {
+        for _ in 0..4 {
+            add(&scratch, org).await;
+        }
+    }
+    let late = scratch.organisation().await;
+    add(&scratch, &late).await;
+    add(&scratch, &late).await;
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let (job, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+        served.push(job.organisation);
+        scratch.end_job(&lease, JobEnd::Done(Value::Null)).await.unwrap();
+    }
+    let [first, second] = loud.map(|org| org.organisation());
+    let late = late.organisation();
+    assert_eq!(served, [first, second, late, first, second, late], "however old the others' are");
+}
+
+#[tokio::test]
+async fn turns_are_kept_as_long_as_something_is_unfinished() {
+    let scratch = Scratch::new().await;
+    let org = scratch.organisation().await;
+    let turns = async || {
+        let mut tx = scratch.0.db.read().await.unwrap();
+        let count = sql::query("SELECT count(*) FROM job_turns");
+        count.fetch_scalar::<i64>(&mut tx).await.unwrap()
+    };
+    add(&scratch, &org).await;
+    scratch.forget_jobs(0).await.unwrap();
+    assert_eq!(turns().await, 1);
+    let (_, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+    scratch.end_job(&lease, JobEnd::Failed("no".to_owned())).await.unwrap();
+    scratch.forget_jobs(0).await.unwrap();
+    assert_eq!(turns().await, 0);
+    add(&scratch, &org).await;
+    assert!(scratch.claim_job(KINDS).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn many_unfinished_jobs_of_one_kind_leave_room_for_another() {
+    let scratch = Scratch::new().await;
+    let org = scratch.organisation().await;
+    let mut tx = scratch.0.db.write().await.unwrap();
+    for _ in 0..JOBS_WAITING.value {
+        scratch.insert_job(&mut tx, &org, &job("")).await.unwrap();
+    }
+    scratch.commit(tx, After::default()).await.unwrap();
+    let full = scratch.enqueue_job(&org, job("")).await;
+    let why = "Too many jobs of this organization are unfinished";
+    assert_eq!(full, Err(StoreError::Refused(why.to_owned())));
+    scratch.enqueue_job(&org, NewJob { kind: "read", ..job("") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_node_holds_it_does_not_take_again_though_the_lease_is_over() {
+    let (clock, options) = hands();
+    let scratch = Scratch::with(options).await;
+    let org = scratch.organisation().await;
+    let id = add(&scratch, &org).await;
+    let (_, lease) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+    pass(&clock, 60);
+    let held = Wanted { held: vec![id], ..KINDS.into() };
+    assert!(scratch.claim_job(held.clone()).await.unwrap().is_none());
+    let unleased = Wanted { unleased: true, ..KINDS.into() };
+    assert!(scratch.claim_job(unleased.clone()).await.unwrap().is_none());
+    assert!(scratch.renew_job(&lease).await.unwrap(), "it is still its holder's");
+    pass(&clock, 60);
+    let next = add(&scratch, &org).await;
+    for wanted in [held, unleased] {
+        let (taken, lease) = scratch.claim_job(wanted).await.unwrap().unwrap();
+        assert_eq!(taken.id, next);
+        let again = JobEnd::Again { after_seconds: 0, why: String::new() };
+        scratch.end_job(&lease, again).await.unwrap();
+    }
+    let (taken, _) = scratch.claim_job(KINDS).await.unwrap().unwrap();
+    assert_eq!(taken.id, id, "another node takes it");
 }
 
 #[tokio::test]
@@ -211,14 +295,25 @@ async fn looking_for_jobs_passes_those_that_are_over_and_reads_no_large_row() {
         return; // it plans by what is in the tables, which is nothing here
     }
     let now = Timestamp::from_micros(START_US);
-    let due = plan(&scratch, |query| push_due(query, &["read", "write"], now)).await;
-    assert!(due.contains("SEARCH t USING COVERING INDEX jobs_due"), "{due}");
-    assert!(due.contains("r USING COVERING INDEX jobs_running"), "{due}");
-    assert!(!due.contains("TEMP B-TREE"), "all are sorted to find the first: {due}");
+    let held = vec![JobId::random()];
+    let wanted = Wanted { kinds: vec!["read", "write"], held, unleased: true };
+    let turn = plan(&scratch, |query| push_next_turn(query, &wanted, now)).await;
+    assert!(turn.contains("SCAN s USING COVERING INDEX job_turns_in_order"), "{turn}");
+    assert!(turn.contains("USING COVERING INDEX jobs_due (organization_id=? AND kind=?"), "{turn}");
+    assert!(turn.contains("r USING COVERING INDEX jobs_running"), "{turn}");
+    let whose = JobTurn { organisation: String::new(), kind: "read".to_owned() };
+    let due = plan(&scratch, |query| push_due(query, &wanted, (&whose, now))).await;
+    assert!(due.contains("SEARCH t USING INDEX jobs_due"), "{due}");
+    for plan in [turn, due] {
+        assert!(!plan.contains("TEMP B-TREE"), "all are sorted to find the first: {plan}");
+    }
     let unfinished = plan(&scratch, |query| _ = query.push(UNFINISHED)).await;
-    assert!(unfinished.contains("COVERING INDEX jobs_unfinished"), "{unfinished}");
+    assert!(unfinished.contains("COVERING INDEX jobs_due"), "{unfinished}");
     let forget = plan(&scratch, |query| _ = query.push(FORGET)).await;
     assert!(forget.contains("INDEX jobs_over"), "{forget}");
+    let lost = plan(&scratch, |query| _ = query.push(LOST)).await;
+    assert!(lost.contains("t USING INDEX workflow_executions_running"), "{lost}");
+    assert!(lost.contains("j USING COVERING INDEX jobs_subject"), "{lost}");
 }
 
 #[tokio::test]
@@ -288,6 +383,27 @@ async fn jobs_that_never_end_hold_up_no_kind_that_has_places_of_its_own() {
     quick().await.unwrap();
     let next = timeout(PATIENCE, news.recv()).await.unwrap();
     assert_eq!(next.as_deref(), Some("read"), "its place was given back, and no other");
+    stop.send(true).unwrap();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_away_for_long_interrupts_nothing_that_goes_on() {
+    let (clock, options) = hands();
+    let scratch = Scratch::with(options).await;
+    let (org, other) = (scratch.organisation().await, scratch.organisation().await);
+    let (begun, mut news) = mpsc::channel(64);
+    let never = Arc::new(Told { begun: begun.clone(), ends: false });
+    let at_once = Arc::new(Told { begun, ends: true });
+    let runner = Runner::new(scratch.store.clone()).with("write", never).with("read", at_once);
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(runner.run(stopping));
+    add(&scratch, &org).await;
+    assert_eq!(timeout(PATIENCE, news.recv()).await.unwrap().as_deref(), Some("write"));
+    pass(&clock, 60); // and no lease was renewed
+    scratch.enqueue_job(&other, NewJob { kind: "read", ..job("") }).await.unwrap();
+    let next = timeout(PATIENCE, news.recv()).await.unwrap();
+    assert_eq!(next.as_deref(), Some("read"), "the other has been due for longer, and goes on");
     stop.send(true).unwrap();
     running.await.unwrap();
 }

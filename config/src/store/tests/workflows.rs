@@ -213,7 +213,7 @@ async fn every_write_of_a_workflow_is_told() {
     let ran = store.run_once(&org, id, done(json!({}))).await.execution_id;
     let what = Executed { workflow: id, version: 1, input: json!({}) };
     let queued = store.enqueue_execution(&org, what).await.unwrap().execution_id;
-    store.finish_execution(&org, queued, failed()).await.unwrap();
+    store.cancel_execution(&org, queued).await.unwrap();
     store.delete_workflow(&org, id).await.unwrap();
     let page = Page::first(Page::MAX);
     let mut log = store.audit_log(&org, &AuditFilter::default(), page).await.unwrap();
@@ -230,7 +230,7 @@ async fn every_write_of_a_workflow_is_told() {
         ("execution.create", &ran),
         ("execution.end", &ran),
         ("execution.create", &queued),
-        ("execution.end", &queued),
+        ("execution.cancel", &queued),
         ("workflow.delete", &id),
     ];
     assert_eq!(told, expected.map(|(action, id)| (action, id.clone())));
@@ -544,6 +544,52 @@ async fn a_run_whose_workflow_is_deleted_while_it_waits_says_so() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_cancelled_in_a_wait_is_over_and_leaves_no_job() {
+    let bench = Bench::new(json!({})).await;
+    bench.restarted().await;
+    let other = bench.store.organisation().await;
+    let (store, id) = (&bench.store, bench.id);
+    assert_eq!(store.cancel_execution(&other, id).await, Err(not_found("Execution")));
+    let over = store.cancel_execution(&bench.org, id).await.unwrap();
+    let kind = over.error.as_ref().map(|error| error.kind);
+    assert_eq!((over.status, kind), (ExecutionStatus::Failed, Some(FailureKind::Cancelled)));
+    assert_eq!((over.resume_at, &over.trace), (None, &vec![first_step()]));
+    assert_eq!(bench.run().await, over);
+    assert_eq!(store.cancel_execution(&bench.org, id).await.unwrap(), over, "twice is once");
+    bench.pass(WAIT);
+    assert!(store.claim_job(&[RUN_WORKFLOW]).await.unwrap().is_none());
+    assert_eq!(bench.engine.limits().len(), 1, "it has not gone on");
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_at_work_stays_cancelled_and_its_node_finds_out() {
+    let bench = Bench::new(json!({})).await;
+    let (job, desk) = bench.claimed().await;
+    let over = bench.store.cancel_execution(&bench.org, bench.id).await.unwrap();
+    assert!(!bench.store.renew_job(desk.lease()).await.unwrap());
+    assert_eq!(bench.work().run(&job, &desk).await, Ok(Turn::Done(Value::Null)));
+    let late = bench.store.finish_execution(&bench.org, bench.id, done(json!({}))).await;
+    assert_eq!(late, Ok(over));
+    assert!(bench.engine.limits().is_empty(), "nothing was run");
+}
+
+#[tokio::test]
+async fn a_run_that_is_over_cannot_be_cancelled() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let workflow = store.make_published(&org).await;
+    let what = Executed { workflow, version: 1, input: json!({}) };
+    let id = store.begin_execution(&org, what).await.unwrap().execution_id;
+    assert!(!store.execution_is_over(&org, id).await.unwrap());
+    let over = store.finish_execution(&org, id, failed()).await.unwrap();
+    let refused = StoreError::Conflict("Execution is over".to_owned());
+    assert_eq!(store.cancel_execution(&org, id).await, Err(refused));
+    assert_eq!(store.execution(&org, id).await.unwrap(), over);
+    assert!(store.execution_is_over(&org, id).await.unwrap());
+    assert!(store.execution_is_over(&org, ExecutionId::random()).await.unwrap(), "nor begun");
+}
+
+#[tokio::test]
 async fn what_a_node_publishes_its_neighbours_agents_run() {
     let here = Scratch::new().await;
     if !here.is_postgres() {
@@ -579,7 +625,7 @@ async fn a_run_that_a_request_waited_for_on_a_node_that_is_gone_has_failed() {
     let at_work = (&lease, &json!({}));
     store.advance_execution(&org, in_the_background, None, at_work).await.unwrap().unwrap();
     assert_eq!(store.end_lost_executions().await.unwrap(), 0, "it may be at work");
-    now.fetch_add(3_600_000_000, Ordering::Relaxed);
+    now.fetch_add(16 * 60_000_000, Ordering::Relaxed);
     assert_eq!(store.end_lost_executions().await.unwrap(), 1);
     let run = store.execution(&org, waited_for.execution_id).await.unwrap();
     assert_eq!(run.error.map(|error| error.kind), Some(FailureKind::Interrupted));
