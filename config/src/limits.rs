@@ -188,7 +188,7 @@ limits! {
     WORKFLOW_HTTP_SECONDS = 60 Seconds, Config,
         "Bound of a step's timeout_seconds: whoever waits longer should be called back; then 422.";
     WORKFLOW_SYNC_SECONDS = 60 Seconds, Config,
-        "A run that the API waits for, or less if requests may take less; then it has failed.";
+        "A run that a request waits for, whatever other requests may take; then it has failed.";
     WORKFLOW_SYNC_RUNS = 16 Count, Config,
         "Runs of an organisation that requests wait for: they take room from the others'; then 503.";
     WORKFLOW_VERSIONS = 10_000 Count, Config,

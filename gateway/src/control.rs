@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use config::api::{self, Api};
+use config::api::{self, Api, Waiting};
 use config::calls::LiveCalls;
 use config::events::{Attempts, Courier};
 use config::fetch::Fetcher;
@@ -63,8 +63,18 @@ impl Means {
     }
 }
 
-/// Begins what goes on in the background: purchases of numbers, webhooks, jobs. Returns the API, and the
-/// count of what webhooks were sent.
+/// What the gateway keeps of the control plane once it has started.
+#[derive(Debug)]
+pub struct Started {
+    /// The API.
+    pub api: Router,
+    /// The count of what webhooks were sent.
+    pub attempts: Arc<Attempts>,
+    /// The runs of workflows that requests wait for.
+    pub waiting: Waiting,
+}
+
+/// Begins what goes on in the background: purchases of numbers, webhooks, jobs.
 ///
 /// # Errors
 /// When a managed account cannot be used as the settings have it.
@@ -73,17 +83,18 @@ pub fn start(
     (live, engine): (Arc<dyn LiveCalls>, Arc<dyn Workflows>),
     means: Means,
     (stopping, tasks): (&watch::Receiver<bool>, &mut Vec<JoinHandle<()>>),
-) -> io::Result<(Router, Arc<Attempts>)> {
+) -> io::Result<Started> {
     let managed = Managed::of_settings(store.clone(), &settings.managed);
     let managed = managed.map_err(io::Error::other)?;
     let patience = Duration::from_secs(settings.webhooks.timeout_seconds.into());
     let courier = Courier::new(store.clone(), means.fetcher.clone(), patience);
-    let attempts = courier.attempts();
+    let (attempts, waiting) = (courier.attempts(), Waiting::default());
     let api = Api {
         store: store.clone(),
         options: api::ApiOptions::from(settings),
         calls: live,
         workflows: Arc::clone(&engine),
+        waiting: waiting.clone(),
         managed: managed.clone(),
         fetcher: means.fetcher.clone(),
         model: means.model.clone(),
@@ -91,5 +102,5 @@ pub fn start(
     tasks.push(tokio::spawn(managed.clone().run()));
     tasks.push(tokio::spawn(means.runner(store, (managed, engine)).run(stopping.clone())));
     tasks.push(tokio::spawn(courier.run()));
-    Ok((api::router(api), attempts))
+    Ok(Started { api: api::router(api), attempts, waiting })
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use config::api::Waiting;
 use config::journal::Journal;
 use config::limits::EVENT_WRITE_SECONDS;
 use config::model::Organisation;
@@ -87,6 +88,7 @@ pub struct Gateway {
     identity: Option<tls::ServerIdentity>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    waiting: Waiting,
     journal: Journal,
     journal_done: JoinHandle<()>,
     store: Store,
@@ -172,7 +174,7 @@ impl Gateway {
         let calls = calls::start(&node, Arc::clone(&engine), wires)?;
         let mut tasks = calls.tasks;
         let (plane, background) = ((calls.live.clone() as _, engine), (&stopping, &mut tasks));
-        let (api, attempts) =
+        let control::Started { api, attempts, waiting } =
             control::start((&node.settings, &node.store), plane, means, background)?;
         let extra = workers::describe(
             calls.workers,
@@ -202,6 +204,7 @@ impl Gateway {
             identity,
             stop,
             tasks,
+            waiting,
             journal: node.journal,
             journal_done,
             store: node.store,
@@ -234,6 +237,9 @@ impl Gateway {
     /// Stops listeners and tasks; waits for the journal to be written.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        if tokio::time::timeout(FAREWELL, self.waiting.stop()).await.is_err() {
+            warn!("how some runs of workflows ended is not written in time");
+        }
         drop(self.commands);
         for task in self.tasks {
             task.abort();

@@ -284,6 +284,32 @@ async fn a_full_queue_says_busy() {
 }
 
 #[tokio::test]
+async fn a_run_in_the_background_waits_while_the_queue_is_full() {
+    let engine = Engine::new(EngineOptions { queue: 1, ..options(1, 500) }, Arc::new(Mirror));
+    let others = std::array::from_fn::<_, 2, _>(|_| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.run(code("def run(ctx):\n    while True: pass")).await })
+    });
+    for _ in 0..50 {
+        tokio::task::yield_now().await; // they have the worker, and the only place to wait
+    }
+    let quick = || code("def run(ctx):\n    return 7");
+    assert_eq!(engine.run(quick()).await.result.unwrap_err().kind, FailureKind::Busy);
+    let in_the_background = async |limit: Duration| {
+        let stopped = engine.advance(RunRequest { limit, ..quick() }, None).await;
+        let Stopped::Ended(outcome) = stopped else { panic!("{stopped:?}") };
+        outcome.result.map_err(|failure| failure.kind)
+    };
+    let short = in_the_background(Duration::from_millis(50)).await;
+    assert_eq!(short, Err(FailureKind::TimedOut));
+    let patient = in_the_background(Duration::from_secs(20)).await;
+    assert_eq!(patient, Ok(json!({ "value": 7 })));
+    for other in others {
+        assert!(other.await.unwrap().result.is_err());
+    }
+}
+
+#[tokio::test]
 async fn the_deadline_of_the_run_ends_waits_and_code_alike() {
     let engine = engine_with(2, 5_000);
     let began = clock::now();

@@ -300,6 +300,17 @@ steps:
     let (out, err) = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{out}\n{err}");
     assert!(err.contains("the workflow failed at out"), "{err}");
+    let waits = definition.replace("next: out", "next: later").replace(
+        "- {id: out",
+        "- {id: later, type: wait, duration: 9, unit: days, next: out}\n  - {id: out",
+    );
+    let waits = waits.replace("steps:", "timeout_seconds: 900000\nsteps:");
+    std::fs::write(&file, waits).unwrap();
+    done(ask(&gateway, &draft));
+    let run = done(ask(&gateway, &["workflow", "run", "Greet", "--background"]));
+    let cancel = ["workflow", "cancel", run.trim()];
+    assert_eq!(done(ask(&gateway, &cancel)), format!("run {} cancelled\n", run.trim()));
+    assert!(done(ask(&gateway, &["workflow", "runs"])).contains("cancelled"));
     done(ask(&gateway, &["workflow", "delete", "Greet"]));
     assert_eq!(done(ask(&gateway, &["workflow", "list"])), "No workflows.\n");
     gateway.finish();

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::ApiOptions;
 use super::error::ApiError;
+use super::{ApiOptions, executions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -30,6 +30,14 @@ impl Gate {
         let places = Arc::new(Semaphore::new(options.max_concurrent_requests));
         Self { places, timeout: options.request_timeout }
     }
+
+    /// How long this request may take: one that waits for a run, as long as a run may.
+    fn time_of(&self, request: &Request) -> Duration {
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, executions::PATH) => self.timeout.max(executions::TIME),
+            _ => self.timeout,
+        }
+    }
 }
 
 /// Runs one request. The id is ours: what a client sends as X-Request-Id could forge log lines.
@@ -43,7 +51,7 @@ pub(crate) async fn enclose(State(gate): State<Gate>, request: Request, next: Ne
             tracing::warn!("refused: too many requests at the same time");
             return ApiError::Busy("Too many requests at the same time").into_response();
         };
-        match tokio::time::timeout(gate.timeout, next.run(request)).await {
+        match tokio::time::timeout(gate.time_of(&request), next.run(request)).await {
             Ok(response) => response,
             Err(_) => {
                 tracing::warn!("refused: took too long");

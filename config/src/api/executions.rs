@@ -1,16 +1,15 @@
 //! `/workflow/workflow-executions`: running workflows, and what became of the runs.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use utoipa::ToSchema;
 
 use super::Api;
@@ -18,65 +17,30 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params};
 use super::page::{listing, reply};
 use super::table::Caller;
+use super::waiting::Place;
 use crate::credential::{Scope, ScopedTo};
-use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
-use crate::limits::{WORKFLOW_SYNC_RUNS, WORKFLOW_SYNC_SECONDS};
+use crate::ids::{ConversationId, ExecutionId, WorkflowId};
+use crate::limits::WORKFLOW_SYNC_SECONDS;
 use crate::model::{
     Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,
 };
-use crate::store::{Executed, Store, StoreError};
-use crate::workflows::{Outcome, RunRequest, background};
+use crate::store::{Executed, Store, StoreError, Unavailable};
+use crate::workflows::{RunRequest, background};
 
-/// What is left of a request's time for writing down how the run ended.
-const TO_WRITE: Duration = Duration::from_secs(2);
+/// How long the request may take that waits for a run: the run's own time, and some for writing down
+/// that it begins and how it ended while the store is slow. `api.request_timeout_seconds` is for requests
+/// that only ask the store.
+pub(super) const TIME: Duration = Duration::from_secs(WORKFLOW_SYNC_SECONDS.value + 10);
 
-/// Runs that requests wait for may take one of so many of the requests there may be.
-const WAITING_PART: usize = 4;
+/// Where one asks for such a run.
+pub(super) const PATH: &str = "/workflow/workflow-executions";
 
-/// Pause before the end of a run is written again, and how often that is tried: for ten minutes.
+/// How often such a run looks whether somebody has cancelled it, here or on another node.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Pause before the end of a run is written again, and for how long that is tried.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
-const WRITES: u32 = 600;
-
-/// How many runs are waited for by requests, of each organisation. Clones share everything.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Waiting(Arc<Mutex<HashMap<OrganisationId, usize>>>);
-
-/// A place among them; given back when it is dropped.
-struct Place(Waiting, OrganisationId);
-
-impl Waiting {
-    /// A place, unless the organisation has as many as it may, or all of them have `most`: requests that
-    /// wait take room from the others.
-    fn take(&self, organisation: OrganisationId, most: usize) -> Option<Place> {
-        let mut runs = self.lock();
-        if runs.values().sum::<usize>() >= most {
-            return None;
-        }
-        let own = runs.entry(organisation).or_default();
-        if *own >= WORKFLOW_SYNC_RUNS.value_usize() {
-            return None;
-        }
-        *own += 1;
-        drop(runs);
-        Some(Place(self.clone(), organisation))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<OrganisationId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut runs = self.0.lock();
-        if let Some(own) = runs.get_mut(&self.1) {
-            *own -= 1;
-            if *own == 0 {
-                runs.remove(&self.1);
-            }
-        }
-    }
-}
+const WRITTEN_WITHIN: Duration = Duration::from_secs(600);
 
 /// How a run ended that the request waited for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,8 +77,7 @@ listing! {
     }
 }
 
-/// Runs a published version and waits for its end, for at most a minute or as long as a request may
-/// take. Who hangs up ends the run.
+/// Runs a published version and waits for its end, for a minute at most. Who hangs up ends the run.
 #[utoipa::path(post, path = "/workflow/workflow-executions", tag = "workflow executions",
     request_body = NewExecution,
     responses((status = 200, description = "How it ended", body = Finished),
@@ -122,26 +85,21 @@ listing! {
         (status = 404, description = "No such workflow or version", body = ErrorBody)))]
 pub(crate) async fn execute_workflow(
     State(api): State<Api>,
-    Extension(waiting): Extension<Waiting>,
     caller: Caller,
     Body(new): Body<NewExecution>,
 ) -> Result<Json<Finished>, ApiError> {
     new.validate()?;
     let scope = caller.organisation();
-    let most = (api.options.max_concurrent_requests / WAITING_PART).max(1);
-    let place = waiting.take(scope.organisation(), most);
-    let place = place.ok_or(ApiError::Busy("Too many workflows run that requests wait for"))?;
+    let place = api.place(scope.organisation())?;
     let (version, definition) =
         api.store.workflow_definition(&scope, new.workflow_id, new.workflow_version).await?;
     let input = new.input_data.unwrap_or_else(|| Value::Object(Map::new()));
-    let timeout = api.options.request_timeout;
-    let most = Duration::from_secs(WORKFLOW_SYNC_SECONDS.value);
     let request = RunRequest {
         organisation: scope.organisation(),
         definition,
         input: input.clone(),
         initial_step: None,
-        limit: most.min(timeout.saturating_sub(TO_WRITE.min(timeout / 4))),
+        limit: Duration::from_secs(WORKFLOW_SYNC_SECONDS.value),
     };
     let what = Executed { workflow: new.workflow_id, version, input };
     // What has begun is recorded to its end, whether or not anybody still waits for it.
@@ -153,7 +111,7 @@ pub(crate) async fn execute_workflow(
     Ok(Json(Finished { status, execution_id, output, error }))
 }
 
-/// Runs until the end, or until whoever asked has gone. Its record is there before its first step, and
+/// Runs until the end, or until whoever asked has gone, somebody cancels it or the node stops. Its record is there before its first step, and
 /// its end is written also when the store is away just then.
 async fn run(
     api: Api,
@@ -162,34 +120,58 @@ async fn run(
     (place, hung_up): (Place, oneshot::Receiver<()>),
 ) -> Result<Execution, StoreError> {
     let mut begun = api.store.begin_execution(&scope, what).await?;
-    let outcome: Outcome = tokio::select! {
+    let id = begun.execution_id;
+    let outcome = tokio::select! {
         outcome = api.workflows.run(request) => outcome,
         _ = hung_up => background::interrupted("the request was given up while it ran"),
+        () = api.waiting.stopped() => background::interrupted(background::STOPPED),
+        () = is_over(&api.store, &scope, id) => background::cancelled(None),
     };
-    let id = begun.execution_id;
     let written = api.store.finish_execution(&scope, id, outcome.clone()).await;
     let Err(StoreError::Unavailable(why)) = written else { return written };
     tracing::warn!(%why, execution = %id, "how a workflow ended is not written yet");
     begun.end(outcome.clone());
-    tokio::spawn(write_again(api.store, (scope, id), outcome, place));
+    // The organisation's place is taken until then.
+    tokio::spawn(async move {
+        let write = || api.store.finish_execution(&scope, id, outcome.clone());
+        if let Err(error) = write_again((WRITE_AGAIN, WRITTEN_WITHIN), write).await {
+            tracing::warn!(%error, execution = %id, "how a workflow ended is not written");
+        }
+        drop(place);
+    });
     Ok(begun)
 }
 
-/// Writes how a run ended, once the store is back; the organisation's place is taken until then.
-async fn write_again(
-    store: Store,
-    (scope, id): (ScopedTo<OrganisationId>, ExecutionId),
-    outcome: Outcome,
-    _place: Place,
-) {
-    for _ in 0..WRITES {
-        tokio::time::sleep(WRITE_AGAIN).await;
-        match store.finish_execution(&scope, id, outcome.clone()).await {
-            Err(StoreError::Unavailable(_)) => {}
-            Ok(_) => return,
-            Err(error) => return tracing::warn!(%error, execution = %id, "its end is not written"),
+/// Returns when the run is over by its record: somebody has cancelled it.
+async fn is_over(store: &Store, scope: &ScopedTo<OrganisationId>, id: ExecutionId) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        if let Ok(true) = store.execution_is_over(scope, id).await {
+            return;
         }
     }
+}
+
+/// Writes until the store has taken it, with these pauses and within this time, however long each attempt
+/// takes.
+async fn write_again<T, Write>(
+    (pause, within): (Duration, Duration),
+    write: impl Fn() -> Write,
+) -> Result<T, StoreError>
+where
+    Write: Future<Output = Result<T, StoreError>>,
+{
+    let writing = async {
+        loop {
+            sleep(pause).await;
+            match write().await {
+                Err(StoreError::Unavailable(_)) => {}
+                written => return written,
+            }
+        }
+    };
+    let late = Err(StoreError::Unavailable(Unavailable::NoAnswer));
+    timeout(within, writing).await.unwrap_or(late)
 }
 
 /// Takes on a run of a published version, and answers at once; it goes on over long waits and
@@ -247,8 +229,59 @@ pub(crate) async fn get_workflow_execution(
     Id(id): Id<ExecutionId>,
 ) -> Result<Json<Execution>, ApiError> {
     let execution = api.store.execution(&caller.organisation(), id).await?;
-    Ok(Json(match caller.holds(Scope::ConversationsReadSensitive) {
+    Ok(shown(&caller, execution))
+}
+
+/// A run as far as this caller may see it.
+fn shown(caller: &Caller, execution: Execution) -> Json<Execution> {
+    Json(match caller.holds(Scope::ConversationsReadSensitive) {
         true => execution,
         false => execution.without_sensitive(),
-    }))
+    })
+}
+
+/// Cancels a run: it has failed as `cancelled`. One that waits or has not begun is over at once; one that
+/// is at work stops within seconds, maybe in the midst of a step. Again is the same. An extension of
+/// the contract.
+#[utoipa::path(post, path = "/workflow/workflow-executions/{execution_id}/cancel",
+    tag = "workflow executions",
+    params(("execution_id" = ExecutionId, Path, description = "The run")),
+    responses((status = 200, description = "The run", body = Execution),
+        (status = 404, description = "No such run", body = ErrorBody),
+        (status = 409, description = "It has ended otherwise", body = ErrorBody)))]
+pub(crate) async fn cancel_workflow_execution(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>, ApiError> {
+    let execution = api.store.cancel_execution(&caller.organisation(), id).await?;
+    Ok(shown(&caller, execution))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_is_written_again_until_the_store_has_taken_or_refused_it() {
+        let patience = (Duration::ZERO, WRITTEN_WITHIN);
+        let away = || Err(StoreError::Unavailable(Unavailable::Busy));
+        let refused = || Err(StoreError::NotFound("Execution".to_owned()));
+        for last in [Ok(7), refused()] {
+            let answers = RefCell::new(vec![last.clone(), away(), away()]);
+            let write = || std::future::ready(answers.borrow_mut().pop().unwrap());
+            assert_eq!(write_again(patience, write).await, last);
+            assert!(answers.borrow().is_empty(), "it is not asked again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_not_asked_for_longer() {
+        let patience = (Duration::ZERO, Duration::from_millis(1));
+        let late = Err(StoreError::Unavailable(Unavailable::NoAnswer));
+        let silent = std::future::pending::<Result<(), StoreError>>;
+        assert_eq!(write_again(patience, silent).await, late);
+    }
 }

@@ -21,7 +21,9 @@ use crate::model::{
 use crate::routing::forecast::{self, Thought};
 use crate::routing::{Incoming, not_run};
 use crate::snapshot::{NumberRoute, Snapshot};
-use crate::workflows::{Definition, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest};
+use crate::workflows::{
+    Definition, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest, background,
+};
 
 /// What is left of a request's time once a run has had all of its own.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -104,11 +106,11 @@ pub(crate) async fn dry_run_inbound_routing(
     let number = snapshot.number(call.called_number.as_str());
     let number = number.filter(|number| number.organization_id == organisation);
     let Some(number) = number else { return Ok(Json(forecast::unknown_number())) };
-    let forecast = match workflow(&snapshot, organisation, instead) {
-        None => forecast::by_slot(&snapshot, number),
-        Some(workflow) => run(&api, (&snapshot, number), &call, workflow).await,
+    let Some(workflow) = workflow(&snapshot, organisation, instead) else {
+        return Ok(Json(forecast::by_slot(&snapshot, number)));
     };
-    Ok(Json(forecast))
+    let _place = api.place(organisation)?;
+    Ok(Json(run(&api, (&snapshot, number), &call, workflow).await))
 }
 
 /// The workflow that would decide: the one given instead, or the stored one if it is enabled.
@@ -145,7 +147,10 @@ async fn run(
             let limit = api.options.routing_deadline.min(most);
             let (input, initial_step) = (input.clone(), None);
             let request = RunRequest { organisation, definition, input, initial_step, limit };
-            within(limit, api.workflows.run(request)).await
+            tokio::select! {
+                outcome = within(limit, api.workflows.run(request)) => outcome,
+                () = api.waiting.stopped() => background::interrupted(background::STOPPED),
+            }
         }
     };
     let fallback = snapshot.routing(organisation).and_then(|route| route.fallback);

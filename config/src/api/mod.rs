@@ -45,6 +45,7 @@ mod tokens;
 mod trunks;
 mod users;
 mod versions;
+mod waiting;
 mod webhooks;
 mod workflows;
 
@@ -58,6 +59,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::routes;
 
 pub use table::{Access, Route};
+pub use waiting::Waiting;
 
 use crate::calls::LiveCalls;
 use crate::credential::Scope::{
@@ -87,6 +89,8 @@ pub struct Api {
     pub calls: Arc<dyn LiveCalls>,
     /// What runs workflows.
     pub workflows: Arc<dyn Workflows>,
+    /// The runs that requests wait for.
+    pub waiting: Waiting,
     /// Where numbers are bought.
     pub managed: Managed,
     /// Judges the web addresses that customers write.
@@ -117,7 +121,7 @@ impl Api {
 pub struct ApiOptions {
     /// Bytes of a request body; more gets 413.
     pub max_body_bytes: usize,
-    /// How long a request may take; more gets 503.
+    /// How long a request may take that waits for no workflow; more gets 503.
     pub request_timeout: Duration,
     /// Requests at the same time; one more gets 503.
     pub max_concurrent_requests: usize,
@@ -173,7 +177,6 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(api.clone())
         .layer(Extension(api))
-        .layer(Extension(executions::Waiting::default()))
         .layer(CatchPanicLayer::custom(envelope::answer_panic))
         .layer(middleware::from_fn_with_state(gate, envelope::enclose))
 }
@@ -337,6 +340,7 @@ fn admin_table(table: Table) -> Table {
         .route(AnyOf(WORKFLOWS_MANAGE), routes!(executions::execute_workflow))
         .route(AnyOf(WORKFLOWS_MANAGE), routes!(executions::enqueue_workflow))
         .route(AnyOf(WORKFLOWS_READ), routes!(executions::get_workflow_execution))
+        .route(AnyOf(WORKFLOWS_MANAGE), routes!(executions::cancel_workflow_execution))
         .route(AnyKey, routes!(keys::get_my_scopes))
         .route(AnyUser, routes!(tokens::list_my_organizations))
         .route(AnyUser, routes!(tokens::create_personal_access_token))

@@ -199,7 +199,8 @@ section! {
         listen: SocketAddr = loopback(8080);
         /// Bytes of a request body; more gets 413.
         max_body_bytes: usize = 1_048_576, in 1_024..=16_777_216;
-        /// Seconds a request may take; more gets 503.
+        /// Seconds a request may take; more gets 503. One that waits for a workflow may take a minute,
+        /// whatever this says.
         request_timeout_seconds: u32 = 30, in 1..=300;
         /// Requests at the same time; one more gets 503 with Retry-After.
         max_concurrent_requests: usize = 256, in 1..=65_536;

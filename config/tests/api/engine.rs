@@ -9,7 +9,8 @@ use config::workflows::{
 };
 use serde_json::{Value, json};
 
-/// Gives back its input; `fail` fails, `wait` waits so many seconds, `hang` never ends.
+/// Gives back its input; `fail` fails, `wait` waits so many seconds, `take` takes so many milliseconds,
+/// as far as the run has them, `hang` never ends.
 #[derive(Debug)]
 pub(crate) struct Echo;
 
@@ -26,6 +27,11 @@ impl Workflows for Echo {
         Box::pin(async move {
             if request.input.get("hang").is_some() {
                 std::future::pending::<()>().await;
+            }
+            if let Some(time) = request.input.get("take").and_then(Value::as_u64) {
+                let time = Duration::from_millis(time);
+                assert!(time < request.limit, "only {:?} may be taken", request.limit);
+                tokio::time::sleep(time).await;
             }
             ended(match request.input.get("fail") {
                 Some(_) => Err(Failure {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use config::api::{self, Api, ApiOptions};
+use config::api::{self, Api, ApiOptions, Waiting};
 use config::calls::NoCalls;
 use config::fetch::Fetcher;
 use config::managed::Managed;
@@ -204,7 +204,8 @@ async fn two_routers_over_two_stores_share_nothing() {
     let managed = Managed::new(store.clone(), Vec::new());
     let workflows = Arc::new(NoWorkflows);
     let fetcher = Fetcher::new(&FetchSettings::default()).unwrap();
-    let api = Api { store, options, calls, workflows, managed, fetcher, model: None };
+    let waiting = Waiting::default();
+    let api = Api { store, options, calls, workflows, waiting, managed, fetcher, model: None };
     assert!(!format!("{api:?}").is_empty());
     drop(api::router(api));
 }

@@ -355,3 +355,36 @@ async fn an_agent_names_only_workflows_that_can_be_run_for_it() {
     server.post(&path, naming(&workflow, latest(), "trigger")).await.is(200);
     server.post(&path, naming(&workflow, json!(1), "trigger")).await.is(200);
 }
+
+/// An engine whose runs have no end.
+struct Endless;
+
+impl Workflows for Endless {
+    fn check<'a>(
+        &'a self,
+        _: OrganisationId,
+        definition: &'a Value,
+    ) -> Running<'a, Result<Parsed, Rejected>> {
+        Box::pin(async move { Definition::parse(definition).map_err(Rejected::Faults) })
+    }
+
+    fn run(&self, _: RunRequest) -> Running<'_, Outcome> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn dry_runs_take_the_places_of_requests_that_wait_for_runs() {
+    let server = Server::start().await;
+    line(&server).await;
+    let endless = server.with_engine(Arc::new(Endless));
+    let mut body = call();
+    body["workflow_definition"] = definition();
+    let all = futures_util::future::join_all((0..16).map(|_| endless.post(DRY_RUN, body.clone())));
+    {
+        let mut all = std::pin::pin!(all);
+        assert!(futures_util::poll!(&mut all).is_pending());
+        endless.post(DRY_RUN, body.clone()).await.is(503);
+    }
+    over(&server, gives(json!({}))).post(DRY_RUN, body).await.is(200);
+}

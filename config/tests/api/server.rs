@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
-use config::api::{self, Api, ApiOptions};
+use config::api::{self, Api, ApiOptions, Waiting};
 use config::calls::{
     DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, TransferRefused, TransferRequest,
 };
@@ -159,6 +159,8 @@ pub(crate) struct Server {
     pub(crate) organisation: OrganisationId,
     /// The key of the organisation; it is the operator's too.
     pub(crate) key: String,
+    /// The runs that requests wait for.
+    pub(crate) waiting: Waiting,
     /// Microseconds that its clock is ahead of the machine's.
     ahead: Arc<AtomicI64>,
 }
@@ -213,17 +215,19 @@ impl Server {
         let gateway = Arc::clone(&calls) as Arc<dyn LiveCalls>;
         let workflows = Arc::new(Echo);
         let managed = Managed::new(store.clone(), vec![Account::pool(pool())]);
+        let waiting = Waiting::default();
         let api = Api {
             store: store.clone(),
             options,
             calls: gateway,
             workflows,
+            waiting: waiting.clone(),
             managed,
             fetcher,
             model,
         };
         let (organisation, key) = (organisation.id, key.expose().clone());
-        Self { router: api::router(api), store, calls, organisation, key, ahead }
+        Self { router: api::router(api), store, calls, organisation, key, waiting, ahead }
     }
 
     /// The same server with an engine for workflows.
@@ -233,6 +237,7 @@ impl Server {
             options: ApiOptions::default(),
             calls: Arc::clone(&self.calls) as _,
             workflows,
+            waiting: self.waiting.clone(),
             managed: Managed::new(self.store.clone(), Vec::new()),
             fetcher: fetcher(),
             model: None,
@@ -243,6 +248,7 @@ impl Server {
             calls: Arc::clone(&self.calls),
             organisation: self.organisation,
             key: self.key.clone(),
+            waiting: self.waiting.clone(),
             ahead: Arc::clone(&self.ahead),
         }
     }

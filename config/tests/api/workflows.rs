@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use config::api::ApiOptions;
 use config::briefing::AgentWorkflows;
 use config::credential::ScopedTo;
 use config::ids::ConversationId;
@@ -275,17 +276,109 @@ async fn who_hangs_up_ends_the_run_and_the_record_says_so() {
         json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"hang": true}});
     let asking = server.post("/workflow/workflow-executions", body);
     assert!(tokio::time::timeout(Duration::from_millis(300), asking).await.is_err());
-    let record = loop {
-        let list = server.get("/workflow/workflow-executions").await.is(200);
-        match list.get(0) {
-            Some(record) if record["status"] != "running" => break record.clone(),
-            _ => tokio::task::yield_now().await,
-        }
-    };
+    let record = the_run(&server, |record| record["status"] != "running").await;
     assert_eq!(
         (&record["status"], &record["error"]["kind"]),
         (&json!("failed"), &json!("interrupted"))
     );
+}
+
+/// The only run there is, once it is as it should be.
+async fn the_run(server: &Server, is_so: impl Fn(&Value) -> bool) -> Value {
+    let looking = async {
+        loop {
+            let list = server.get("/workflow/workflow-executions").await.is(200);
+            match list.get(0) {
+                Some(record) if is_so(record) => break record.clone(),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looking).await.expect("it never becomes so")
+}
+
+#[tokio::test]
+async fn a_run_that_a_request_waits_for_may_take_longer_than_other_requests() {
+    let short = Duration::from_millis(200);
+    let server = Server::with(ApiOptions { request_timeout: short, ..ApiOptions::default() }).await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"take": 700}});
+    let ran = server.post("/workflow/workflow-executions", body).await.is(200);
+    assert_eq!(ran["status"], "success");
+}
+
+#[tokio::test]
+async fn a_run_in_a_wait_is_cancelled_at_once_and_only_by_its_owner() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"wait": 3600}});
+    let taken = server.post("/workflow/workflow-executions/async", body).await.is(202);
+    server.run_jobs().await;
+    let path = format!("/workflow/workflow-executions/{}", taken["execution_id"].as_str().unwrap());
+    let cancel = format!("{path}/cancel");
+    let (_, foreign) = server.stranger().await;
+    let theirs = server.call(Method::POST, &cancel, &foreign, &Value::Null).await.is(404);
+    assert_eq!(theirs["detail"], "Execution not found");
+    let reader = server.key_with(&["workflows:read"]).await;
+    server.call(Method::POST, &cancel, &reader, &Value::Null).await.is(403);
+    let over = server.post(&cancel, Value::Null).await.is(200);
+    assert_eq!(
+        (&over["status"], &over["error"]["kind"], &over["resume_at"]),
+        (&json!("failed"), &json!("cancelled"), &Value::Null)
+    );
+    assert_eq!(server.post(&cancel, Value::Null).await.is(200), over, "twice is once");
+    server.pass(Duration::from_secs(3_700));
+    server.run_jobs().await;
+    assert_eq!(server.get(&path).await.is(200), over);
+}
+
+#[tokio::test]
+async fn a_run_that_has_ended_cannot_be_cancelled() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body = json!({"workflow_id": workflow, "workflow_version": 1});
+    let ran = server.post("/workflow/workflow-executions", body).await.is(200);
+    let path = format!("/workflow/workflow-executions/{}", ran["execution_id"].as_str().unwrap());
+    let refused = server.post(&format!("{path}/cancel"), Value::Null).await.is(409);
+    assert_eq!(refused["detail"], "Execution is over");
+    assert_eq!(server.get(&path).await.is(200)["status"], "success");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_run_that_is_cancelled_hears_of_it() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"hang": true}});
+    let cancelling = async {
+        let run = the_run(&server, |record| record["status"] == "running").await;
+        let id = run["execution_id"].as_str().unwrap();
+        let path = format!("/workflow/workflow-executions/{id}/cancel");
+        server.post(&path, Value::Null).await.is(200)
+    };
+    let (ran, cancelled) =
+        tokio::join!(server.post("/workflow/workflow-executions", body), cancelling);
+    let ran = ran.is(200);
+    assert_eq!((&ran["status"], &ran["error"]), (&json!("failed"), &cancelled["error"]));
+}
+
+#[tokio::test]
+async fn a_node_that_stops_ends_the_runs_that_requests_wait_for_and_records_it() {
+    let server = Server::start().await;
+    let workflow = published(&server).await;
+    let body =
+        json!({"workflow_id": workflow, "workflow_version": 1, "input_data": {"hang": true}});
+    let stopping = async {
+        the_run(&server, |record| record["status"] == "running").await;
+        server.waiting.stop().await;
+        server.get("/workflow/workflow-executions").await.is(200)
+    };
+    let asking = server.post("/workflow/workflow-executions", body.clone());
+    let (ran, list) = tokio::join!(asking, stopping);
+    assert_eq!(list[0]["error"]["kind"], "interrupted", "it is written when stopping is over");
+    assert_eq!(ran.is(200)["error"]["kind"], "interrupted");
+    server.post("/workflow/workflow-executions", body).await.is(503);
 }
 
 #[tokio::test]

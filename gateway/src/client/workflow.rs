@@ -123,6 +123,12 @@ enum Verb {
         #[command(flatten)]
         page: Page,
     },
+    /// Cancel a run: one that waits is over at once, one that is at work within seconds.
+    #[command(after_help = "Example:\n  trunkline workflow cancel 5f0c…")]
+    Cancel {
+        /// The run's id.
+        execution: String,
+    },
     /// What became of a run, step by step.
     #[command(after_help = "Example:\n  trunkline workflow result 5f0c…")]
     Result {
@@ -219,6 +225,11 @@ impl Workflow {
                 query.extend(conversation.map(|id| ("conversation_id", id)));
                 let listing = rest.list(&RUNS_PATH, &query, page.wanted()).await?;
                 shown.list("runs", RUNS, &listing.items, listing.more);
+            }
+            Verb::Cancel { execution } => {
+                let path = ["workflow", "workflow-executions", &execution, "cancel"];
+                let over = rest.post(&path, &json!({})).await?;
+                shown.done(&format!("run {execution} cancelled"), &over);
             }
             Verb::Result { execution } => {
                 let path = ["workflow", "workflow-executions", &execution];

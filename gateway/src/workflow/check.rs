@@ -8,7 +8,7 @@ use config::workflows::{Definition, Fault, Kind, Parsed, Rejected};
 use serde_json::{Map, Value};
 
 use super::actions;
-use super::pool::{Lost, Pool};
+use super::pool::{Asker, Lost, Pool};
 use super::wire::{Reply, Work};
 use crate::clock;
 
@@ -68,7 +68,8 @@ async fn read(
     let expressions = only(&texts.expressions);
     let sources = only(&texts.sources);
     let work = Work::Check { expressions, sources };
-    let reply = pool.perform(organisation, work, (&Map::new(), &[]), deadline).await;
+    let asker = Asker { organisation, deadline, comes_again: false };
+    let reply = pool.perform(asker, work, (&Map::new(), &[])).await;
     let (expressions, sources) = match reply {
         Ok(Reply::Checked { expressions, sources }) => (expressions, sources),
         Err(Lost::Busy | Lost::Expired) => return Err(Rejected::Busy),

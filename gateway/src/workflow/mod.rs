@@ -40,7 +40,7 @@ pub use process::SUBCOMMAND;
 
 use crate::clock;
 use machine::{Input, Paused, Run, Want};
-use pool::{Lost, Pool};
+use pool::{Asker, Lost, Pool};
 use wire::{Reply, Work};
 
 /// A wait of more than this is not sat out in memory by a run in the background.
@@ -113,6 +113,7 @@ impl Engine {
         (mut run, mut input, deadline): Started,
         patience: Option<Duration>,
     ) -> Stopped {
+        let asker = Asker { organisation, deadline, comes_again: patience.is_some() };
         loop {
             let want = run.handle(clock::now(), input);
             input = match want {
@@ -128,20 +129,14 @@ impl Engine {
                     Input::Woke
                 }
                 want => {
-                    let done = self.fulfil(organisation, &run, want, deadline);
+                    let done = self.fulfil(asker, &run, want);
                     timeout_at(deadline.into(), done).await.unwrap_or(Input::Expired)
                 }
             };
         }
     }
 
-    async fn fulfil(
-        &self,
-        organisation: OrganisationId,
-        run: &Run,
-        want: Want,
-        deadline: Instant,
-    ) -> Input {
+    async fn fulfil(&self, asker: Asker, run: &Run, want: Want) -> Input {
         let work = match want {
             Want::Evaluate { expressions, until_true } => {
                 let expressions = expressions.iter().map(ToString::to_string).collect();
@@ -159,7 +154,7 @@ impl Engine {
             Want::Sleep(_) | Want::End(_) => return Input::Begin,
         };
         let pool = &self.0.pool;
-        match pool.perform(organisation, work, (run.context(), &run.names()), deadline).await {
+        match pool.perform(asker, work, (run.context(), &run.names())).await {
             Ok(Reply::Values { values }) => Input::Values(values),
             Ok(Reply::Output { value }) => Input::Output(value),
             Ok(Reply::Threw { message }) => Input::Threw(message),

@@ -3,6 +3,9 @@
 //! A task waits for its turn ([`turns`](super::turns)), takes an idle worker or starts one, and gives
 //! it back. One that died, was too slow or was left in the middle of a task is not given back: the
 //! next task starts another. Nothing is started before the first task.
+//!
+//! A task of a run that somebody waits for fails at once when too many wait; one of a run in the
+//! background, which may have done things already, comes again until the time of the run is up.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +16,7 @@ use config::ids::OrganisationId;
 use config::settings::WorkflowSettings;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use super::process::Worker;
 use super::turns::Turns;
@@ -23,6 +26,20 @@ use crate::clock;
 
 /// What a worker that is asked to give up by itself may take longer, until it is ended.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// Pause before a task comes again that found no room.
+const COME_AGAIN: Duration = Duration::from_millis(250);
+
+/// Whose task it is, and how patient they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// Whose.
+    pub organisation: OrganisationId,
+    /// When the time is up.
+    pub deadline: Instant,
+    /// It comes again until then if too many wait.
+    pub comes_again: bool,
+}
 
 /// How the pool works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,12 +121,12 @@ impl Pool {
     /// Has a worker do something for an organisation.
     pub(super) async fn perform(
         &self,
-        organisation: OrganisationId,
+        asker: Asker,
         work: Work,
         (context, names): (&Map<String, Value>, &[(&str, &str)]),
-        deadline: Instant,
     ) -> Result<Reply, Lost> {
-        let place = self.place(organisation, deadline).await?;
+        let Asker { organisation, deadline, .. } = asker;
+        let place = self.patient_place(asker).await?;
         let mut worker = self.worker(organisation).map_err(|error| {
             tracing::error!(%error, "no workflow worker could be started");
             Lost::Died("no worker could be started")
@@ -147,6 +164,18 @@ impl Pool {
         Ok(reply)
     }
 
+    async fn patient_place(&self, asker: Asker) -> Result<Place, Lost> {
+        loop {
+            match self.place(asker.organisation, asker.deadline).await {
+                Err(Lost::Busy) if asker.comes_again => {}
+                place => return place,
+            }
+            if timeout_at(asker.deadline.into(), sleep(COME_AGAIN)).await.is_err() {
+                return Err(Lost::Expired);
+            }
+        }
+    }
+
     async fn place(&self, organisation: OrganisationId, deadline: Instant) -> Result<Place, Lost> {
         let turn = {
             let mut turns = lock(&self.0.turns);
@@ -154,7 +183,7 @@ impl Pool {
                 return Ok(Place { pool: Arc::clone(&self.0), organisation });
             }
             let (waiter, turn) = oneshot::channel();
-            turns.wait(organisation, waiter).map_err(|_| Lost::Busy)?;
+            drop(turns.wait(organisation, waiter)); // whoever waits in vain hears of it by that
             turn
         };
         match timeout_at(deadline.into(), turn).await {

@@ -2,7 +2,9 @@
 //!
 //! There are so many places. One organisation may hold at most its share of them, however few others
 //! ask, so that loops in one customer's code never take them all. Those that wait are served in turns:
-//! one of each organisation, the longest waiting first. Pure.
+//! one of each organisation, the longest waiting first. There is room for so many; who comes to a full
+//! queue pushes out somebody of the organisation of which most wait, so that no few of them shut the
+//! others out. Pure.
 //!
 //! Invariant: an organisation is in the order exactly once while somebody of it waits.
 
@@ -55,22 +57,41 @@ impl<T> Turns<T> {
         fits
     }
 
-    /// Waits for a place; gives the waiter back if too many wait already.
-    pub(crate) fn wait(&mut self, organisation: OrganisationId, waiter: T) -> Result<(), T> {
-        let own = self.most_waiting.div_ceil(2);
-        let full = self.waiting >= self.most_waiting;
-        let lane = self.lane(organisation);
-        if full || lane.waiting.len() >= own {
-            self.tidy(organisation);
-            return Err(waiter);
+    /// Waits for a place. Gives back whoever waits in vain, if too many do: the waiter itself when as
+    /// many of its organisation wait as of any other, else the newest of the one of which most wait.
+    pub(crate) fn wait(&mut self, organisation: OrganisationId, waiter: T) -> Option<T> {
+        let own = self.lanes.get(&organisation).map_or(0, |lane| lane.waiting.len());
+        if own >= self.most_waiting.div_ceil(2) {
+            return Some(waiter);
         }
-        let first = lane.waiting.is_empty();
+        let mut out = None;
+        if self.waiting >= self.most_waiting {
+            match self.longest() {
+                Some((longest, length)) if length > own + 1 => out = self.push_out(longest),
+                _ => return Some(waiter),
+            }
+        }
+        let lane = self.lane(organisation);
         lane.waiting.push_back(waiter);
         self.waiting += 1;
-        if first {
+        if own == 0 {
             self.order.push_back(organisation);
         }
-        Ok(())
+        out
+    }
+
+    /// The organisation of which most wait, and how many.
+    fn longest(&self) -> Option<(OrganisationId, usize)> {
+        let lanes =
+            self.lanes.iter().map(|(organisation, lane)| (*organisation, lane.waiting.len()));
+        lanes.max_by_key(|(_, length)| *length)
+    }
+
+    /// Takes the newest waiter of an organisation out of the queue; it is not its last.
+    fn push_out(&mut self, organisation: OrganisationId) -> Option<T> {
+        let out = self.lane(organisation).waiting.pop_back();
+        self.waiting -= usize::from(out.is_some());
+        out
     }
 
     /// Gives a place back.
@@ -148,7 +169,7 @@ mod tests {
         assert!(!turns.take(loops), "half is enough");
         assert!(turns.take(calm) && turns.take(calm));
         assert!(!turns.take(calm), "all are taken");
-        turns.wait(loops, 1).unwrap();
+        assert_eq!(turns.wait(loops, 1), None);
         turns.free(calm);
         assert_eq!(turns.next(still), None, "the free place is not for those who have their share");
         turns.free(loops);
@@ -161,9 +182,9 @@ mod tests {
         let mut turns = Turns::new(1, 10);
         assert!(turns.take(holder));
         for waiter in [1, 2, 3] {
-            turns.wait(a, waiter).unwrap();
+            assert_eq!(turns.wait(a, waiter), None);
         }
-        turns.wait(b, 4).unwrap();
+        assert_eq!(turns.wait(b, 4), None);
         turns.free(holder);
         let mut served = Vec::new();
         while let Some((organisation, waiter)) = turns.next(still) {
@@ -179,8 +200,8 @@ mod tests {
         let [a, b] = organisations();
         let mut turns = Turns::new(1, 10);
         assert!(turns.take(a));
-        turns.wait(a, 1).unwrap();
-        turns.wait(b, 2).unwrap();
+        assert_eq!(turns.wait(a, 1), None);
+        assert_eq!(turns.wait(b, 2), None);
         turns.free(a);
         assert_eq!(turns.next(|waiter| *waiter == 1), Some((b, 2)));
         assert_eq!((turns.waiting, turns.order.len()), (0, 0));
@@ -188,16 +209,33 @@ mod tests {
 
     #[test]
     fn one_organisation_fills_at_most_half_of_the_queue() {
-        let [a, b, c] = organisations();
+        let [a, b] = organisations();
         let mut turns = Turns::new(0, 4);
-        assert_eq!(
-            [turns.wait(a, 1), turns.wait(a, 2), turns.wait(a, 3)],
-            [Ok(()), Ok(()), Err(3)]
-        );
-        assert_eq!(
-            [turns.wait(b, 4), turns.wait(b, 5), turns.wait(c, 6)],
-            [Ok(()), Ok(()), Err(6)]
-        );
-        assert!(!turns.take(c));
+        assert_eq!([turns.wait(a, 1), turns.wait(a, 2), turns.wait(a, 3)], [None, None, Some(3)]);
+        assert_eq!([turns.wait(b, 4), turns.wait(b, 5), turns.wait(b, 6)], [None, None, Some(6)]);
+    }
+
+    #[test]
+    fn two_that_fill_the_queue_shut_nobody_out() {
+        let [a, b, c, d, e] = organisations();
+        let mut turns = Turns::new(1, 4);
+        assert!(turns.take(a));
+        for (organisation, waiter) in [(a, 1), (a, 2), (b, 3), (b, 4)] {
+            assert_eq!(turns.wait(organisation, waiter), None);
+        }
+        let mut out = [turns.wait(c, 5), turns.wait(d, 6)];
+        out.sort_unstable();
+        assert_eq!(out, [Some(2), Some(4)], "the newest of those of whom most wait");
+        assert_eq!(turns.wait(e, 7), Some(7), "nobody has more than one any more");
+        assert_eq!(turns.wait(b, 8), Some(8), "and who has one pushes out nobody for a second");
+        assert_eq!((turns.waiting, turns.order.len()), (4, 4));
+        turns.free(a);
+        let mut served = Vec::new();
+        while let Some((organisation, waiter)) = turns.next(still) {
+            served.push(waiter);
+            turns.free(organisation);
+        }
+        assert_eq!(served, [1, 3, 5, 6]);
+        assert!(turns.lanes.is_empty() && turns.order.is_empty());
     }
 }
