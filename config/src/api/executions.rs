@@ -19,7 +19,7 @@ use super::page::{listing, reply};
 use super::table::Caller;
 use super::waiting::Place;
 use crate::credential::{Scope, ScopedTo};
-use crate::ids::{ConversationId, ExecutionId, WorkflowId};
+use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits::WORKFLOW_SYNC_SECONDS;
 use crate::model::{
     Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,

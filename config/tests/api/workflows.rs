@@ -234,6 +234,12 @@ async fn a_run_after_a_conversation_names_it_and_hides_what_is_sensitive_of_it()
     let shown = server.call(Method::GET, &path, &reader, &Value::Null).await.is(200);
     assert!(!shown.to_string().contains("canary"), "{shown}");
     assert_eq!(shown["input_data"]["trigger"]["conversation_id"], json!(call));
+    let last = over(&server).await;
+    let run = server.get(&of(last)).await.is(200)[0]["execution_id"].clone();
+    let cancel = format!("/workflow/workflow-executions/{}/cancel", run.as_str().unwrap());
+    let manager = server.key_with(&["workflows:manage"]).await;
+    let shown = server.call(Method::POST, &cancel, &manager, &Value::Null).await.is(200);
+    assert!(!shown.to_string().contains("canary"), "{shown}");
 }
 
 #[tokio::test]

@@ -226,11 +226,7 @@ impl Workflow {
                 let listing = rest.list(&RUNS_PATH, &query, page.wanted()).await?;
                 shown.list("runs", RUNS, &listing.items, listing.more);
             }
-            Verb::Cancel { execution } => {
-                let path = ["workflow", "workflow-executions", &execution, "cancel"];
-                let over = rest.post(&path, &json!({})).await?;
-                shown.done(&format!("run {execution} cancelled"), &over);
-            }
+            Verb::Cancel { execution } => cancel(&rest, &shown, &execution).await?,
             Verb::Result { execution } => {
                 let path = ["workflow", "workflow-executions", &execution];
                 with_steps(&shown, &rest.get(&path, &Query::new()).await?, "trace");
@@ -243,6 +239,13 @@ impl Workflow {
 async fn publish(rest: &Rest, id: &str, version: &str) -> Result<Value, Failure> {
     let path = ["workflow", "workflows", id, "versions", version, "publish"];
     rest.post(&path, &json!({})).await
+}
+
+async fn cancel(rest: &Rest, shown: &Shown, execution: &str) -> Result<(), Failure> {
+    let path = ["workflow", "workflow-executions", execution, "cancel"];
+    let over = rest.post(&path, &json!({})).await?;
+    shown.done(&format!("run {execution} cancelled"), &over);
+    Ok(())
 }
 
 /// What is odd about a definition goes beside the result.
