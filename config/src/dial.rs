@@ -38,8 +38,8 @@ pub enum Speaker {
 /// An agent that exists for one call.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct InlineAgent {
-    /// Where it runs.
-    pub runtime: Runtime,
+    /// Where it runs; `None` is where its organisation's agents do that do not say.
+    pub runtime: Option<Runtime>,
     /// What runs before and after the call.
     pub workflows: Arc<AgentWorkflows>,
 }
@@ -126,9 +126,13 @@ pub fn choose(
         }
     };
     let (runtime, workflows) = match (version, &wanted.speaker) {
-        (None, Speaker::Inline(agent)) => (agent.runtime.clone(), Arc::clone(&agent.workflows)),
+        (None, Speaker::Inline(agent)) => {
+            let runtime = agent.runtime.clone();
+            let runtime = runtime.unwrap_or_else(|| snapshot.default_runtime(organisation));
+            (runtime, Arc::clone(&agent.workflows))
+        }
         (None, _) => return Err(Refused::EmptySlot),
-        (Some(version), _) => (version.runtime.clone(), Arc::clone(&version.workflows)),
+        (Some(version), _) => (snapshot.runtime(version), Arc::clone(&version.workflows)),
     };
     Ok(Choice {
         number: route.number.parse().map_err(|_| Refused::NoNumber)?,
@@ -298,7 +302,7 @@ mod tests {
                 id: AgentVersionId::random(),
                 agent_id: id,
                 version: *version,
-                runtime: Runtime::default(),
+                runtime: None,
                 workflows: Arc::default(),
                 published: true,
             });
@@ -433,7 +437,13 @@ mod tests {
         let roots = parents.iter().flatten().map(|root| (*root, None));
         let all = [(lender, parents[0]), (borrower, parents[1])].into_iter().chain(roots);
         for (id, parent_id) in all.collect::<Vec<_>>() {
-            let route = OrganisationRoute { id, parent_id, name: "o".into() };
+            let route = OrganisationRoute {
+                id,
+                parent_id,
+                name: "o".into(),
+                concurrency_limit: None,
+                runtime: None,
+            };
             house.patch.organisations.push((id, Some(route)));
         }
         let own = AgentId::random();
@@ -474,7 +484,13 @@ mod tests {
         for (id, parent_id) in
             [(house.organisation, Some(root)), (lender, Some(root)), (root, None)]
         {
-            let route = OrganisationRoute { id, parent_id, name: "o".into() };
+            let route = OrganisationRoute {
+                id,
+                parent_id,
+                name: "o".into(),
+                concurrency_limit: None,
+                runtime: None,
+            };
             house.patch.organisations.push((id, Some(route)));
         }
         let agent = house.agent;

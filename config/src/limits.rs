@@ -86,7 +86,7 @@ limits! {
     MAX_CONNECTIONS = 60_000 Count, Gateway,
         "Bound of sip.max_connections: file descriptors; one more is closed at once.";
     OUTBOUND_CONCURRENCY = 10_000 Count, Config,
-        "Bound of calls.outbound_concurrency: more than a node carries; the rest waits.";
+        "Bound of calls out of an organisation at a time: more than a node carries; then 422.";
     OUTBOUND_QUEUE = 100_000 Count, Config,
         "Bound of calls.outbound_queue: a waiting call takes some KiB of memory; then 503.";
     AGENT_HEADER_BYTES = 2_048 Bytes, Gateway,

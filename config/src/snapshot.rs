@@ -135,8 +135,8 @@ pub struct VersionRoute {
     pub agent_id: AgentId,
     /// Its number within the agent.
     pub version: u32,
-    /// Where its conversations run; the default if its config does not say.
-    pub runtime: Runtime,
+    /// Where its conversations run, if its config says; see [`Snapshot::runtime`].
+    pub runtime: Option<Runtime>,
     /// What runs before and after its conversations.
     pub workflows: Arc<AgentWorkflows>,
     /// Whether it is published; drafts are not in a snapshot.
@@ -152,6 +152,10 @@ pub struct OrganisationRoute {
     pub parent_id: Option<OrganisationId>,
     /// Its name.
     pub name: Box<str>,
+    /// Most calls out at a time; `None` is the node's setting.
+    pub concurrency_limit: Option<u32>,
+    /// Where conversations run of agents whose configs do not say; `None` is the built-in agent.
+    pub runtime: Option<Runtime>,
 }
 
 /// Who answers when a routing workflow names nobody who can.
@@ -292,6 +296,24 @@ impl Snapshot {
     #[must_use]
     pub fn version(&self, id: AgentVersionId) -> Option<&VersionRoute> {
         self.agents.versions.get(&id).map(Arc::as_ref)
+    }
+
+    /// Where a version's conversations run: where its config says, else where its organisation does, else
+    /// inside the gateway.
+    #[must_use]
+    pub fn runtime(&self, version: &VersionRoute) -> Runtime {
+        let default = || {
+            let agent = self.agent(version.agent_id)?;
+            Some(self.default_runtime(agent.organization_id))
+        };
+        version.runtime.clone().or_else(default).unwrap_or_default()
+    }
+
+    /// Where the conversations run of an organisation's agents whose configs do not say.
+    #[must_use]
+    pub fn default_runtime(&self, organisation: OrganisationId) -> Runtime {
+        let said = self.organisation(organisation).and_then(|one| one.runtime.clone());
+        said.unwrap_or_default()
     }
 
     /// The published version of an agent that has this number.
@@ -454,7 +476,7 @@ mod tests {
             id: AgentVersionId::random(),
             agent_id: agent.id,
             version: number,
-            runtime: Runtime::default(),
+            runtime: None,
             workflows: Arc::default(),
             published: true,
         };
@@ -480,7 +502,16 @@ mod tests {
         let ids: Vec<_> = parents.iter().map(|_| OrganisationId::random()).collect();
         let rows = ids.iter().zip(parents).map(|(id, parent)| {
             let parent_id = parent.map(|parent| ids[parent]);
-            (*id, Some(OrganisationRoute { id: *id, parent_id, name: "o".into() }))
+            (
+                *id,
+                Some(OrganisationRoute {
+                    id: *id,
+                    parent_id,
+                    name: "o".into(),
+                    concurrency_limit: None,
+                    runtime: None,
+                }),
+            )
         });
         let organisations = rows.collect();
         (Snapshot::default().patched(Patch { organisations, ..Patch::default() }), ids)

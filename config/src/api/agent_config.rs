@@ -200,7 +200,7 @@ fn opening() -> Value {
 /// Where the conversation runs; one form per value of `type`.
 fn runtime() -> Value {
     json!({
-        "description": "Where the conversation runs. Absent or null: the built-in echo.",
+        "description": "Where the conversation runs. Absent or null: where the organization's default says, else the built-in echo.",
         "oneOf": [{ "type": "null" }, builtin(), websocket(), sip()],
     })
 }

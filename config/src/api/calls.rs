@@ -200,7 +200,7 @@ fn inline(api: &Api, config: &Value) -> Result<InlineAgent, ApiError> {
         }
         _ => {
             let workflows = Arc::new(AgentWorkflows::read(config));
-            Ok(InlineAgent { runtime: runtime.unwrap_or_default(), workflows })
+            Ok(InlineAgent { runtime, workflows })
         }
     }
 }

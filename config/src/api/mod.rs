@@ -20,8 +20,10 @@ mod agent_config;
 mod agents;
 mod audit;
 mod calls;
+mod concurrency;
 mod conversations;
 mod decisions;
+mod default_runtime;
 mod document;
 mod envelope;
 mod error;
@@ -63,12 +65,12 @@ pub use waiting::Waiting;
 
 use crate::calls::LiveCalls;
 use crate::credential::Scope::{
-    self, AgentsManage, AgentsRead, ChildOrganizationsManage, ConversationsManage,
-    ConversationsRead, ConversationsReadSensitive, InboundRoutingConfigsManage,
-    InboundRoutingConfigsRead, ManagedAccountsManage, ManagedAccountsRead, MembersManage,
-    MembersRead, OperatorManage, OperatorRead, OrganizationsManage, PhoneNumbersManage,
-    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage,
-    WorkflowsRead,
+    self, AgentsManage, AgentsRead, CampaignsManage, CampaignsRead, ChildOrganizationsManage,
+    ConcurrencyManage, ConcurrencyRead, ConversationsManage, ConversationsRead,
+    ConversationsReadSensitive, InboundRoutingConfigsManage, InboundRoutingConfigsRead,
+    ManagedAccountsManage, ManagedAccountsRead, MembersManage, MembersRead, OperatorManage,
+    OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
+    TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage, WorkflowsRead,
 };
 use crate::events::StreamLimits;
 use crate::fetch::Fetcher;
@@ -139,6 +141,8 @@ pub struct ApiOptions {
     pub heartbeat: Duration,
     /// How long a routing workflow may run.
     pub routing_deadline: Duration,
+    /// Calls out at the same time of an organisation that says nothing itself.
+    pub outbound_concurrency: u32,
 }
 
 impl From<&Settings> for ApiOptions {
@@ -157,6 +161,7 @@ impl From<&Settings> for ApiOptions {
             },
             heartbeat: Duration::from_secs(settings.events.heartbeat_seconds.into()),
             routing_deadline: Duration::from_secs(settings.routing.deadline_seconds.into()),
+            outbound_concurrency: settings.calls.outbound_concurrency,
         }
     }
 }
@@ -220,6 +225,9 @@ const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
 const CONVERSATIONS_LISTEN: &[Scope] = &[ConversationsReadSensitive, ConversationsManage];
+const CONCURRENCY_READ: &[Scope] =
+    &[ConcurrencyRead, ConcurrencyManage, CampaignsRead, CampaignsManage];
+const CONCURRENCY_MANAGE: &[Scope] = &[ConcurrencyManage, CampaignsManage];
 const DECISIONS_READ: &[Scope] = &[TrunksRead, TrunksManage, OperatorRead, OperatorManage];
 const WEBHOOKS_READ: &[Scope] = &[WebhooksRead, WebhooksManage];
 const WEBHOOKS_MANAGE: &[Scope] = &[WebhooksManage];
@@ -275,6 +283,8 @@ fn agents_table(table: Table) -> Table {
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::deploy_agent_as_sip))
         .route(AnyOf(AGENTS_MANAGE), routes!(agents::undeploy_agent_as_sip))
         .route(AnyOf(AGENTS_READ), routes!(agents::get_agent_config_schema))
+        .route(AnyOf(AGENTS_READ), routes!(default_runtime::get_default_runtime))
+        .route(AnyOf(AGENTS_MANAGE), routes!(default_runtime::update_default_runtime))
         .route(AnyOf(AGENTS_MANAGE), routes!(scaffolding::create_agent_from_website))
         .route(AnyOf(AGENTS_MANAGE), routes!(scaffolding::create_demo_agent))
         .route(AnyOf(AGENTS_READ), routes!(scaffolding::get_agent_scaffolding))
@@ -304,6 +314,8 @@ fn calls_table(table: Table) -> Table {
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::send_conversation_message))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::end_conversation))
         .route(AnyOf(CONVERSATIONS_LISTEN), routes!(messages::create_listener_token))
+        .route(AnyOf(CONCURRENCY_READ), routes!(concurrency::get_concurrency_settings))
+        .route(AnyOf(CONCURRENCY_MANAGE), routes!(concurrency::update_concurrency_settings))
         .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))
         .route(AnyOf(CONVERSATIONS_READ), routes!(events::stream_events))
         .route(AnyOf(WEBHOOKS_READ), routes!(webhooks::list_webhooks))

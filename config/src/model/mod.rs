@@ -16,6 +16,7 @@ mod managed;
 mod new_conversation;
 mod number;
 mod organisation;
+mod organisation_settings;
 mod runtime;
 mod scaffolding;
 mod sip_agent;
@@ -56,6 +57,8 @@ pub use number::{
     E164, NewPhoneNumber, NotE164, NumberChange, PhoneNumber, SlotAgent, SlotVersion,
 };
 pub use organisation::{ApiKey, NewApiKey, NewOrganisation, Organisation, OrganisationChange};
+pub(crate) use organisation_settings::of_body;
+pub use organisation_settings::{ConcurrencyChange, ConcurrencySettings, DefaultRuntime};
 pub use runtime::{
     AgentEnding, Builtin, Clip, Dialect, Runtime, RuntimeError, SERVED_RUNTIMES, Websocket,
 };

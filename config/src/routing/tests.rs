@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::Runtime;
 use crate::snapshot::{NumberRoute, Patch, RoutingRoute};
 use crate::workflows::Definition;
 
@@ -36,7 +35,7 @@ impl House {
             id: AgentVersionId::random(),
             agent_id: id,
             version: *version,
-            runtime: Runtime::default(),
+            runtime: None,
             workflows: Arc::default(),
             published: true,
         }));

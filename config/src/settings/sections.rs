@@ -163,7 +163,8 @@ section! {
         outbound_duration_seconds: u32 = 3_600, in 1..=604_800;
         /// Seconds a call out may ring, where its trunk does not say.
         ring_timeout_seconds: u32 = 45, in 1..=300;
-        /// Calls out at the same time of one organisation; more wait in the queue.
+        /// Calls out at the same time of one organisation that says nothing itself; more wait in the
+        /// queue.
         outbound_concurrency: u32 = 10, in 1..=limits::OUTBOUND_CONCURRENCY.value_u32();
         /// Calls out at the same time of all organisations, who share them in fair parts.
         outbound_concurrency_total: u32 = 50, in 1..=limits::MAX_CALLS.value_u32();

@@ -35,6 +35,7 @@ mod managed;
 mod memberships;
 mod named_workflows;
 mod numbers;
+mod organisation_settings;
 mod organisations;
 mod post_runs;
 mod postgres;

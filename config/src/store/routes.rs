@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::named_workflows::Found;
-use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, time};
+use super::organisation_settings::token_owner as default_token_owner;
+use super::rows::{json, json_opt, parsed, parsed_opt, raw, small, small_opt, time};
 use super::sql::{self, Connection, Row};
 use super::trunks::{inbound_owner, outbound_owner};
 use super::versions::token_owner;
@@ -117,8 +118,8 @@ impl Store {
             }
         }
         for id in &touched.organisations {
-            let sql = "SELECT id, parent_id, name FROM organisations WHERE id = ?";
-            let row = one(tx, sql, &id.to_string(), organisation_route).await?;
+            let sql = "SELECT * FROM organisations WHERE id = ?";
+            let row = one(tx, sql, &id.to_string(), |row| self.organisation_route(row)).await?;
             patch.organisations.push((*id, row));
         }
         for id in &touched.routings {
@@ -132,8 +133,8 @@ impl Store {
 
     pub(super) async fn whole_snapshot(&self, tx: &mut Connection) -> Result<Snapshot, StoreError> {
         let mut patch = Patch::default();
-        let sql = "SELECT id, parent_id, name FROM organisations";
-        for row in all(tx, sql, organisation_route).await? {
+        let sql = "SELECT * FROM organisations";
+        for row in all(tx, sql, |row| self.organisation_route(row)).await? {
             patch.organisations.push((row.id, Some(row)));
         }
         for row in all(tx, "SELECT * FROM phone_numbers", number_route).await? {
@@ -206,9 +207,25 @@ impl Store {
             id: parsed(row, "id")?,
             agent_id,
             version: small(row, "version")?,
-            runtime: Runtime::read(&config).unwrap_or_default().with_token(token),
+            runtime: Runtime::read(&config).map(|runtime| runtime.with_token(token)),
             workflows: Arc::new(AgentWorkflows::read(&config)),
             published: true,
+        })
+    }
+
+    fn organisation_route(&self, row: &Row) -> Result<OrganisationRoute, StoreError> {
+        let id = parsed(row, "id")?;
+        let block: Option<serde_json::Value> = json_opt(row, "default_runtime")?;
+        let config = serde_json::json!({ "runtime": block });
+        let token = raw::<Option<&[u8]>>(row, "runtime_token")?
+            .map(|sealed| self.0.options.sealer.open_sealed(&default_token_owner(id), sealed))
+            .transpose()?;
+        Ok(OrganisationRoute {
+            id,
+            parent_id: parsed_opt(row, "parent_id")?,
+            name: boxed(row, "name")?,
+            concurrency_limit: small_opt(row, "concurrency_limit")?,
+            runtime: Runtime::read(&config).map(|runtime| runtime.with_token(token)),
         })
     }
 }
@@ -268,14 +285,6 @@ fn routing_route(row: &Row) -> Result<(OrganisationId, RoutingRoute), StoreError
 
 fn boxed(row: &Row, column: &'static str) -> Result<Box<str>, StoreError> {
     raw::<&str>(row, column).map(Box::from)
-}
-
-fn organisation_route(row: &Row) -> Result<OrganisationRoute, StoreError> {
-    Ok(OrganisationRoute {
-        id: parsed(row, "id")?,
-        parent_id: parsed_opt(row, "parent_id")?,
-        name: boxed(row, "name")?,
-    })
 }
 
 async fn all<T>(

@@ -218,6 +218,7 @@ impl Store {
             update(&mut tx, &row).await?;
         }
         sealed += self.reseal_tokens(&mut tx).await?;
+        sealed += self.reseal_default_runtimes(&mut tx).await?;
         sealed += self.reseal_orders(&mut tx).await?;
         sealed += self.reseal_webhooks(&mut tx).await?;
         tx.note(Change::of_node(Operator::by_process().actor(), "secrets.reseal"));

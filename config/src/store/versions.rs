@@ -261,21 +261,31 @@ impl Store {
 
     /// Puts a config into a row, its token apart.
     fn set_config(&self, row: &mut Row, mut config: Value) -> Result<(), StoreError> {
-        let same_place = Runtime::same_place(&config, &row.version.config);
-        row.token = match Runtime::take_token(&mut config) {
+        let kept = (&row.version.config, row.token.take());
+        row.token = self.seal_token(&token_owner(row.version.agent_id), &mut config, kept)?;
+        row.version.config = config;
+        Ok(())
+    }
+
+    /// Takes the token of a runtime out of the config that has it and seals it for `owner`; without one
+    /// it is the one that was kept beside the config before, if it belongs to the same place.
+    pub(super) fn seal_token(
+        &self,
+        owner: &str,
+        config: &mut Value,
+        (before, kept): (&Value, Option<Vec<u8>>),
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let same_place = Runtime::same_place(config, before);
+        let token = match Runtime::take_token(config) {
             Some(token) if token.expose().is_empty() => None,
-            Some(token) => {
-                let owner = token_owner(row.version.agent_id);
-                Some(self.0.options.sealer.seal(&owner, token.expose())?)
-            }
-            None => row.token.take().filter(|_| same_place),
+            Some(token) => Some(self.0.options.sealer.seal(owner, token.expose())?),
+            None => kept.filter(|_| same_place),
         };
-        if row.token.is_none() && config.pointer("/runtime/auth_username").is_some_and(is_text) {
+        if token.is_none() && config.pointer("/runtime/auth_username").is_some_and(is_text) {
             let message = "must be given with auth_username";
             return Err(Invalid::new("config.runtime.auth_password", message).into());
         }
-        row.version.config = config;
-        Ok(())
+        Ok(token)
     }
 }
 

@@ -155,7 +155,7 @@ async fn a_sip_agents_password_goes_in_and_never_out() {
         let version = server.get(&draft).await.is(200)["id"].as_str().unwrap().parse().unwrap();
         let snapshot = server.store.snapshot().load();
         let runtime = snapshot.version(version).unwrap().runtime.clone();
-        let Runtime::Sip(agent) = runtime else { panic!("{runtime:?}") };
+        let Some(Runtime::Sip(agent)) = runtime else { panic!("{runtime:?}") };
         agent.auth_password.map(|password| password.expose().clone())
     };
     // Another place or another user does not get it.

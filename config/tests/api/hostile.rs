@@ -56,6 +56,8 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             json!({ "phone_number": "+15550009999", "trunk_id": trunk, "outbound_shareable": true })
         }
         "update_phone_number" => json!({ "outbound_shareable": true }),
+        "update_default_runtime" => json!({ "runtime": runtime }),
+        "update_concurrency_settings" => json!({ "concurrency_limit": 1 }),
         "create_agent" | "update_agent" => json!({ "name": "a", "description": "d",
             "active": true, "is_demo": false, "metadata": { "a": 1 } }),
         "create_agent_version" | "update_agent_version" => json!({

@@ -30,6 +30,7 @@ mod numbers;
 mod postgres;
 mod scopes;
 mod server;
+mod settings;
 mod tenants;
 mod texts;
 mod trunks;

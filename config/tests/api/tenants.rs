@@ -160,6 +160,8 @@ impl Things {
                 json!({ "phone_number": "+15550000009", "trunk_id": trunk })
             }
             "PATCH /core/phone-numbers/{phone_number}" => json!({ "outbound_shareable": true }),
+            "PUT /core/default-runtime" => json!({ "runtime": { "type": "builtin" } }),
+            "PUT /campaign/concurrency-settings" => json!({ "concurrency_limit": 20 }),
             "POST /core/agents" | "PUT /core/agents/{id}" => json!({ "name": "taken" }),
             "POST /core/agents/{id}/versions" | "PUT /core/agents/{id}/versions/{version}" => {
                 json!({ "config": {} })

@@ -7,9 +7,10 @@
 //!
 //! An organisation has at most so many calls out at a time, and all together have at most so many. The
 //! places that are free are shared among those that wait in proportion to what each may have, nobody
-//! getting more than it can use: the whole parts first, and what is left by the largest fraction. Of
-//! equal fractions the one that has waited longest goes first, so that nobody waits for ever while
-//! others come and go.
+//! getting more than it can use: the whole parts first, and what is left by the largest fraction. To its
+//! fraction comes what an organisation was left short of before, so that one that may have little is
+//! late and never forgotten, though places come free one by one and another may have ever so much. Of
+//! equal fractions the one that has waited longest goes first.
 //!
 //! Pure: time is an argument, and the order of everything follows from what was put in.
 
@@ -23,8 +24,6 @@ use config::ids::{ConversationId, OrganisationId};
 /// How many calls out there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// At the same time, of one organisation.
-    pub per_organisation: usize,
     /// At the same time, of all organisations.
     pub total: usize,
     /// Waiting.
@@ -47,6 +46,9 @@ struct Waiting {
 struct Lane {
     waiting: VecDeque<Waiting>,
     placed: usize,
+    /// What it was left short of when the last places were shared, in parts of a place; below zero, what
+    /// it got beyond its own.
+    owed: i64,
 }
 
 /// The waiting calls of one node.
@@ -122,16 +124,24 @@ impl DialQueue {
         all
     }
 
-    /// The calls that go now, at most `room` of them. Each counts as placed until
-    /// [`Self::finished`].
-    pub fn next(&mut self, room: usize) -> Vec<DialRequest> {
+    /// The calls that go now, at most `room` of them; `limit_of` is how many calls an organisation may
+    /// have at a time. Each counts as placed until [`Self::finished`].
+    pub fn next(
+        &mut self,
+        room: usize,
+        limit_of: impl Fn(OrganisationId) -> usize,
+    ) -> Vec<DialRequest> {
         let mut going = Vec::new();
-        for (organisation, count) in self.shares(room) {
-            for _ in 0..count {
-                let Some(request) = self.remove(organisation, |_| true) else { break };
-                self.lanes.entry(organisation).or_default().placed += 1;
+        for (organisation, share) in self.shares(room, limit_of) {
+            if let Some(lane) = self.lanes.get_mut(&organisation) {
+                lane.owed = share.owed;
+            }
+            for _ in 0..share.places {
+                let Some(lane) = self.lanes.get_mut(&organisation) else { break };
+                // Counted before it is taken out: a lane with nothing in it is forgotten.
+                lane.placed += 1;
                 self.placed += 1;
-                going.push(request);
+                going.extend(self.remove(organisation, |_| true));
             }
         }
         going
@@ -201,18 +211,23 @@ impl DialQueue {
     }
 
     /// How many calls of whom may go now, who waits longest first.
-    fn shares(&self, room: usize) -> Vec<(OrganisationId, usize)> {
+    fn shares(
+        &self,
+        room: usize,
+        limit_of: impl Fn(OrganisationId) -> usize,
+    ) -> Vec<(OrganisationId, Share)> {
         let free = self.limits.total.saturating_sub(self.placed).min(room);
-        let limit = self.limits.per_organisation;
         let claims = self.lanes.iter().filter_map(|(organisation, lane)| {
+            // Nobody can have more than all there are: who says so gets no larger part for it.
+            let limit = limit_of(*organisation).min(self.limits.total);
             let room = limit.saturating_sub(lane.placed).min(lane.waiting.len());
             let first = lane.waiting.front().filter(|_| room > 0)?;
-            Some((first.arrival, *organisation, Claim { limit, room }))
+            Some((first.arrival, *organisation, Claim { limit, room, owed: lane.owed }))
         });
         let mut claims: Vec<(Arrival, OrganisationId, Claim)> = claims.collect();
         claims.sort_by_key(|(arrival, ..)| *arrival);
         let shares = share(free, claims.iter().map(|(.., claim)| *claim).collect());
-        claims.into_iter().zip(shares).map(|((_, whose, _), count)| (whose, count)).collect()
+        claims.into_iter().zip(shares).map(|((_, whose, _), share)| (whose, share)).collect()
     }
 }
 
@@ -223,11 +238,26 @@ struct Claim {
     limit: usize,
     /// How many more can go.
     room: usize,
+    /// What it was left short of before.
+    owed: i64,
 }
 
+/// What one organisation gets of the free places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    places: usize,
+    /// What it is left short of now.
+    owed: i64,
+}
+
+/// The parts that a place is counted in.
+const PARTS: usize = 1 << 20;
+const PLACE: i64 = 1 << 20;
+
 /// Shares `free` places. Places that somebody has no room for are shared again among the rest.
-fn share(mut free: usize, mut claims: Vec<Claim>) -> Vec<usize> {
-    let mut shares = vec![0; claims.len()];
+fn share(mut free: usize, mut claims: Vec<Claim>) -> Vec<Share> {
+    let nothing = |claim: &Claim| Share { places: 0, owed: claim.owed };
+    let mut shares: Vec<Share> = claims.iter().map(nothing).collect();
     loop {
         let claiming = claims.iter().filter(|claim| claim.room > 0);
         let weight: usize = claiming.map(|claim| claim.limit).sum();
@@ -241,18 +271,21 @@ fn share(mut free: usize, mut claims: Vec<Claim>) -> Vec<usize> {
                 let part = free.saturating_mul(claim.limit);
                 let whole = (part / weight).min(claim.room);
                 claim.room -= whole;
-                *share += whole;
+                share.places += whole;
                 left -= whole;
-                fractions.push((Reverse(part % weight), index));
+                let fraction = (part % weight).saturating_mul(PARTS) / weight;
+                let fraction = i64::try_from(fraction).unwrap_or(PLACE);
+                fractions.push((Reverse(fraction + claim.owed), index));
             }
         }
         if left == free {
             // Fewer places than claims: one each, the largest fraction first, of equals the first.
             fractions.sort_unstable();
-            for (_, index) in fractions.into_iter().take(free) {
-                if let Some(share) = shares.get_mut(index) {
-                    *share += 1;
-                }
+            for (order, (Reverse(fraction), index)) in fractions.into_iter().enumerate() {
+                let Some(share) = shares.get_mut(index) else { continue };
+                let gets_one = order < free;
+                share.places += usize::from(gets_one);
+                share.owed = fraction - if gets_one { PLACE } else { 0 };
             }
             return shares;
         }
@@ -272,12 +305,13 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const LIMITS: QueueLimits = QueueLimits {
-        per_organisation: 3,
-        total: 5,
-        waiting: 100,
-        patience: Duration::from_secs(60),
-    };
+    const LIMITS: QueueLimits =
+        QueueLimits { total: 5, waiting: 100, patience: Duration::from_secs(60) };
+
+    /// What every organisation may have, unless a test says otherwise.
+    fn three(_: OrganisationId) -> usize {
+        3
+    }
 
     fn request(organisation: OrganisationId) -> DialRequest {
         let at = Timestamp::from_micros(0);
@@ -322,48 +356,103 @@ mod tests {
         let mut queue = DialQueue::new(LIMITS);
         let whose = OrganisationId::random();
         let ids = fill(&mut queue, whose, 5);
-        let going: Vec<_> = queue.next(100).iter().map(id).collect();
+        let going: Vec<_> = queue.next(100, three).iter().map(id).collect();
         assert_eq!(going, ids[..3]);
         assert_eq!((queue.placed(), queue.waiting()), (3, 2));
-        assert!(queue.next(100).is_empty());
+        assert!(queue.next(100, three).is_empty());
         queue.finished(whose);
-        assert_eq!(queue.next(100).iter().map(id).collect::<Vec<_>>(), ids[3..4]);
+        assert_eq!(queue.next(100, three).iter().map(id).collect::<Vec<_>>(), ids[3..4]);
     }
 
     #[test]
     fn free_places_are_shared_in_fair_parts() {
-        let limits = QueueLimits { per_organisation: 10, total: 10, ..LIMITS };
+        let limits = QueueLimits { total: 10, ..LIMITS };
         let mut queue = DialQueue::new(limits);
         let [many, some, few] = [(); 3].map(|()| OrganisationId::random());
         fill(&mut queue, many, 50);
         fill(&mut queue, some, 20);
         fill(&mut queue, few, 1);
         // 3⅓ each; what the last cannot use goes to the others, the odd one to who came first.
-        let going = queue.next(100);
+        let going = queue.next(100, |_| 10);
         assert_eq!(counts(&going, &[many, some, few]), [5, 4, 1]);
     }
 
     #[test]
     fn places_go_by_what_each_may_have_and_never_beyond_its_room() {
-        let claims = |all: &[(usize, usize)]| {
-            all.iter().map(|(limit, room)| Claim { limit: *limit, room: *room }).collect()
+        let shared = |free, all: &[(usize, usize)]| -> Vec<usize> {
+            let claim =
+                |(limit, room): &(usize, usize)| Claim { limit: *limit, room: *room, owed: 0 };
+            let shares = share(free, all.iter().map(claim).collect());
+            shares.iter().map(|share| share.places).collect()
         };
-        assert_eq!(share(10, claims(&[(10, 9), (30, 30)])), [2, 8], "2½ and 7½: the first");
-        assert_eq!(share(7, claims(&[(10, 9), (20, 20)])), [2, 5], "2⅓ and 4⅔");
-        assert_eq!(share(50, claims(&[(10, 2), (10, 3)])), [2, 3]);
-        assert_eq!(share(1, claims(&[(10, 5), (10, 5), (10, 5)])), [1, 0, 0]);
-        assert_eq!(share(9, claims(&[(10, 1), (10, 0), (20, 9)])), [1, 0, 8]);
-        assert_eq!(share(0, claims(&[(10, 1)])), [0]);
-        assert!(share(3, Vec::new()).is_empty());
+        assert_eq!(shared(10, &[(10, 9), (30, 30)]), [2, 8], "2½ and 7½: the first");
+        assert_eq!(shared(7, &[(10, 9), (20, 20)]), [2, 5], "2⅓ and 4⅔");
+        assert_eq!(shared(50, &[(10, 2), (10, 3)]), [2, 3]);
+        assert_eq!(shared(1, &[(10, 5), (10, 5), (10, 5)]), [1, 0, 0]);
+        assert_eq!(shared(9, &[(10, 1), (10, 0), (20, 9)]), [1, 0, 8]);
+        assert_eq!(shared(0, &[(10, 1)]), [0]);
+        assert!(shared(3, &[]).is_empty());
+    }
+
+    /// How many calls of whom go when places come free one at a time.
+    fn one_by_one(limits: [usize; 2], rounds: usize) -> Vec<usize> {
+        let mut queue = DialQueue::new(QueueLimits { total: 1, waiting: 10_000, ..LIMITS });
+        let both = [(); 2].map(|()| OrganisationId::random());
+        both.map(|whose| fill(&mut queue, whose, rounds));
+        let limit_of = |whose| if whose == both[0] { limits[0] } else { limits[1] };
+        let mut gone = Vec::new();
+        for _ in 0..rounds {
+            let going = queue.next(1, limit_of);
+            going.iter().for_each(|one| queue.finished(one.organisation));
+            gone.extend(going);
+        }
+        counts(&gone, &both)
+    }
+
+    #[test]
+    fn places_that_come_free_one_by_one_are_shared_in_proportion_too() {
+        assert_eq!(one_by_one([1, 1], 100), [50, 50]);
+        assert_eq!(
+            one_by_one([10_000, 1], 100),
+            [50, 50],
+            "nobody can have more than the one place"
+        );
+    }
+
+    #[test]
+    fn who_may_have_little_is_late_and_never_forgotten() {
+        let mut queue = DialQueue::new(QueueLimits { total: 10, waiting: 10_000, ..LIMITS });
+        let [large, small] = [(); 2].map(|()| OrganisationId::random());
+        let limit_of = |whose| if whose == large { 9 } else { 1 };
+        fill(&mut queue, large, 1_000);
+        fill(&mut queue, small, 100);
+        let mut gone = queue.next(1, limit_of);
+        for _ in 0..99 {
+            queue.finished(gone.last().expect("one goes").organisation);
+            gone.extend(queue.next(1, limit_of));
+        }
+        assert_eq!(counts(&gone, &[large, small]), [90, 10]);
+    }
+
+    #[test]
+    fn a_limit_holds_from_the_moment_it_is_changed() {
+        let mut queue = DialQueue::new(LIMITS);
+        let whose = OrganisationId::random();
+        fill(&mut queue, whose, 10);
+        assert_eq!(queue.next(100, |_| 1).len(), 1);
+        assert!(queue.next(100, |_| 1).is_empty());
+        assert_eq!(queue.next(100, |_| 4).len(), 3, "raised");
+        queue.finished(whose);
+        assert!(queue.next(100, |_| 2).is_empty(), "lowered: what is up stays up");
     }
 
     #[test]
     fn no_more_go_than_the_node_has_room_for() {
         let mut queue = DialQueue::new(LIMITS);
         fill(&mut queue, OrganisationId::random(), 3);
-        assert!(queue.next(0).is_empty());
-        assert_eq!(queue.next(1).len(), 1);
-        assert_eq!(queue.next(100).len(), 2);
+        assert!(queue.next(0, three).is_empty());
+        assert_eq!(queue.next(1, three).len(), 1);
+        assert_eq!(queue.next(100, three).len(), 2);
     }
 
     #[test]
@@ -380,9 +469,9 @@ mod tests {
 
     #[test]
     fn a_call_is_withdrawn_once_and_only_while_it_waits() {
-        let mut queue = DialQueue::new(QueueLimits { per_organisation: 1, ..LIMITS });
+        let mut queue = DialQueue::new(LIMITS);
         let ids = fill(&mut queue, OrganisationId::random(), 3);
-        assert_eq!(queue.next(100).len(), 1);
+        assert_eq!(queue.next(100, |_| 1).len(), 1);
         assert_eq!(queue.cancel(ids[0]), None, "it is placed");
         assert_eq!(queue.cancel(ids[2]).as_ref().map(id), Some(ids[2]));
         assert_eq!(queue.cancel(ids[2]), None);
@@ -402,7 +491,7 @@ mod tests {
         assert!(queue.expired(start + LIMITS.patience - second / 2).is_empty());
         assert_eq!(queue.expired(start + LIMITS.patience), [first]);
         assert_eq!(queue.poll_timeout(), Some(start + LIMITS.patience + second));
-        assert_eq!(queue.next(100), [then]);
+        assert_eq!(queue.next(100, three), [then]);
         assert_eq!(queue.poll_timeout(), None, "a call that is placed does not expire");
     }
 
@@ -413,7 +502,7 @@ mod tests {
         let whose = OrganisationId::random();
         fill(&mut queue, whose, 1);
         queue.finished(whose);
-        assert_eq!((queue.placed(), queue.next(100).len()), (0, 1));
+        assert_eq!((queue.placed(), queue.next(100, three).len()), (0, 1));
         queue.finished(whose);
         queue.finished(whose);
         assert_eq!((queue.placed(), queue.lanes.len()), (0, 0), "nothing is kept of who is idle");
@@ -429,7 +518,7 @@ mod tests {
         let patient = fill(&mut queue, OrganisationId::random(), 1)[0];
         let mut rounds = 0;
         loop {
-            let going = queue.next(100);
+            let going = queue.next(100, three);
             let [only] = going.as_slice() else { panic!("one place, {} calls", going.len()) };
             if id(only) == patient {
                 break;
@@ -453,6 +542,7 @@ mod tests {
     /// What the queue should hold, kept the slow way.
     #[derive(Default)]
     struct Model {
+        limit: HashMap<OrganisationId, usize>,
         waiting: Vec<(Instant, ConversationId, OrganisationId)>,
         placed: Vec<OrganisationId>,
     }
@@ -473,7 +563,7 @@ mod tests {
                 gone.insert(request.organisation);
             }
             for whose in gone {
-                assert!(self.of(whose) <= limits.per_organisation);
+                assert!(self.of(whose) <= self.limit[&whose]);
             }
             assert!(self.placed.len() <= limits.total);
         }
@@ -481,7 +571,7 @@ mod tests {
 
     /// Whether a waiting call could have gone, and did not.
     fn leaves_places_idle(model: &Model, limits: QueueLimits) -> bool {
-        let could = |whose| model.of(whose) < limits.per_organisation;
+        let could = |whose| model.of(whose) < model.limit[&whose];
         model.placed.len() < limits.total && model.waiting.iter().any(|(.., whose)| could(*whose))
     }
 
@@ -491,13 +581,13 @@ mod tests {
             let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let mut dice = |below| random(&mut state, below);
             let limits = QueueLimits {
-                per_organisation: 1 + dice(4),
                 total: 1 + dice(8),
                 waiting: 1 + dice(30),
                 patience: Duration::from_secs(20),
             };
             let organisations: Vec<_> = (0..=dice(5)).map(|_| OrganisationId::random()).collect();
             let (mut queue, mut model) = (DialQueue::new(limits), Model::default());
+            model.limit.extend(organisations.iter().map(|whose| (*whose, 1 + dice(4))));
             let mut now = clock::now();
             for _ in 0..200 {
                 match dice(6) {
@@ -523,7 +613,8 @@ mod tests {
                 let wanted: Vec<_> = model.waiting.iter().filter(late).map(|one| one.1).collect();
                 assert_eq!(expired, wanted);
                 model.waiting.retain(|one| !expired.contains(&one.1));
-                model.going(limits, &queue.next(usize::MAX));
+                let going = queue.next(usize::MAX, |whose| model.limit[&whose]);
+                model.going(limits, &going);
                 assert!(!leaves_places_idle(&model, limits), "seed {seed}");
                 assert_eq!(queue.waiting(), model.waiting.len());
                 assert_eq!(queue.placed(), model.placed.len());

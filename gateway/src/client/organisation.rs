@@ -1,5 +1,7 @@
 //! `trunkline organisation`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -63,6 +65,34 @@ enum Verb {
         #[arg(long, value_name = "COUNT")]
         max_phone_numbers: Option<u32>,
     },
+    /// How many calls out the key's organisation may have at a time; with a limit, change it.
+    #[command(after_help = "Examples:\n  \
+        trunkline organisation concurrency\n  \
+        trunkline organisation concurrency --limit 25\n  \
+        trunkline organisation concurrency --default")]
+    Concurrency {
+        /// Most calls out at a time; more wait.
+        #[arg(long, value_name = "COUNT", conflicts_with = "default",
+            value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
+        /// Go by the node's setting again.
+        #[arg(long)]
+        default: bool,
+    },
+    /// Where the key's organisation has its agents run whose configs do not say; with a file, change it.
+    #[command(after_help = "Examples:\n  \
+        trunkline organisation runtime\n  \
+        echo '{\"type\": \"websocket\", \"url\": \"wss://agents.example.com\"}' |\n    \
+        trunkline organisation runtime --set -\n  \
+        trunkline organisation runtime --none             (the built-in echo)")]
+    Runtime {
+        /// YAML or JSON file with the `runtime` block of an agent's config, `-` for standard input.
+        #[arg(long, value_name = "FILE", conflicts_with = "none")]
+        set: Option<PathBuf>,
+        /// Have no default: such agents are the built-in echo.
+        #[arg(long)]
+        none: bool,
+    },
     /// Make an API key of an organisation; it is printed this once and never again.
     #[command(after_help = "Example:\n  trunkline organisation key 49e0… first > acme.key")]
     Key {
@@ -112,6 +142,21 @@ impl Organisation {
                     return Err(Failure::Unusable("nothing to change; see --help".to_owned()));
                 }
                 shown.one(&rest.patch(&["admin", "organizations", &id], &change).await?);
+            }
+            Verb::Concurrency { limit, default } => {
+                let path = ["campaign", "concurrency-settings"];
+                shown.one(&match (limit, default) {
+                    (None, false) => rest.get(&path, &Query::new()).await?,
+                    (limit, _) => rest.put(&path, &json!({ "concurrency_limit": limit })).await?,
+                });
+            }
+            Verb::Runtime { set, none } => {
+                let path = ["core", "default-runtime"];
+                let block = set.map(|file| body::object(&file)).transpose()?;
+                shown.one(&match (block, none) {
+                    (None, false) => rest.get(&path, &Query::new()).await?,
+                    (block, _) => rest.put(&path, &json!({ "runtime": block })).await?,
+                });
             }
             Verb::Key { id, new } => {
                 let path = ["admin", "organizations", &id, "organization-pats"];

@@ -110,8 +110,8 @@ pub(super) enum Alarm {
     Transfer(u64),
     /// An offer of ours that met the peer's and is to be made again.
     Offer(u64, Side),
-    /// It is time to look which trunks are to be registered.
-    Registrations,
+    /// It is time to look what the snapshot says now that nothing else tells.
+    Look,
     /// A registration that is to be refreshed or tried again.
     Registration(u64),
 }

@@ -77,6 +77,9 @@ pub const REALM: &str = "trunkline";
 /// Messages handled before outputs are flushed and other inputs get their turn.
 const BATCH: usize = 64;
 
+/// How often the snapshot is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Live calls and call rate of one trunk.
 #[derive(Default)]
 struct Load {
@@ -145,7 +148,6 @@ impl Shard {
             sip::digest::Nonces::new(random.bytes(), REALM).expect("the realm is a plain word");
         let nonces = nonces.offering(hashes(settings.sip.digest));
         let queue = DialQueue::new(QueueLimits {
-            per_organisation: settings.calls.outbound_concurrency as usize,
             total: settings.calls.outbound_concurrency_total as usize,
             waiting: settings.calls.outbound_queue as usize,
             patience: Duration::from_secs(u64::from(settings.calls.outbound_queue_seconds)),
@@ -179,7 +181,7 @@ impl Shard {
 
     /// Runs until every sender of commands is gone.
     pub async fn run(mut self, mut inputs: Inputs) {
-        self.look_at_registrations(clock::now());
+        self.look_around(clock::now());
         loop {
             self.note_depths(&inputs);
             let deadline = tokio::time::Instant::from_std(self.next_deadline());
@@ -444,7 +446,7 @@ impl Shard {
                 Alarm::Dial(id) => self.handle_dial_alarm(now, id),
                 Alarm::Transfer(key) => self.handle_transfer_alarm(now, key),
                 Alarm::Offer(key, side) => self.handle_offer_alarm(now, key, side),
-                Alarm::Registrations => self.look_at_registrations(now),
+                Alarm::Look => self.look_around(now),
                 Alarm::Registration(id) => self.handle_registration_alarm(now, id),
             }
         }
@@ -463,6 +465,15 @@ impl Shard {
         }
         for pool in &self.services.ports {
             pool.sweep(now);
+        }
+    }
+
+    /// Looks what the snapshot says now, which nothing tells; then once more after a while.
+    fn look_around(&mut self, now: Instant) {
+        self.alarms.insert((now + LOOK, Alarm::Look));
+        self.look_at_registrations(now);
+        if self.queue.waiting() > 0 {
+            self.start_waiting(now); // an organisation may have raised its limit
         }
     }
 

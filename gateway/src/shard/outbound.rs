@@ -56,7 +56,13 @@ impl Shard {
             return;
         }
         let room = (self.services.settings.sip.max_calls as usize).saturating_sub(self.calls.len());
-        for request in self.queue.next(room) {
+        let snapshot = self.services.snapshot.load();
+        let default = self.services.settings.calls.outbound_concurrency;
+        let limit_of = |whose| {
+            let said = snapshot.organisation(whose).and_then(|one| one.concurrency_limit);
+            said.unwrap_or(default) as usize
+        };
+        for request in self.queue.next(room, limit_of) {
             self.place(now, request);
         }
     }

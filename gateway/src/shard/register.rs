@@ -26,9 +26,6 @@ use crate::net::target::Target;
 /// Marks tickets of registrations; see `flows` for the other mark.
 const REGISTER: u64 = 1 << 62;
 
-/// How often the snapshot is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// Registrations begun in one look: a node with thousands of them does not ask all carriers at once.
 const AT_ONCE: usize = 50;
 
@@ -117,10 +114,8 @@ impl Registration {
 }
 
 impl Shard {
-    /// Begins what the snapshot wants and has not got, and takes back what it does not want; then once
-    /// more after a while.
+    /// Begins what the snapshot wants and has not got, and takes back what it does not want.
     pub(super) fn look_at_registrations(&mut self, now: Instant) {
-        self.alarms.insert((now + LOOK, Alarm::Registrations));
         let (snapshot, draining) = (self.services.snapshot.load(), self.is_draining());
         let seen = self.registrations.seen.as_ref();
         if !draining && seen.is_some_and(|seen| Arc::ptr_eq(seen, &snapshot)) {

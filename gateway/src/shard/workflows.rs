@@ -151,7 +151,8 @@ impl Shard {
         let version = snapshot.version(answering.version);
         call.parties.agent = Some(answering.agent);
         call.parties.version = Some(answering.version);
-        call.undecided.runtime = version.map(|version| version.runtime.clone()).unwrap_or_default();
+        call.undecided.runtime =
+            version.map(|version| snapshot.runtime(version)).unwrap_or_default();
         call.workflows = version.map(|version| Arc::clone(&version.workflows)).unwrap_or_default();
         let name = snapshot.agent(answering.agent).map(|agent| agent.name.to_string());
         call.record.answered_by(answering, name);

@@ -77,7 +77,7 @@ async fn a_config_is_stored_verbatim_but_for_its_token() {
 
 fn token(store: &Store, version: crate::ids::AgentVersionId) -> Option<String> {
     let snapshot = store.snapshot().load();
-    let secret = match &snapshot.version(version)?.runtime {
+    let secret = match snapshot.version(version)?.runtime.as_ref()? {
         Runtime::Builtin(_) => None,
         Runtime::Websocket(websocket) => websocket.auth_token.as_ref(),
         Runtime::Sip(agent) => agent.auth_password.as_ref(),

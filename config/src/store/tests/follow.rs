@@ -51,6 +51,13 @@ async fn what_a_node_writes_its_neighbour_sees_without_asking() {
     here.delete_number(&org, &"+15550001".parse().unwrap()).await.unwrap();
     let gone = || there.snapshot().load().number("+15550001").is_none();
     until("a number that was given up is not seen", gone).await;
+    let limit = crate::model::ConcurrencyChange { concurrency_limit: Some(Some(25)) };
+    here.set_concurrency(&org, limit).await.unwrap();
+    let seen = || {
+        let snapshot = there.snapshot().load();
+        snapshot.organisation(org.organisation()).unwrap().concurrency_limit == Some(25)
+    };
+    until("a limit is seen", seen).await;
     assert!(!there.follow().await.unwrap(), "and nothing is left to be read again");
     following.abort();
 }

@@ -22,7 +22,7 @@ async fn a_restart_finds_the_snapshot_that_was() {
     let route = after.number("+15550001").unwrap();
     assert_eq!(before.number("+15550001"), Some(route));
     let version = after.version(route.inbound_version.unwrap()).unwrap();
-    assert!(matches!(version.runtime, Runtime::Builtin(_)));
+    assert!(matches!(version.runtime, Some(Runtime::Builtin(_))));
     assert_eq!(after.agent(agent).unwrap().latest_published, Some(version.id));
     let trunk = after.trunk(route.trunk_id).unwrap();
     assert_eq!(after.trunk_by_slug(&trunk.slug), Some(trunk));

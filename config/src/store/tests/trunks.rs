@@ -291,8 +291,10 @@ async fn a_rotated_key_seals_everything_again() {
     let agent = store.make_agent(&org, "a").await.id;
     let runtime = json!({"type": "websocket", "url": "wss://h/", "auth_token": "tok"});
     store.make_version(&org, agent, json!({"runtime": runtime})).await;
+    let runtime = json!({"runtime": {"type": "websocket", "url": "wss://h/", "auth_token": "tok"}});
+    store.set_default_runtime(&org, serde_json::from_value(runtime).unwrap()).await.unwrap();
     let rotated = store.again(with(Sealer::rotate(&path).unwrap())).await;
-    assert_eq!(rotated.reseal().await.unwrap(), 2);
+    assert_eq!(rotated.reseal().await.unwrap(), 3);
     assert_eq!(rotated.reseal().await.unwrap(), 0);
     let route = rotated.snapshot().load().trunk(id).unwrap().clone();
     assert_eq!(route.outbound.unwrap().password.expose(), "pw");
