@@ -130,7 +130,7 @@ limits! {
     USER_TOKENS = 1_000 Count, Config,
         "Personal access tokens of one user: all are kept in memory; then 400.";
     TEXT_BYTES = 10_000 Bytes, Config,
-        "An agent's description: prose, not a document; then 422.";
+        "An agent's description, a conversation's summary: prose, not a document; then 422.";
     PASSWORD_BYTES = 1_024 Bytes, Config,
         "A digest password: more would be hashed for nothing; then 422.";
     ALLOWED_ADDRESSES = 1_024 Count, Config,
@@ -143,6 +143,10 @@ limits! {
         "Bound of a trunk's max_duration_seconds: a week is a forgotten call; then 422.";
     INITIAL_CONTEXT_BYTES = 65_536 Bytes, Config,
         "What an agent is told before a call: a long prompt, and it is kept in memory; then 422.";
+    TRANSCRIPT_ITEMS = 2_000 Count, Config,
+        "Turns and calls of tools of one transcript: some hours of talk; then 422.";
+    TRANSCRIPT_BYTES = 131_072 Bytes, Config,
+        "A transcript as JSON: an hour of talk twice, and lists hold a thousand of them; then 422.";
     CUSTOM_METADATA_BYTES = 16_384 Bytes, Config,
         "A conversation's own data as JSON: filters read every row's; then 422.";
     PUBLISH_NUMBERS = 1_000 Count, Config,

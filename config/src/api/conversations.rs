@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 
 use super::Api;
 use super::error::{ApiError, Violation};
-use super::extract::{Id, Params};
+use super::extract::{Body, Id, Params};
 use super::page::{JsonObject, listing, reply};
 use super::table::Caller;
 use crate::clock::Timestamp;
 use crate::credential::Scope;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, TrunkId};
-use crate::model::{Channel, Conversation, ConversationFilter, ConversationStatus, Direction};
+use crate::model::{Annotation, Channel, Conversation, ConversationFilter, ConversationStatus, Direction};
 
 listing! {
     /// Filters of the list of conversations.
@@ -179,6 +179,27 @@ pub(crate) async fn get_conversation(
     let view = View::new(&caller, query.fields.as_deref())?;
     let conversation = api.store.conversation(&caller.organisation(), id).await?;
     Ok(Json(view.show(&conversation)?))
+}
+
+/// Writes down what was said in a conversation and what it was about: an agent knows it, the gateway does
+/// not. Only what is sent changes, while the conversation lasts or after its end. `user_turn_count` is
+/// counted from the messages of the other party. An extension of the contract.
+///
+/// The transcript has the contract's shape: items with a `type`, messages with `role` and `content`, and
+/// whatever else is known of an item. The reply shows it to keys with `conversations:read_sensitive`.
+#[utoipa::path(patch, path = "/core/conversations/{conversation_id}", tag = "conversations",
+    request_body = Annotation,
+    params(("conversation_id" = ConversationId, Path, description = "The conversation")),
+    responses((status = 200, description = "The conversation", body = Conversation)))]
+pub(crate) async fn annotate_conversation(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id<ConversationId>,
+    Body(annotation): Body<Annotation>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    let scope = caller.organisation();
+    let conversation = api.store.annotate_conversation(&scope, (id, &annotation)).await?;
+    Ok(Json(View::new(&caller, None)?.show(&conversation)?))
 }
 
 /// A projected item no longer has its moment, so it travels beside it.

@@ -308,6 +308,7 @@ fn calls_table(table: Table) -> Table {
     table
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::list_conversations))
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
+        .route(AnyOf(CONVERSATIONS_MANAGE), routes!(conversations::annotate_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::hang_up_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::transfer_conversation))

@@ -20,6 +20,7 @@ mod organisation_settings;
 mod runtime;
 mod scaffolding;
 mod sip_agent;
+mod transcript;
 mod trunk;
 mod user;
 mod version;
@@ -67,6 +68,7 @@ pub use scaffolding::{
     ScaffoldingStatus, ScaffoldingStep,
 };
 pub use sip_agent::{SipAgent, Values as SipAgentValues};
+pub use transcript::{Annotation, Speaker, Transcript, TranscriptItem};
 pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
     Transport, Trunk, TrunkChange,

@@ -7,7 +7,7 @@ use super::events::Teller;
 use super::post_runs::PostActions;
 use super::rows::{
     and, and_holds, and_period, free_stamp, free_stamp_in, json_opt, paged, parsed, parsed_opt,
-    raw, time, time_opt, to_json, to_json_opt, to_word, word,
+    raw, time, time_opt, to_json, to_json_opt, to_value, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Change, Store, StoreError};
@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
-    AgentName, Conversation, ConversationChange, ConversationClose, ConversationFilter,
+    AgentName, Annotation, Conversation, ConversationChange, ConversationClose, ConversationFilter,
     ConversationStatus, EndReason, EventKind, Page, Transfer, TransferStatus, contains_all,
 };
 
@@ -120,6 +120,47 @@ impl Store {
             Some(post) if !kinds.is_empty() => self.insert_post_run(tx, close.id, post).await,
             _ => Ok(false),
         }
+    }
+
+    /// Writes down what whoever held a conversation says of it, at whatever stage it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such conversation; [`StoreError::Invalid`] for
+    /// a field that is not acceptable.
+    pub async fn annotate_conversation(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        (id, annotation): (ConversationId, &Annotation),
+    ) -> Result<Conversation, StoreError> {
+        annotation.validate()?;
+        let mut tx = self.0.db.write().await?;
+        let before = load(&mut tx, scope, id).await?;
+        if *annotation == Annotation::default() {
+            return Ok(before);
+        }
+        let note = Change::of(scope, "conversation.annotate").object(id).before(&before)?;
+        let (mut transcript, mut turns) = (before.conversation, before.user_turn_count);
+        if let Some(said) = &annotation.conversation {
+            transcript = said.as_ref().map(to_value).transpose()?;
+            turns = said.as_ref().map(|said| i64::try_from(said.user_turns()).unwrap_or(i64::MAX));
+        }
+        let summary = annotation.summary.clone().unwrap_or(before.summary);
+        sql::query(
+            "UPDATE conversations SET conversation = ?1, user_turn_count = ?2, summary = ?3,
+                 updated_at = CASE WHEN updated_at < ?4 THEN ?4 ELSE updated_at END
+             WHERE id = ?5",
+        )
+        .bind(to_json_opt(transcript.as_ref())?)
+        .bind(turns)
+        .bind(summary)
+        .bind(self.now().micros())
+        .bind(id.to_string())
+        .execute(&mut tx)
+        .await?;
+        let stored = load(&mut tx, scope, id).await?;
+        tx.note(note.after(&stored)?);
+        self.commit(tx, After::default()).await?;
+        Ok(stored)
     }
 
     /// One conversation.

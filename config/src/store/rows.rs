@@ -102,6 +102,14 @@ pub(super) fn to_json_opt<T: Serialize>(value: Option<&T>) -> Result<Option<Stri
     value.map(to_json).transpose()
 }
 
+/// A value as JSON.
+pub(super) fn to_value<T: Serialize>(value: &T) -> Result<serde_json::Value, StoreError> {
+    serde_json::to_value(value).map_err(|error| {
+        tracing::error!(%error, "a value does not write");
+        StoreError::Fault
+    })
+}
+
 /// The wire name of an enum's value.
 pub(super) fn to_word<T: Serialize>(value: T) -> Result<String, StoreError> {
     match serde_json::to_value(value) {

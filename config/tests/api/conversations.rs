@@ -313,3 +313,71 @@ async fn an_organisation_reads_why_its_calls_were_refused() {
     let list = server.get("/core/calls/decisions").await.is(200);
     assert_eq!(list[0]["trunks_considered"].as_array().unwrap().len(), 1, "only one's own");
 }
+
+fn said(role: &str, text: &str) -> Value {
+    json!({ "type": "message", "role": role, "content": [text], "e2e_latency": 0.5 })
+}
+
+#[tokio::test]
+async fn what_was_said_is_written_down_and_its_turns_are_counted() {
+    let server = Server::start().await;
+    let made = server.conversation(server.organisation, |_| ()).await;
+    let path = format!("/core/conversations/{}", made.id);
+    let call = json!({ "type": "function_call", "name": "look_up", "call_id": "1" });
+    let items = json!([said("assistant", "hello"), said("user", "hi"), call, said("user", "bye")]);
+    let body = json!({ "conversation": { "items": items }, "summary": "a greeting" });
+    let written = server.patch(&path, body.clone()).await.is(200);
+    assert_eq!((&written["conversation"], &written["summary"]), (&body["conversation"], &body["summary"]));
+    assert_eq!((&written["user_turn_count"], &written["status"]), (&json!(2), &json!("ringing")));
+    assert!(moment(&written["updated_at"]) > made.updated_at);
+    assert_eq!(server.get(&path).await.is(200), written);
+    for (query, expected) in [("above=2", 1), ("above=3", 0), ("below=2", 1), ("below=1", 0)] {
+        let list = server.get(&format!("/core/conversations?user_turn_count_{query}")).await.is(200);
+        assert_eq!(list.as_array().unwrap().len(), expected, "{query}");
+    }
+    let only = server.patch(&path, json!({ "summary": "another" })).await.is(200);
+    assert_eq!((&only["user_turn_count"], &only["summary"]), (&json!(2), &json!("another")));
+    assert_eq!(server.patch(&path, json!({})).await.is(200), only, "nothing is changed by nothing");
+    let gone = server.patch(&path, json!({ "conversation": null })).await.is(200);
+    assert_eq!((&gone["conversation"], &gone["user_turn_count"]), (&Value::Null, &Value::Null));
+    assert_eq!(gone["summary"], "another");
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_over_is_written_about_and_stays_over() {
+    let server = Server::start().await;
+    let over = |one: &mut Conversation| one.status = ConversationStatus::Completed;
+    let made = server.conversation(server.organisation, over).await;
+    let path = format!("/core/conversations/{}", made.id);
+    let manager = server.key_with(&["conversations:manage"]).await;
+    let body = json!({ "summary": "canary", "conversation": { "items": [said("user", "canary")] } });
+    let reply = server.call(Method::PATCH, &path, &manager, &body).await;
+    assert!(!reply.text.contains("canary"), "who may write it need not see it");
+    let written = reply.is(200);
+    assert_eq!((&written["status"], &written["user_turn_count"]), (&json!("completed"), &json!(1)));
+    assert_eq!(server.get(&path).await.is(200)["summary"], "canary");
+}
+
+#[tokio::test]
+async fn a_transcript_that_is_none_is_refused_with_its_place() {
+    let server = Server::start().await;
+    let made = server.conversation(server.organisation, |_| ()).await;
+    let path = format!("/core/conversations/{}", made.id);
+    let items = |items: Value| json!({ "conversation": { "items": items } });
+    for (body, place) in [
+        (json!({ "conversation": {} }), "body.conversation.items"),
+        (json!({ "conversation": { "items": [], "more": 1 } }), "body.conversation.more"),
+        (items(json!([{ "role": "user" }])), "body.conversation.items.0.type"),
+        (items(json!([{ "type": "message", "content": ["x"] }])), "body.conversation.items"),
+        (items(json!([{ "type": "message", "role": "user", "content": "x" }])),
+            "body.conversation.items.0.content"),
+        (json!({ "summary": "x".repeat(10_001) }), "body.summary"),
+        (json!({ "user_turn_count": 3 }), "body.user_turn_count"),
+        (json!({ "status": "completed" }), "body.status"),
+    ] {
+        assert_eq!(server.patch(&path, body.clone()).await.places(), [place], "{body}");
+    }
+    let role = items(json!([{ "type": "message", "role": "narrator", "content": [] }]));
+    assert!(server.patch(&path, role).await.places()[0].starts_with("body.conversation.items.0"));
+    assert_eq!(server.get(&path).await.is(200)["conversation"], Value::Null);
+}

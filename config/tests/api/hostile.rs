@@ -71,6 +71,9 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             "version": 1, "agent_version_id": null, "agent_config": null,
             "agent_number": "+15550000001", "initial_context": "c", "custom_metadata": { "a": 1 },
             "to_address": null, "from_address": null, "subject": null }),
+        "annotate_conversation" => json!({ "summary": "s", "conversation": { "items": [
+            { "type": "message", "role": "user", "content": ["c"], "interrupted": true },
+            { "type": "function_call", "name": "n", "call_id": "1" }] } }),
         "create_agent_from_website" => json!({ "company_name": "a",
             "company_website": "example.com", "company_overview": "o", "is_demo": true,
             "skip_deployment": true, "voice_id": "v", "avatar_url": "https://h.example.com/a",

@@ -175,6 +175,7 @@ impl Things {
                 body["agent_number"] = json!(number);
                 body
             }
+            "PATCH /core/conversations/{conversation_id}" => json!({ "summary": "taken" }),
             "POST /core/conversations/{conversation_id}/transfer" => {
                 json!({ "transfer_number": "+15550000009" })
             }

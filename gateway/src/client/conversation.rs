@@ -1,5 +1,7 @@
 //! `trunkline conversation`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -83,6 +85,21 @@ enum Verb {
         #[arg(long, value_name = "UUID")]
         id: Option<String>,
     },
+    /// Write down what was said in a conversation, or what it was about: what is not named stays.
+    #[command(after_help = "Examples:\n  \
+        trunkline conversation annotate 8f3c… --summary 'Wants a refund'\n  \
+        trunkline conversation annotate 8f3c… --transcript turns.json")]
+    Annotate {
+        /// Its id.
+        id: String,
+        /// What it was about.
+        #[arg(long, value_name = "TEXT")]
+        summary: Option<String>,
+        /// YAML or JSON file with what was said, `-` for standard input: an object with `items`, of which
+        /// messages have `type`, `role` and `content`.
+        #[arg(long, value_name = "FILE")]
+        transcript: Option<PathBuf>,
+    },
     /// End a call, or cancel one that waits.
     #[command(after_help = "Example:\n  trunkline conversation hangup 8f3c…")]
     Hangup {
@@ -165,6 +182,17 @@ impl Conversation {
                 let reply = rest.post(&PATH, &new).await?;
                 let conversation = reply.get("conversation").cloned().unwrap_or_default();
                 shown.done(&field(&conversation, "id"), &conversation);
+            }
+            Verb::Annotate { id, summary, transcript } => {
+                let mut annotation = json!({});
+                body::set_if(&mut annotation, "summary", summary);
+                if let Some(path) = transcript {
+                    body::set(&mut annotation, "conversation", body::object(&path)?);
+                }
+                if annotation == json!({}) {
+                    return Err(Failure::Unusable("nothing to write down; see --help".to_owned()));
+                }
+                shown.one(&rest.patch(&["core", "conversations", &id], &annotation).await?);
             }
             Verb::Hangup { id } => {
                 let path = ["core", "conversations", &id, "hangup"];
