@@ -240,6 +240,8 @@ limits! {
         "Items of one page: some MiB of JSON at most; then 422.";
     API_PAGE_DEFAULT = 100 Count, Config,
         "Items of a page whose request names no limit.";
+    USAGE_DAYS = 366 Count, Config,
+        "Days of one usage summary, as the contract says: a year reads every call of it; then 422.";
     API_CURSOR_CHARACTERS = 512 Characters, Config,
         "A cursor: ours are a fifth of that; then 422.";
     API_CREDENTIAL_CHARACTERS = 512 Characters, Config,

@@ -67,7 +67,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     key = os.environ["TRUNKLINE_API_KEY"]
-    document = get(f"{arguments.url}/core/openapi.json")
+    document = get(f"{arguments.url}/openapi.json")
     asked = operations(document)
     # Besides the random ones there are those at the bounds, whose number follows from the document.
     examples = max(1, arguments.cases // len(asked))
@@ -79,7 +79,7 @@ def main():
         command = [
             str(pathlib.Path(sys.executable).parent / "schemathesis"), "--no-color",
             "--config-file", str(config),
-            "run", f"{arguments.url}/core/openapi.json",
+            "run", f"{arguments.url}/openapi.json",
             "--max-examples", str(examples), "--seed", str(arguments.seed),
             "--report", "json", "--report-json-path", str(report),
         ]

@@ -23,7 +23,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 fn document(gateway: &Gateway) -> Value {
-    let reply = gateway.raw("GET", "/core/openapi.json", &[], b"");
+    let reply = gateway.raw("GET", "/openapi.json", &[], b"");
     assert_eq!(reply.status, 200);
     reply.json()
 }

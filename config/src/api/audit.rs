@@ -26,7 +26,8 @@ pub(crate) struct ListAuditLog {
     actor_id: Option<String>,
     /// `true`: what concerns no organization; needs `operator:read`.
     node: Option<bool>,
-    /// At or after this moment (ISO 8601).
+    /// At or after this moment (ISO 8601). Without an offset it is in UTC; a date alone is its first
+    /// moment.
     created_after: Option<Timestamp>,
     /// At or before this moment.
     created_before: Option<Timestamp>,

@@ -18,7 +18,9 @@ use super::table::Caller;
 use crate::clock::Timestamp;
 use crate::credential::Scope;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, TrunkId};
-use crate::model::{Annotation, Channel, Conversation, ConversationFilter, ConversationStatus, Direction};
+use crate::model::{
+    Annotation, Channel, Conversation, ConversationFilter, ConversationStatus, Direction,
+};
 
 listing! {
     /// Filters of the list of conversations.

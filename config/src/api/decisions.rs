@@ -25,7 +25,8 @@ pub(crate) struct ListDecisions {
     rule: Option<String>,
     /// `true`: calls that nobody could place; needs `operator:read`.
     unattributed: Option<bool>,
-    /// At or after this moment (ISO 8601).
+    /// At or after this moment (ISO 8601). Without an offset it is in UTC; a date alone is its first
+    /// moment.
     created_after: Option<Timestamp>,
     /// At or before this moment.
     created_before: Option<Timestamp>,

@@ -3,6 +3,7 @@
 //! What every route has in common (who may use it, what errors it can answer) is written here once
 //! from its row, so the document cannot promise what the guard does not keep.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
@@ -11,6 +12,42 @@ use super::table::{Access, Route};
 
 /// The document as it is served, and as request bodies are checked against.
 pub(crate) static OPENAPI: LazyLock<Value> = LazyLock::new(build);
+
+/// The services of the contract that have routes here.
+const SERVICES: [&str; 4] = ["core", "workflow", "campaign", "admin"];
+
+/// The same for each service alone: its own paths, and the schemas that they name.
+static OF_SERVICES: LazyLock<Vec<Value>> =
+    LazyLock::new(|| SERVICES.iter().map(|service| of_service(service)).collect());
+
+/// The document of one service; the whole one for any other name.
+pub(crate) fn service(name: &str) -> &'static Value {
+    let position = SERVICES.iter().position(|service| *service == name);
+    position.and_then(|position| OF_SERVICES.get(position)).unwrap_or(&OPENAPI)
+}
+
+fn of_service(service: &str) -> Value {
+    let (mut document, prefix) = (OPENAPI.clone(), format!("/{service}/"));
+    if let Some(Value::Object(paths)) = document.get_mut("paths") {
+        paths.retain(|path, _| path.starts_with(&prefix));
+    }
+    let (mut waiting, mut named) = (Vec::new(), BTreeSet::new());
+    collect_references(document.get("paths").unwrap_or(&Value::Null), &mut waiting);
+    while let Some(name) = waiting.pop() {
+        if let Some(schema) = document.pointer(&format!("/components/schemas/{name}"))
+            && named.insert(name)
+        {
+            collect_references(schema, &mut waiting);
+        }
+    }
+    if let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas") {
+        schemas.retain(|name, _| named.contains(name));
+    }
+    if let Some(info) = document.get_mut("info") {
+        set(info, "title", json!(format!("Trunkline API: {service}")));
+    }
+    document
+}
 
 fn build() -> Value {
     let table = super::table();

@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, Violation};
 use super::schema::Schema;
 use super::{Api, json};
+use crate::clock::Timestamp;
 use crate::ids::{
     AgentId, ConversationId, DeliveryId, ExecutionId, JobId, KeyId, OrganisationId, TokenId,
     TrunkId, UserId, WebhookId, WorkflowId,
@@ -153,10 +154,16 @@ fn from_text(schema: Schema<'_>, text: String) -> Value {
         (None, Some(truth)) => json!(truth),
         // An offset or a number whose plus was not escaped arrives with a space instead.
         (None, None) if schema.get("format").is_some_and(|format| format == "date-time") => {
-            json!(text.replace(' ', "+"))
+            json!(in_utc(text.replace(' ', "+")))
         }
         (None, None) => json!(text),
     }
+}
+
+/// A moment that says no offset is one in UTC, and a date alone is its first moment.
+fn in_utc(text: String) -> String {
+    let readings = ["", "Z", "T00:00:00Z"].map(|end| format!("{text}{end}"));
+    readings.into_iter().find(|one| one.parse::<Timestamp>().is_ok()).unwrap_or(text)
 }
 
 /// Something a path names by id.
@@ -213,4 +220,21 @@ pub(crate) async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> 
 /// Builds the document before the first request needs it.
 pub(crate) fn warm_up() {
     LazyLock::force(&super::document::OPENAPI);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_without_an_offset_is_in_utc() {
+        let read = |text: &str| in_utc(text.to_owned());
+        assert_eq!(read("2026-11-22T10:00:00"), "2026-11-22T10:00:00Z");
+        assert_eq!(read("2026-11-22T10:00:00.5"), "2026-11-22T10:00:00.5Z");
+        assert_eq!(read("2026-11-22"), "2026-11-22T00:00:00Z");
+        assert_eq!(read("2026-11-22T10:00:00+02:00"), "2026-11-22T10:00:00+02:00");
+        for other in ["", "2026", "2026-13-01", "2026-11-22T25:00:00", "tomorrow", "2026-11-22Z"] {
+            assert_eq!(read(other), other);
+        }
+    }
 }

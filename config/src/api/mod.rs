@@ -45,6 +45,7 @@ mod schema;
 mod table;
 mod tokens;
 mod trunks;
+mod usage;
 mod users;
 mod versions;
 mod waiting;
@@ -65,12 +66,13 @@ pub use waiting::Waiting;
 
 use crate::calls::LiveCalls;
 use crate::credential::Scope::{
-    self, AgentsManage, AgentsRead, CampaignsManage, CampaignsRead, ChildOrganizationsManage,
-    ConcurrencyManage, ConcurrencyRead, ConversationsManage, ConversationsRead,
-    ConversationsReadSensitive, InboundRoutingConfigsManage, InboundRoutingConfigsRead,
-    ManagedAccountsManage, ManagedAccountsRead, MembersManage, MembersRead, OperatorManage,
-    OperatorRead, OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage,
-    TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage, WorkflowsRead,
+    self, AgentsManage, AgentsRead, BillingManage, CampaignsManage, CampaignsRead,
+    ChildOrganizationsManage, ConcurrencyManage, ConcurrencyRead, ConversationsManage,
+    ConversationsRead, ConversationsReadSensitive, InboundRoutingConfigsManage,
+    InboundRoutingConfigsRead, ManagedAccountsManage, ManagedAccountsRead, MembersManage,
+    MembersRead, OperatorManage, OperatorRead, OrganizationsManage, PhoneNumbersManage,
+    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage,
+    WorkflowsRead,
 };
 use crate::events::StreamLimits;
 use crate::fetch::Fetcher;
@@ -186,7 +188,7 @@ pub fn router(api: Api) -> Router {
         .layer(middleware::from_fn_with_state(gate, envelope::enclose))
 }
 
-/// The OpenAPI document, as `GET /core/openapi.json` serves it.
+/// The OpenAPI document of the whole API, as `GET /openapi.json` serves it.
 #[must_use]
 pub fn openapi() -> &'static Value {
     &document::OPENAPI
@@ -237,6 +239,7 @@ const MEMBERS_MANAGE: &[Scope] = &[MembersManage];
 const CHILDREN_MANAGE: &[Scope] = &[ChildOrganizationsManage, OperatorManage];
 const ORGANIZATION_MANAGE: &[Scope] =
     &[OrganizationsManage, ChildOrganizationsManage, OperatorManage];
+const BILLING: &[Scope] = &[BillingManage];
 const AUDIT_READ: &[Scope] = &[OrganizationsManage, OperatorRead, OperatorManage];
 const USERS_READ: &[Scope] = &[OperatorRead, OperatorManage];
 const USERS_MANAGE: &[Scope] = &[OperatorManage];
@@ -245,7 +248,12 @@ const WORKFLOWS_MANAGE: &[Scope] = &[WorkflowsManage];
 
 /// The table: every route, with the scopes of which any one opens it.
 fn table() -> Table {
-    let table = Table::new().route(Access::Anyone, routes!(get_openapi));
+    let table = Table::new()
+        .route(Access::Anyone, routes!(get_openapi))
+        .route(Access::Anyone, routes!(get_core_openapi))
+        .route(Access::Anyone, routes!(get_workflow_openapi))
+        .route(Access::Anyone, routes!(get_campaign_openapi))
+        .route(Access::Anyone, routes!(get_admin_openapi));
     admin_table(calls_table(agents_table(numbers_table(table))))
 }
 
@@ -374,13 +382,42 @@ fn admin_table(table: Table) -> Table {
         .route(AnyOf(USERS_MANAGE), routes!(users::create_user))
         .route(AnyOf(USERS_MANAGE), routes!(users::delete_user))
         .route(AnyOf(USERS_MANAGE), routes!(users::create_token_for_user))
+        .route(AnyOf(BILLING), routes!(usage::get_usage_summary))
         .route(AnyOf(AUDIT_READ), routes!(audit::list_audit_log))
         .route(AnyOf(AUDIT_READ), routes!(audit::verify_audit_log))
 }
 
-/// This document.
-#[utoipa::path(get, path = "/core/openapi.json", tag = "meta",
+/// The document of the whole API.
+#[utoipa::path(get, path = "/openapi.json", tag = "meta",
     responses((status = 200, description = "An OpenAPI document", body = Object)))]
 async fn get_openapi() -> Json<&'static Value> {
     Json(openapi())
+}
+
+/// The document of what is below `/core`.
+#[utoipa::path(get, path = "/core/openapi.json", tag = "meta",
+    responses((status = 200, description = "An OpenAPI document", body = Object)))]
+async fn get_core_openapi() -> Json<&'static Value> {
+    Json(document::service("core"))
+}
+
+/// The document of what is below `/workflow`.
+#[utoipa::path(get, path = "/workflow/openapi.json", tag = "meta",
+    responses((status = 200, description = "An OpenAPI document", body = Object)))]
+async fn get_workflow_openapi() -> Json<&'static Value> {
+    Json(document::service("workflow"))
+}
+
+/// The document of what is below `/campaign`.
+#[utoipa::path(get, path = "/campaign/openapi.json", tag = "meta",
+    responses((status = 200, description = "An OpenAPI document", body = Object)))]
+async fn get_campaign_openapi() -> Json<&'static Value> {
+    Json(document::service("campaign"))
+}
+
+/// The document of what is below `/admin`.
+#[utoipa::path(get, path = "/admin/openapi.json", tag = "meta",
+    responses((status = 200, description = "An OpenAPI document", body = Object)))]
+async fn get_admin_openapi() -> Json<&'static Value> {
+    Json(document::service("admin"))
 }

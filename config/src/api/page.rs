@@ -115,7 +115,8 @@ macro_rules! listing {
         #[serde(default)]
         pub(crate) struct $name {
             $($(#[$doc])* $field: Option<$type>,)*
-            /// Made at or after this moment (ISO 8601).
+            /// Made at or after this moment (ISO 8601). Without an offset it is in UTC; a date alone is
+            /// its first moment.
             created_after: Option<$crate::clock::Timestamp>,
             /// Made at or before this moment.
             created_before: Option<$crate::clock::Timestamp>,

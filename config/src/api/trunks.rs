@@ -90,7 +90,9 @@ pub(crate) async fn create_trunk(
 }
 
 /// Changes a trunk: an absent key stays as it is, `null` removes a config, and a config that is given
-/// replaces the stored one whole, but for an absent password, which stays.
+/// replaces the stored one whole, but for an absent password, which stays. With another `address` in
+/// `outbound_config` it does not: the password must be given again, or whoever may change a trunk and
+/// not read its password could have it sent to a server of their own.
 #[utoipa::path(put, path = "/core/trunks/{id}", tag = "trunks", request_body = TrunkChange,
     params(("id" = TrunkId, Path, description = "The trunk")),
     responses((status = 200, description = "The trunk", body = WrittenTrunk),

@@ -69,7 +69,8 @@ pub struct AgentDetail {
     /// The agent itself.
     #[serde(flatten)]
     pub agent: Agent,
-    /// Its newest versions, newest first.
+    /// Its newest versions, newest first: a hundred at most. All of them are at
+    /// `/core/agents/{id}/versions`, page by page.
     pub versions: Vec<AgentVersion>,
     /// The numbers with one of its versions in a slot.
     pub phone_numbers: Vec<PhoneNumber>,

@@ -22,6 +22,7 @@ mod scaffolding;
 mod sip_agent;
 mod transcript;
 mod trunk;
+mod usage;
 mod user;
 mod version;
 mod webhook;
@@ -73,6 +74,7 @@ pub use trunk::{
     AllowedAddress, Codec, InboundConfig, MediaEncryption, NewTrunk, OutboundConfig, TransferMode,
     Transport, Trunk, TrunkChange,
 };
+pub use usage::Usage;
 pub use user::{
     Email, Member, MemberChange, Membership, NewMember, NewPersonalToken, NewUser, PersonalToken,
     User,
@@ -213,6 +215,15 @@ where
     T: Deserialize<'de>,
 {
     Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// Takes an explicit `null` for an absent key; use with `serde(default)`.
+fn null_is_absent<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 const fn yes() -> bool {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{E164, Invalid, check_length, check_name};
+use super::{E164, Invalid, check_length, check_name, null_is_absent};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, JobId};
 use crate::limits;
@@ -33,10 +33,12 @@ pub struct NewWebsiteAgent {
     #[serde(default)]
     pub company_overview: Option<String>,
     /// Whether the agent is a demonstration.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
+    #[schema(value_type = Option<bool>)]
     pub is_demo: bool,
     /// Leave the version a draft, and the agent without a SIP endpoint.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
+    #[schema(value_type = Option<bool>)]
     pub skip_deployment: bool,
     /// The voice it speaks with; kept in the config.
     #[serde(default)]
@@ -64,7 +66,8 @@ pub struct NewDemo {
     #[serde(default)]
     pub instructions: Option<String>,
     /// Get it a phone number of its own, where the node has a managed account.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
+    #[schema(value_type = Option<bool>)]
     pub include_phone_number: bool,
 }
 

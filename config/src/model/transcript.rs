@@ -50,9 +50,8 @@ impl Transcript {
     /// How often the other party spoke.
     #[must_use]
     pub fn user_turns(&self) -> usize {
-        let spoke = |item: &&TranscriptItem| {
-            item.kind == MESSAGE && item.role == Some(Speaker::User)
-        };
+        let spoke =
+            |item: &&TranscriptItem| item.kind == MESSAGE && item.role == Some(Speaker::User);
         self.items.iter().filter(spoke).count()
     }
 
@@ -144,7 +143,10 @@ mod tests {
         let said = json!({ "type": "message", "role": "user", "content": ["x"] });
         let field = |items: Value| read(items).validate().map_err(|why| why.field);
         assert_eq!(field(json!([{ "type": "" }])), Err("conversation.items"));
-        assert_eq!(field(json!([{ "type": "message", "role": "user" }])), Err("conversation.items"));
+        assert_eq!(
+            field(json!([{ "type": "message", "role": "user" }])),
+            Err("conversation.items")
+        );
         assert_eq!(field(vec![said.clone(); 2_000].into()), Ok(()));
         assert_eq!(field(vec![said; 2_001].into()), Err("conversation.items"));
         let long = "x".repeat(TRANSCRIPT_BYTES.value_usize());

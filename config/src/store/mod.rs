@@ -46,6 +46,7 @@ mod sql;
 mod sqlite;
 mod tokens;
 mod trunks;
+mod usage;
 mod users;
 mod versions;
 mod webhooks;

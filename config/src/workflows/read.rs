@@ -14,8 +14,16 @@ use crate::limits::{
     WORKFLOW_DEFINITION_BYTES, WORKFLOW_RUN_SECONDS, WORKFLOW_STEP_ID_CHARACTERS, WORKFLOW_STEPS,
 };
 
-/// The one format there is.
-const SCHEMA: &str = "trunkline/1";
+/// Whether a definition says that it has the one format there is, by whatever name.
+fn is_schema(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.strip_suffix("/1").is_some_and(|name| {
+        (1..=SCHEMA_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
+    })
+}
+
+/// The longest name of a format.
+const SCHEMA_NAME_BYTES: usize = 64;
 
 /// The id of the step that runs begin with, if there is one.
 const TRIGGER: &str = "trigger";
@@ -35,8 +43,8 @@ pub(super) fn definition(value: &Value) -> Result<Parsed, Vec<Fault>> {
     };
     let mut top = Fields::new(object, String::new(), &mut faults);
     top.ignore(&["name", "description", "metadata"]);
-    if top.text("schema").is_some_and(|schema| schema != SCHEMA) {
-        top.fault("schema", format!("must be {SCHEMA}"));
+    if top.text("schema").is_some_and(|schema| !is_schema(schema)) {
+        top.fault("schema", "must be a name and the version 1, such as trunkline/1");
     }
     let longest = WORKFLOW_RUN_SECONDS.value;
     let time_limit = top.whole("timeout_seconds", 1..=longest).map(Duration::from_secs);

@@ -193,9 +193,14 @@ fn what_is_no_definition_says_so() {
     assert_eq!(places(&json!({"steps": {}})), ["steps"]);
     assert_eq!(places(&json!({"steps": [1]})), ["steps[0]"]);
     let mut other = with_output(json!({"id": "a", "type": "note", "next": "out"}));
-    other["schema"] = json!("own/2");
-    assert_eq!(places(&other), ["schema"]);
-    other["schema"] = json!("trunkline/1");
+    for bad in ["own/2", "own", "/1", "own/1/1", "a b/1", &format!("{}/1", "x".repeat(65))] {
+        other["schema"] = json!(bad);
+        assert_eq!(places(&other), ["schema"], "{bad}");
+    }
+    for good in ["trunkline/1", "own/1", "Our-format.v2/1"] {
+        other["schema"] = json!(good);
+        assert!(places(&other).is_empty(), "{good}");
+    }
     other["layout"] = json!({});
     assert_eq!(places(&other), ["layout"]);
 }

@@ -327,12 +327,16 @@ async fn what_was_said_is_written_down_and_its_turns_are_counted() {
     let items = json!([said("assistant", "hello"), said("user", "hi"), call, said("user", "bye")]);
     let body = json!({ "conversation": { "items": items }, "summary": "a greeting" });
     let written = server.patch(&path, body.clone()).await.is(200);
-    assert_eq!((&written["conversation"], &written["summary"]), (&body["conversation"], &body["summary"]));
+    assert_eq!(
+        (&written["conversation"], &written["summary"]),
+        (&body["conversation"], &body["summary"])
+    );
     assert_eq!((&written["user_turn_count"], &written["status"]), (&json!(2), &json!("ringing")));
     assert!(moment(&written["updated_at"]) > made.updated_at);
     assert_eq!(server.get(&path).await.is(200), written);
     for (query, expected) in [("above=2", 1), ("above=3", 0), ("below=2", 1), ("below=1", 0)] {
-        let list = server.get(&format!("/core/conversations?user_turn_count_{query}")).await.is(200);
+        let list =
+            server.get(&format!("/core/conversations?user_turn_count_{query}")).await.is(200);
         assert_eq!(list.as_array().unwrap().len(), expected, "{query}");
     }
     let only = server.patch(&path, json!({ "summary": "another" })).await.is(200);
@@ -350,7 +354,8 @@ async fn a_conversation_that_is_over_is_written_about_and_stays_over() {
     let made = server.conversation(server.organisation, over).await;
     let path = format!("/core/conversations/{}", made.id);
     let manager = server.key_with(&["conversations:manage"]).await;
-    let body = json!({ "summary": "canary", "conversation": { "items": [said("user", "canary")] } });
+    let body =
+        json!({ "summary": "canary", "conversation": { "items": [said("user", "canary")] } });
     let reply = server.call(Method::PATCH, &path, &manager, &body).await;
     assert!(!reply.text.contains("canary"), "who may write it need not see it");
     let written = reply.is(200);
@@ -369,8 +374,10 @@ async fn a_transcript_that_is_none_is_refused_with_its_place() {
         (json!({ "conversation": { "items": [], "more": 1 } }), "body.conversation.more"),
         (items(json!([{ "role": "user" }])), "body.conversation.items.0.type"),
         (items(json!([{ "type": "message", "content": ["x"] }])), "body.conversation.items"),
-        (items(json!([{ "type": "message", "role": "user", "content": "x" }])),
-            "body.conversation.items.0.content"),
+        (
+            items(json!([{ "type": "message", "role": "user", "content": "x" }])),
+            "body.conversation.items.0.content",
+        ),
         (json!({ "summary": "x".repeat(10_001) }), "body.summary"),
         (json!({ "user_turn_count": 3 }), "body.user_turn_count"),
         (json!({ "status": "completed" }), "body.status"),

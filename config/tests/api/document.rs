@@ -59,31 +59,56 @@ fn every_operation_has_a_name_a_summary_and_its_errors() {
     }
 }
 
+/// Fails at a reference of a document that leads nowhere.
+fn walk(document: &Value, value: &Value) {
+    match value {
+        Value::Object(entries) => {
+            if let Some(reference) = entries.get("$ref").and_then(Value::as_str) {
+                let target = document.pointer(reference.strip_prefix('#').unwrap());
+                assert!(target.is_some(), "{reference}");
+            }
+            entries.values().for_each(|entry| walk(document, entry));
+        }
+        Value::Array(items) => items.iter().for_each(|item| walk(document, item)),
+        _ => {}
+    }
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
-    fn walk(document: &Value, value: &Value) {
-        match value {
-            Value::Object(entries) => {
-                if let Some(reference) = entries.get("$ref").and_then(Value::as_str) {
-                    let target = document.pointer(reference.strip_prefix('#').unwrap());
-                    assert!(target.is_some(), "{reference}");
-                }
-                entries.values().for_each(|entry| walk(document, entry));
-            }
-            Value::Array(items) => items.iter().for_each(|item| walk(document, item)),
-            _ => {}
-        }
-    }
     walk(api::openapi(), api::openapi());
 }
 
 #[tokio::test]
 async fn the_document_is_served_to_anyone() {
     let server = Server::start().await;
-    let served = server.call(Method::GET, "/core/openapi.json", "", &Value::Null).await.is(200);
+    let served = server.call(Method::GET, "/openapi.json", "", &Value::Null).await.is(200);
     assert_eq!(&served, api::openapi());
     assert_eq!(served["info"]["title"], "Trunkline API");
     assert_eq!(served["components"]["securitySchemes"]["bearerAuth"]["scheme"], "bearer");
+}
+
+#[tokio::test]
+async fn each_service_serves_the_document_of_its_own_paths() {
+    let server = Server::start().await;
+    let whole = api::openapi();
+    let mut operations = 1; // that of the whole document is below none
+    for service in ["core", "workflow", "campaign", "admin"] {
+        let path = format!("/{service}/openapi.json");
+        let served = server.call(Method::GET, &path, "", &Value::Null).await.is(200);
+        for (path, item) in served["paths"].as_object().unwrap() {
+            assert!(path.starts_with(&format!("/{service}/")), "{path}");
+            assert_eq!(item, &whole["paths"][path], "{path}");
+            operations += 1;
+        }
+        let text = served.to_string();
+        for (name, schema) in served["components"]["schemas"].as_object().unwrap() {
+            assert_eq!(schema, &whole["components"]["schemas"][name], "{name}");
+            assert!(text.contains(&format!("#/components/schemas/{name}\"")), "{name} is not used");
+        }
+        walk(&served, &served);
+    }
+    assert_eq!(operations, whole["paths"].as_object().unwrap().len(), "each is below one service");
 }
 
 /// Holds a public document byte for byte; `UPDATE_GOLDEN=1` writes it anew.

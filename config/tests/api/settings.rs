@@ -1,7 +1,7 @@
 //! What an organization says of its calls once for all of them.
 
 use config::calls::DialRequest;
-use config::model::Runtime;
+use config::model::{Conversation, Direction, Runtime};
 use serde_json::{Value, json};
 
 use crate::server::{Server, id};
@@ -93,4 +93,85 @@ async fn a_default_runtime_is_judged_as_an_agents_own() {
     }
     assert_eq!(server.put(RUNTIME, json!({})).await.places(), ["body.runtime"]);
     assert_eq!(server.get(RUNTIME).await.is(200), json!({ "runtime": null }));
+}
+
+#[tokio::test]
+async fn usage_adds_up_what_began_in_the_period() {
+    let server = Server::start().await;
+    let (other, _) = server.stranger().await;
+    let at = |text: &str| text.parse().unwrap();
+    for (organisation, day, direction, seconds) in [
+        (server.organisation, "2026-01-01T00:00:00Z", Direction::Inbound, Some(90)),
+        (server.organisation, "2026-01-31T23:59:59Z", Direction::Outbound, Some(30)),
+        (server.organisation, "2026-01-15T00:00:00Z", Direction::Outbound, None),
+        (server.organisation, "2026-02-01T00:00:01Z", Direction::Inbound, Some(1_000)),
+        (other, "2026-01-15T00:00:01Z", Direction::Inbound, Some(1_000)),
+    ] {
+        let change = |one: &mut Conversation| {
+            (one.direction, one.duration, one.created_at) = (direction, seconds, at(day));
+        };
+        server.conversation(organisation, change).await;
+    }
+    let path = "/admin/usage/summary?from=2026-01-01&to=2026-02-01";
+    let expected = json!({
+        "from": "2026-01-01T00:00:00.000000Z", "to": "2026-02-01T00:00:00.000000Z",
+        "voice_minutes": 2.0, "voice_calls": 3, "chat_minutes": 0.0, "chat_calls": 0,
+        "total_calls": 3, "inbound_calls": 1, "outbound_calls": 2,
+        "workflow_runs_total": 0, "workflow_runs_success": 0, "workflow_runs_failed": 0,
+    });
+    assert_eq!(server.get(path).await.is(200), expected);
+    assert_eq!(server.get("/admin/usage/summary").await.is(200)["total_calls"], 0);
+    for (query, ok) in [
+        ("from=2026-01-01&to=2027-01-02", true),
+        ("from=2026-01-01&to=2027-01-02T00:00:00.000001", false),
+        ("from=2026-01-02&to=2026-01-01", false),
+    ] {
+        let reply = server.get(&format!("/admin/usage/summary?{query}")).await;
+        match ok {
+            true => drop(reply.is(200)),
+            false => assert_eq!(reply.places(), ["query.to"], "{query}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn runs_of_workflows_count_as_they_ended() {
+    let server = Server::start().await;
+    let definition = json!({ "steps": [
+        { "id": "trigger", "type": "input", "next": "n1" },
+        { "id": "n1", "type": "output", "fields": { "a": 1 } },
+    ] });
+    let workflow = json!({ "name": "w", "definition": definition });
+    let workflow = id(&server.post("/workflow/workflows", workflow).await.is(200));
+    let publish = format!("/workflow/workflows/{workflow}/versions/1/publish");
+    server.post(&publish, Value::Null).await.is(200);
+    let run = json!({ "workflow_id": workflow, "workflow_version": 1 });
+    let run = server.post("/workflow/workflow-executions", run).await.is(200);
+    let usage = server.get("/admin/usage/summary").await.is(200);
+    let succeeded = i32::from(run["status"] == "success");
+    assert_eq!(usage["workflow_runs_total"], 1);
+    assert_eq!(usage["workflow_runs_success"], succeeded);
+    assert_eq!(usage["workflow_runs_failed"], 1 - succeeded);
+}
+
+#[tokio::test]
+async fn a_time_in_a_query_may_have_no_offset_and_no_time_of_day() {
+    let server = Server::start().await;
+    let change = |one: &mut Conversation| {
+        one.created_at = "2026-11-22T10:00:00Z".parse().unwrap();
+    };
+    server.conversation(server.organisation, change).await;
+    for (query, expected) in [
+        ("created_after=2026-11-22", 1),
+        ("created_after=2026-11-22T10:00:00", 1),
+        ("created_after=2026-11-22T10:00:00.000001", 0),
+        ("created_before=2026-11-22", 0),
+        ("created_before=2026-11-22T10:00:00", 1),
+        ("created_after=2026-11-22T12:00:00%2B02:00", 1),
+    ] {
+        let list = server.get(&format!("/core/conversations?{query}")).await.is(200);
+        assert_eq!(list.as_array().unwrap().len(), expected, "{query}");
+    }
+    let places = server.get("/core/conversations?created_after=22.11.2026").await.places();
+    assert_eq!(places, ["query.created_after"]);
 }

@@ -398,7 +398,7 @@ mod tests {
     fn one_by_one(limits: [usize; 2], rounds: usize) -> Vec<usize> {
         let mut queue = DialQueue::new(QueueLimits { total: 1, waiting: 10_000, ..LIMITS });
         let both = [(); 2].map(|()| OrganisationId::random());
-        both.map(|whose| fill(&mut queue, whose, rounds));
+        both.iter().for_each(|whose| drop(fill(&mut queue, *whose, rounds)));
         let limit_of = |whose| if whose == both[0] { limits[0] } else { limits[1] };
         let mut gone = Vec::new();
         for _ in 0..rounds {

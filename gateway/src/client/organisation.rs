@@ -93,6 +93,17 @@ enum Verb {
         #[arg(long)]
         none: bool,
     },
+    /// What the key's organisation used: calls, minutes, runs of workflows.
+    #[command(after_help = "Example:\n  \
+        trunkline organisation usage --from 2026-11-01 --to 2026-12-01")]
+    Usage {
+        /// From this moment on (ISO 8601); without it 30 days before the end.
+        #[arg(long, value_name = "MOMENT")]
+        from: Option<String>,
+        /// Up to this moment; without it now.
+        #[arg(long, value_name = "MOMENT")]
+        to: Option<String>,
+    },
     /// Make an API key of an organisation; it is printed this once and never again.
     #[command(after_help = "Example:\n  trunkline organisation key 49e0… first > acme.key")]
     Key {
@@ -157,6 +168,11 @@ impl Organisation {
                     (None, false) => rest.get(&path, &Query::new()).await?,
                     (block, _) => rest.put(&path, &json!({ "runtime": block })).await?,
                 });
+            }
+            Verb::Usage { from, to } => {
+                let given = [("from", from), ("to", to)].into_iter();
+                let query: Query = given.filter_map(|(name, at)| Some((name, at?))).collect();
+                shown.one(&rest.get(&["admin", "usage", "summary"], &query).await?);
             }
             Verb::Key { id, new } => {
                 let path = ["admin", "organizations", &id, "organization-pats"];
