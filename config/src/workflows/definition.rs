@@ -16,8 +16,8 @@
 //! `trigger`, or else at the input step, or else at the first step. It ends at an output step; where
 //! nothing follows it ends with no fields.
 //!
-//! `schema` may be left out. The contract leaves the name in it to whoever writes the definition (its own
-//! example says `own/1`), so any short name is taken; another version than 1 would be another format.
+//! `schema` may be left out. The name in it is up to whoever writes the definition (`own/1`), so any short
+//! one is taken; another version than 1 would be another format.
 //!
 //! Invariant: indices of steps are those of steps that exist.
 

@@ -135,7 +135,7 @@ async fn a_bad_query_says_which_parameter() {
         ("cursor=AAAA", "cursor"),
         ("cursor=%00", "cursor"),
         ("created_after=yesterday", "created_after"),
-        ("updated_before=2026-01-01", "updated_before"),
+        ("updated_before=2026-13-01", "updated_before"),
         ("nmae=a", "nmae"),
         ("name=a&name=b", "name"),
         ("organization_id=x", "organization_id"),

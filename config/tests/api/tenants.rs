@@ -153,7 +153,6 @@ impl Things {
     /// A body that the owner's request would succeed with, ids of every kind in it.
     fn body(&self, route: &str) -> Value {
         let Self { trunk, agent, version, number, .. } = self;
-        let dial = json!({ "channel": "telephone", "user_id": "+4930123456" });
         match route {
             "POST /core/trunks" | "PUT /core/trunks/{id}" => json!({ "name": "taken" }),
             "POST /core/phone-numbers" => {
@@ -169,12 +168,8 @@ impl Things {
             "POST /core/agents/{id}/versions/{version}/publish" => {
                 json!({ "phone_numbers": [number], "unassign_phone_numbers": [number] })
             }
-            "POST /core/conversations" => {
-                let mut body = dial;
-                body["agent_version_id"] = json!(version);
-                body["agent_number"] = json!(number);
-                body
-            }
+            "POST /core/conversations" => json!({ "channel": "telephone",
+                "user_id": "+4930123456", "agent_version_id": version, "agent_number": number }),
             "PATCH /core/conversations/{conversation_id}" => json!({ "summary": "taken" }),
             "POST /core/conversations/{conversation_id}/transfer" => {
                 json!({ "transfer_number": "+15550000009" })
