@@ -160,8 +160,8 @@ fn one_of_many(udp: SocketAddr, peers: Peers, encryption: Encryption, told: Sock
     heard > if peers == Peers::Silent { 0 } else { 35 }
 }
 
-/// Many calls at once while one attacker goes over all ports: a hundred and 20,000 packets a second
-/// where the full numbers are wanted.
+/// Many calls at once while one attacker goes over all ports: a hundred where the full numbers are
+/// wanted, with as many packets a second as the machine lets him send, 25,000 at most.
 #[test]
 fn of_many_calls_at_once_under_a_spray_over_all_ports_none_is_heard_by_the_attacker() {
     let (calls, encryptions) = if soak() { (100, &BOTH[..]) } else { (10, &BOTH[..1]) };
@@ -179,7 +179,7 @@ fn of_many_calls_at_once_under_a_spray_over_all_ports_none_is_heard_by_the_attac
             let rate = attacker.rate();
             println!("{peers:?}, {encryption:?}: {calls} calls, {rate:.0} packets/s");
             assert_eq!(heard, calls, "{peers:?}, {encryption:?}: peers that hear");
-            assert!(rate > if soak() { 15_000.0 } else { 1_000.0 }, "{rate} packets a second");
+            assert!(rate > if soak() { 10_000.0 } else { 1_000.0 }, "{rate} packets a second");
             assert_eq!(attacker.stop(), 0, "{peers:?}, {encryption:?}");
             let strays = drain(&bystander);
             assert!(strays <= 4 * calls, "{peers:?}, {encryption:?}: {strays} to the bystander");

@@ -23,7 +23,7 @@ pub const BUSY_BUDGET_MS: u64 = 800;
 
 /// How long a write waits for our own writes before it, in milliseconds, as long as they get on: some
 /// hundred of them on a busy machine. When they do not, the usual budget is all there is.
-const TURN_MS: u64 = 5_000;
+pub(super) const TURN_MS: u64 = 5_000;
 
 #[expect(clippy::large_enum_variant, reason = "there is one in the program")]
 enum Engine {

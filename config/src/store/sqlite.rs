@@ -9,7 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::database::{BUSY_BUDGET_MS, migration_failed};
+use super::database::{TURN_MS, migration_failed};
 use super::sql::Connection;
 use super::{StoreError, Unavailable};
 use crate::model::Invalid;
@@ -49,7 +49,7 @@ impl SqliteFile {
         }
         let pool = || {
             SqlitePoolOptions::new()
-                .acquire_timeout(Duration::from_millis(BUSY_BUDGET_MS))
+                .acquire_timeout(Duration::from_millis(TURN_MS)) // our own are waited for
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)

@@ -42,8 +42,8 @@ pub struct Connection {
     /// The organisation to act for (its id): needed with a personal token (`pat_…`) only.
     #[arg(long, value_name = "ID", env = "TRUNKLINE_ORGANISATION", global = true)]
     pub organisation: Option<String>,
-    /// Seconds a request may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, global = true,
+    /// Seconds a request may take; a workflow that is waited for takes up to 70.
+    #[arg(long, value_name = "SECONDS", default_value_t = 75, global = true,
         value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
     /// PEM file with an issuer to trust besides those of the system.

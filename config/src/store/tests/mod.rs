@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
-use super::{BUSY_BUDGET_MS, Store, StoreError, StoreOptions};
+use super::{Store, StoreError, StoreOptions};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{Operator, ScopedTo};
 use crate::ids::{AgentId, OrganisationId, TrunkId};
@@ -85,7 +85,6 @@ pub(crate) fn options() -> StoreOptions {
         clock: Clock::from_fn(move || {
             Timestamp::from_micros(ticks.fetch_add(1_000, Ordering::Relaxed))
         }),
-        busy_budget_ms: 0,
         ..StoreOptions::new(Sealer::ephemeral().unwrap(), "sip.example.com")
     }
 }
@@ -95,7 +94,7 @@ impl Scratch {
         Self::with(options()).await
     }
 
-    pub(crate) async fn with(mut options: StoreOptions) -> Self {
+    pub(crate) async fn with(options: StoreOptions) -> Self {
         let name = format!("trunkline-store-{}", uuid::Uuid::new_v4());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -103,10 +102,6 @@ impl Scratch {
             Some(url) => url,
             None => format!("sqlite:{}/store.db", folder.display()),
         };
-        if url.starts_with("postgres") {
-            // A roll-back takes a moment to arrive.
-            options.busy_budget_ms = options.busy_budget_ms.max(BUSY_BUDGET_MS);
-        }
         let store = Store::open(&url, options).await.unwrap();
         Self { store, url, folder }
     }
