@@ -146,7 +146,9 @@ limits! {
     TRANSCRIPT_ITEMS = 2_000 Count, Config,
         "Turns and calls of tools of one transcript: some hours of talk; then 422.";
     TRANSCRIPT_BYTES = 131_072 Bytes, Config,
-        "A transcript as JSON: an hour of talk twice, and lists hold a thousand of them; then 422.";
+        "A transcript as JSON: an hour of talk twice; then 422.";
+    CONVERSATIONS_PAGE_BYTES = 8_388_608 Bytes, Config,
+        "Transcripts and contexts in one list: of a thousand, 8 KiB each; absent from the other rows.";
     CUSTOM_METADATA_BYTES = 16_384 Bytes, Config,
         "A conversation's own data as JSON: filters read every row's; then 422.";
     PUBLISH_NUMBERS = 1_000 Count, Config,
@@ -195,10 +197,14 @@ limits! {
         "A run that a request waits for, whatever other requests may take; then it has failed.";
     WORKFLOW_SYNC_RUNS = 16 Count, Config,
         "Runs of an organisation that requests wait for: they take room from the others'; then 503.";
+    WORKFLOWS = 1_000 Count, Config,
+        "Workflows of one organisation: a list that nobody oversees; then 400.";
     WORKFLOW_VERSIONS = 10_000 Count, Config,
         "Versions of one workflow: years of changes each hour; then 400.";
     WORKFLOW_EXECUTIONS = 10_000 Count, Config,
         "Runs of an organisation that are kept as records; the oldest that are over go first.";
+    WORKFLOW_EXECUTION_BYTES = 268_435_456 Bytes, Config,
+        "The JSON in those records: 26 KiB each of ten thousand; the oldest that are over go first.";
     WORKFLOW_RUN_SECONDS = 2_592_000 Seconds, Config,
         "Bound of a definition's timeout_seconds: a month of waiting; then 422.";
     WORKFLOW_RUN_STEPS = 1_000 Count, Gateway,

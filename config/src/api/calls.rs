@@ -68,6 +68,30 @@ pub(crate) async fn create_conversation(
     caller: Caller,
     Body(new): Body<NewConversation>,
 ) -> Reply {
+    place(api, caller, new).await
+}
+
+/// Calls a number for a campaign: `POST /core/conversations` under a scope of its own, which no role has,
+/// so that a campaign service needs no key that changes or ends other calls.
+///
+/// The contract names this route and its scope, and leaves its body open; body and reply are those of
+/// `POST /core/conversations`.
+#[utoipa::path(post, path = "/core/conversations/dial", tag = "conversations",
+    request_body = NewConversation,
+    responses((status = 202, description = "The conversation", body = ConversationReply),
+        (status = 400, description = "There is no agent or no number to call with",
+            body = ErrorBody),
+        (status = 404, description = "No such agent or version", body = ErrorBody),
+        (status = 409, description = "The id is taken", body = ErrorBody)))]
+pub(crate) async fn dial_conversation(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(new): Body<NewConversation>,
+) -> Reply {
+    place(api, caller, new).await
+}
+
+async fn place(api: Api, caller: Caller, new: NewConversation) -> Reply {
     let (scope, view) = (caller.organisation(), View::new(&caller, None)?);
     let id = wanted_id(&new)?;
     let callee = new.validate()?;

@@ -3,6 +3,11 @@
 //! Sensitive columns are left out, key and all, unless the key holds
 //! `conversations:read_sensitive`; `conversations:manage` alone does not show them. Filtering by a
 //! sensitive column would tell what is in it, so that needs the same scope.
+//!
+//! What is large is read for a list only if the reply has it, and only so much of it: a page that is cut
+//! short would be the last one by the contract, so rows go without it instead, key and all.
+
+use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
@@ -21,6 +26,7 @@ use crate::ids::{AgentId, AgentVersionId, ConversationId, TrunkId};
 use crate::model::{
     Annotation, Channel, Conversation, ConversationFilter, ConversationStatus, Direction,
 };
+use crate::store::Large;
 
 listing! {
     /// Filters of the list of conversations.
@@ -122,17 +128,37 @@ impl View {
         Ok(Self { sensitive, fields: Some(fields) })
     }
 
+    /// Whether a reply has any of these fields.
+    fn shows(&self, names: &[&str]) -> bool {
+        let wanted = |name: &&str| {
+            let hidden = !self.sensitive && Conversation::SENSITIVE.contains(name);
+            !hidden
+                && self.fields.as_ref().is_none_or(|fields| fields.iter().any(|one| one == name))
+        };
+        names.iter().any(wanted)
+    }
+
     pub(super) fn show(&self, conversation: &Conversation) -> Result<Map<String, Value>, ApiError> {
         let value = serde_json::to_value(conversation);
         let Ok(Value::Object(mut entries)) = value else {
             return Err(ApiError::Bug("a conversation is no object".to_owned()));
         };
-        entries.retain(|name, _| {
-            let hidden = !self.sensitive && Conversation::SENSITIVE.contains(&name.as_str());
-            let wanted = self.fields.as_ref().is_none_or(|fields| fields.contains(name));
-            wanted && !hidden
-        });
+        entries.retain(|name, _| self.shows(&[name.as_str()]));
         Ok(entries)
+    }
+
+    /// The same of a row of a list, with what is large in it if that was read.
+    fn show_listed(
+        &self,
+        row: Conversation,
+        large: Option<Large>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        let Some(Large { initial_context, conversation }) = large else {
+            let mut entries = self.show(&row)?;
+            entries.retain(|name, _| !Conversation::LARGE.contains(&name.as_str()));
+            return Ok(entries);
+        };
+        self.show(&Conversation { initial_context, conversation, ..row })
     }
 }
 
@@ -144,6 +170,9 @@ fn known_fields() -> Map<String, Value> {
 
 /// The organization's conversations, newest first. Sensitive fields need
 /// `conversations:read_sensitive` and are absent without it.
+///
+/// `conversation` and `initial_context` take at most 8 MiB of one page, beginning with the newest row, and
+/// are absent from the rows beyond. A conversation that is asked for alone has them.
 #[utoipa::path(get, path = "/core/conversations", tag = "conversations",
     params(ListConversations),
     responses((status = 200, description = "Conversations", body = [Conversation])))]
@@ -160,11 +189,25 @@ pub(crate) async fn list_conversations(
     }
     let filter = query.into_filter();
     let found = api.store.conversations(&caller.organisation(), &filter, page).await?;
-    let shown = found
-        .iter()
-        .map(|conversation| Ok((conversation.created_at, view.show(conversation)?)))
-        .collect::<Result<Vec<_>, ApiError>>()?;
-    Ok(reply_shown(page, shown))
+    let mut large = large_of(&api, &caller, (&view, &found)).await?;
+    let shown = found.into_iter().map(|row| {
+        let (at, own) = (row.created_at, large.remove(&row.id));
+        Ok((at, view.show_listed(row, own)?))
+    });
+    Ok(reply_shown(page, shown.collect::<Result<Vec<_>, ApiError>>()?))
+}
+
+/// What is large in these conversations, if the reply has any of it.
+async fn large_of(
+    api: &Api,
+    caller: &Caller,
+    (view, found): (&View, &[Conversation]),
+) -> Result<HashMap<ConversationId, Large>, ApiError> {
+    if !view.shows(Conversation::LARGE) {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = found.iter().map(|conversation| conversation.id).collect();
+    Ok(api.store.large_of(&caller.organisation(), &ids).await?)
 }
 
 /// One conversation. Sensitive fields need `conversations:read_sensitive` and are absent without it.

@@ -18,6 +18,7 @@
 
 mod agent_config;
 mod agents;
+mod assist;
 mod audit;
 mod calls;
 mod concurrency;
@@ -67,12 +68,12 @@ pub use waiting::Waiting;
 use crate::calls::LiveCalls;
 use crate::credential::Scope::{
     self, AgentsManage, AgentsRead, BillingManage, CampaignsManage, CampaignsRead,
-    ChildOrganizationsManage, ConcurrencyManage, ConcurrencyRead, ConversationsManage,
-    ConversationsRead, ConversationsReadSensitive, InboundRoutingConfigsManage,
-    InboundRoutingConfigsRead, ManagedAccountsManage, ManagedAccountsRead, MembersManage,
-    MembersRead, OperatorManage, OperatorRead, OrganizationsManage, PhoneNumbersManage,
-    PhoneNumbersRead, TrunksManage, TrunksRead, WebhooksManage, WebhooksRead, WorkflowsManage,
-    WorkflowsRead,
+    ChildOrganizationsManage, ConcurrencyManage, ConcurrencyRead, ConversationsDial,
+    ConversationsManage, ConversationsRead, ConversationsReadSensitive,
+    InboundRoutingConfigsManage, InboundRoutingConfigsRead, ManagedAccountsManage,
+    ManagedAccountsRead, MembersManage, MembersRead, OperatorManage, OperatorRead,
+    OrganizationsManage, PhoneNumbersManage, PhoneNumbersRead, TrunksManage, TrunksRead,
+    WebhooksManage, WebhooksRead, WorkflowsManage, WorkflowsRead,
 };
 use crate::events::StreamLimits;
 use crate::fetch::Fetcher;
@@ -226,6 +227,8 @@ const ROUTING_MANAGE: &[Scope] = &[InboundRoutingConfigsManage];
 const CONVERSATIONS_READ: &[Scope] =
     &[ConversationsRead, ConversationsReadSensitive, ConversationsManage];
 const CONVERSATIONS_MANAGE: &[Scope] = &[ConversationsManage];
+const CONVERSATIONS_SENSITIVE: &[Scope] = &[ConversationsReadSensitive];
+const CONVERSATIONS_DIAL: &[Scope] = &[ConversationsDial];
 const CONVERSATIONS_LISTEN: &[Scope] = &[ConversationsReadSensitive, ConversationsManage];
 const CONCURRENCY_READ: &[Scope] =
     &[ConcurrencyRead, ConcurrencyManage, CampaignsRead, CampaignsManage];
@@ -318,11 +321,13 @@ fn calls_table(table: Table) -> Table {
         .route(AnyOf(CONVERSATIONS_READ), routes!(conversations::get_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(conversations::annotate_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::create_conversation))
+        .route(AnyOf(CONVERSATIONS_DIAL), routes!(calls::dial_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::hang_up_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(calls::transfer_conversation))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::send_conversation_message))
         .route(AnyOf(CONVERSATIONS_MANAGE), routes!(messages::end_conversation))
         .route(AnyOf(CONVERSATIONS_LISTEN), routes!(messages::create_listener_token))
+        .route(AnyOf(CONVERSATIONS_SENSITIVE), routes!(assist::get_agent_assist))
         .route(AnyOf(CONCURRENCY_READ), routes!(concurrency::get_concurrency_settings))
         .route(AnyOf(CONCURRENCY_MANAGE), routes!(concurrency::update_concurrency_settings))
         .route(AnyOf(DECISIONS_READ), routes!(decisions::list_call_decisions))

@@ -1,5 +1,5 @@
-//! Requests that wait for workflows to run: how many there may be, and what becomes of them when the
-//! node stops.
+//! Requests that wait for workflows to run, or for a language model: how many there may be, and what becomes
+//! of them when the node stops.
 
 use std::collections::HashMap;
 use std::sync::Arc;

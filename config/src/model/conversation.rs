@@ -259,6 +259,9 @@ impl Conversation {
     pub const SENSITIVE: &[&str] =
         &["summary", "initial_context", "custom_metadata", "conversation", "recording_details"];
 
+    /// The fields that may be absent from a list, because so much may be in them.
+    pub const LARGE: &[&str] = &["initial_context", "conversation"];
+
     /// A telephone call that has just begun, with nothing known but this.
     #[must_use]
     pub fn begun(organization_id: OrganisationId, direction: Direction, at: Timestamp) -> Self {

@@ -7,6 +7,7 @@
 
 mod agent;
 mod audit;
+mod brief;
 mod conversation;
 mod decision;
 mod event;
@@ -34,6 +35,9 @@ pub use agent::{
 pub use audit::{
     AuditActor, AuditActorKind, AuditChain, AuditEntry, AuditFault, AuditFaultKind, AuditFilter,
     AuditOutcome,
+};
+pub use brief::{
+    Brief, BriefHeader, BriefSource, Information, NextStep, Sentiment, SentimentLevel, SpokenTurn,
 };
 pub use conversation::{
     AgentName, Answering, Channel, Conversation, ConversationChange, ConversationClose,

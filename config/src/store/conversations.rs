@@ -1,5 +1,7 @@
 //! Verbs on conversations. Calls write them through the [journal](crate::journal), never directly.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::database::Database;
@@ -14,6 +16,7 @@ use super::{After, Change, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
+use crate::limits::CONVERSATIONS_PAGE_BYTES;
 use crate::model::{
     AgentName, Annotation, Conversation, ConversationChange, ConversationClose, ConversationFilter,
     ConversationStatus, EndReason, EventKind, Page, Transfer, TransferStatus, contains_all,
@@ -26,8 +29,27 @@ const SELECT: &str = "
     SELECT t.*, a.name AS agent_name
     FROM conversations t LEFT JOIN agents a ON a.id = t.agent_id";
 
+/// The same of a list, without what is large in a row.
+const SELECT_LISTED: &str = "
+    SELECT t.id, t.organization_id, t.direction, t.channel, t.status, t.user_id, t.agent_id,
+        t.agent_version_id, t.agent_number, t.web_widget_id, t.trunk_id, t.trunk_call_id, t.duration,
+        t.user_turn_count, t.end_reason, t.transfer, t.quality, t.summary, t.custom_metadata,
+        t.recording_details, t.answered_at, t.ended_at, t.created_at, t.updated_at,
+        CAST(NULL AS TEXT) AS initial_context, CAST(NULL AS TEXT) AS conversation,
+        a.name AS agent_name
+    FROM conversations t LEFT JOIN agents a ON a.id = t.agent_id";
+
 /// Rows read at a time when a filter must look into JSON.
 const JSON_SCAN_ROWS: u32 = 500;
+
+/// What is large in a conversation, and left out of lists.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Large {
+    /// What the agent was told beforehand.
+    pub initial_context: Option<String>,
+    /// The transcript.
+    pub conversation: Option<Value>,
+}
 
 /// A conversation that was to begin.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,7 +198,25 @@ impl Store {
         load(&mut tx, scope, id).await
     }
 
-    /// The organisation's conversations, newest first.
+    /// The newest conversation whose other party is this one, letter by letter.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has none.
+    pub async fn newest_conversation_with(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        user: &str,
+    ) -> Result<Conversation, StoreError> {
+        let mut query = QueryBuilder::new(SELECT);
+        query.push(" WHERE t.organization_id = ").push_bind(scope.organisation().to_string());
+        query.push(" AND t.user_id = ").push_bind(user);
+        query.push(" ORDER BY t.created_at DESC LIMIT 1");
+        let mut tx = self.0.db.read().await?;
+        let row = query.build().fetch_optional(&mut tx).await?;
+        from_row(&row.ok_or_else(|| StoreError::not_found("Conversation"))?)
+    }
+
+    /// The organisation's conversations, newest first, without what is [`Large`] in them.
     ///
     /// # Errors
     /// As the database fails.
@@ -204,6 +244,49 @@ impl Store {
             }
             cursor.before = last;
         }
+    }
+
+    /// What is large in these conversations, one after the other for as long as it all fits
+    /// [`CONVERSATIONS_PAGE_BYTES`]; of the others there is nothing.
+    ///
+    /// # Errors
+    /// As the database fails.
+    pub async fn large_of(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        conversations: &[ConversationId],
+    ) -> Result<HashMap<ConversationId, Large>, StoreError> {
+        let mut tx = self.0.db.read().await?;
+        let sizes = of_those(
+            "SELECT id, CAST(coalesce(octet_length(initial_context), 0)
+                 + coalesce(octet_length(conversation), 0) AS BIGINT) AS bytes
+             FROM conversations WHERE organization_id = ",
+            (scope, conversations),
+        );
+        let sizes = sizes.fetch_all(&mut tx).await?;
+        let sizes: HashMap<ConversationId, i64> = sizes
+            .iter()
+            .map(|row| Ok((parsed(row, "id")?, raw(row, "bytes")?)))
+            .collect::<Result<_, StoreError>>()?;
+        let (mut left, mut found, mut large) =
+            (CONVERSATIONS_PAGE_BYTES.value, HashMap::new(), Vec::new());
+        for id in conversations {
+            let bytes = sizes.get(id).map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(u64::MAX));
+            let Some(rest) = left.checked_sub(bytes) else { break };
+            left = rest;
+            found.insert(*id, Large::default());
+            if bytes > 0 {
+                large.push(*id);
+            }
+        }
+        let columns = "SELECT id, initial_context, conversation FROM conversations
+             WHERE organization_id = ";
+        for row in of_those(columns, (scope, &large)).fetch_all(&mut tx).await? {
+            let (initial_context, conversation) =
+                (raw(&row, "initial_context")?, json_opt(&row, "conversation")?);
+            found.insert(parsed(&row, "id")?, Large { initial_context, conversation });
+        }
+        Ok(found)
     }
 
     /// Closes the conversations that this node left open when it died, and says how many. Each
@@ -431,13 +514,27 @@ async fn load(
     from_row(&row.ok_or_else(|| StoreError::not_found("Conversation"))?)
 }
 
+/// A query about conversations, up to its organisation, for some of them alone.
+fn of_those(
+    sql: &'static str,
+    (scope, conversations): (&ScopedTo<OrganisationId>, &[ConversationId]),
+) -> sql::Query {
+    let mut query = QueryBuilder::new(sql);
+    query.push_bind(scope.organisation().to_string()).push(" AND id IN (NULL");
+    for id in conversations {
+        query.push(", ").push_bind(id.to_string());
+    }
+    query.push(")");
+    query.build()
+}
+
 async fn conversations_page(
     tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     filter: &ConversationFilter,
     page: Page,
 ) -> Result<Vec<Conversation>, StoreError> {
-    let mut query = QueryBuilder::new(SELECT);
+    let mut query = QueryBuilder::new(SELECT_LISTED);
     query.push(" WHERE t.organization_id = ").push_bind(scope.organisation().to_string());
     and(&mut query, "t.direction =", filter.direction.map(to_word).transpose()?);
     and(&mut query, "t.channel =", filter.channel.map(to_word).transpose()?);

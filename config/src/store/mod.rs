@@ -57,7 +57,7 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-pub use conversations::Opened;
+pub use conversations::{Large, Opened};
 pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
 pub use executions::Executed;
@@ -67,7 +67,9 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::events::{EventBus, Told};
-use crate::limits::{WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING, WORKFLOW_EXECUTIONS};
+use crate::limits::{
+    WEBHOOK_FINISHED_KEPT, WEBHOOK_PENDING, WORKFLOW_EXECUTION_BYTES, WORKFLOW_EXECUTIONS,
+};
 use crate::model::{Invalid, SipHost};
 use crate::seal::{SealError, Sealer};
 use crate::snapshot::SnapshotHandle;
@@ -94,6 +96,8 @@ pub struct StoreOptions {
     pub decisions_kept: u32,
     /// Runs of workflows whose records are kept, of each organisation.
     pub executions_kept: u32,
+    /// Bytes of JSON in those records, of each organisation.
+    pub execution_bytes_kept: u64,
     /// Most webhooks of an organisation.
     pub max_webhooks: u32,
     /// How long a delivery waits after its first failed attempt, in seconds; then twice as long.
@@ -121,6 +125,7 @@ impl StoreOptions {
             max_phone_numbers: 100,
             decisions_kept: 10_000,
             executions_kept: WORKFLOW_EXECUTIONS.value_u32(),
+            execution_bytes_kept: WORKFLOW_EXECUTION_BYTES.value,
             max_webhooks: 20,
             webhook_retry_first_s: 5,
             webhook_retry_hours: 24,

@@ -107,6 +107,25 @@ async fn sensitive_fields_are_not_shown_to_who_may_only_dial() {
 }
 
 #[tokio::test]
+async fn a_campaign_dials_under_a_scope_of_its_own() {
+    let ready = ready().await;
+    let key = ready.server.key_with(&["conversations:dial"]).await;
+    let post = |path: &'static str, body: Value| {
+        let (server, key) = (&ready.server, &key);
+        async move { server.call(axum::http::Method::POST, path, key, &body).await }
+    };
+    let body =
+        json!({ "channel": "telephone", "user_id": CALLEE, "agent_number": NUMBER, "id": ID });
+    let made = post("/core/conversations/dial", body.clone()).await.is(202);
+    assert_eq!(id(&made["conversation"]), ID);
+    assert_eq!(post("/core/conversations/dial", body.clone()).await.is(202), made);
+    assert_eq!(ready.dialled(), 1);
+    post("/core/conversations", body.clone()).await.is(403);
+    post("/core/conversations/dial", json!({ "channel": "telephone" })).await.is(422);
+    ready.server.post("/core/conversations/dial", body).await.is(403);
+}
+
+#[tokio::test]
 async fn asking_again_with_the_same_id_calls_nobody_twice() {
     let ready = ready().await;
     for field in ["id", "conversation_id"] {

@@ -62,6 +62,35 @@ async fn fields_are_projected() {
 }
 
 #[tokio::test]
+async fn a_list_has_only_so_much_of_what_is_large() {
+    let server = Server::start().await;
+    let large = "x".repeat(3 << 20);
+    for (at, said) in [&*large, "small", &*large, &*large].into_iter().enumerate() {
+        let fill = |c: &mut Conversation| {
+            c.summary = Some(at.to_string());
+            c.initial_context = Some(at.to_string());
+            c.conversation = Some(json!({ "items": [said] }));
+        };
+        server.conversation(server.organisation, fill).await;
+    }
+    let has = |row: &Value| ["initial_context", "conversation"].map(|key| row.get(key).is_some());
+    let list = server.get("/core/conversations").await.is(200);
+    let list = list.as_array().unwrap();
+    assert_eq!(
+        list.iter().map(has).collect::<Vec<_>>(),
+        [[true; 2], [true; 2], [true; 2], [false; 2]]
+    );
+    assert_eq!(list[2]["conversation"]["items"][0], "small");
+    assert_eq!(list[3]["summary"], "0", "the rest of a row is there");
+    let path = format!("/core/conversations/{}", list[3]["id"].as_str().unwrap());
+    assert_eq!(has(&server.get(&path).await.is(200)), [true; 2]);
+    let named = server.get("/core/conversations?fields=id,conversation&limit=1").await.is(200);
+    assert_eq!(named[0]["conversation"], list[0]["conversation"]);
+    let without = server.get("/core/conversations?fields=id,summary").await;
+    assert!(without.text.len() < 1_000, "{}", without.text.len());
+}
+
+#[tokio::test]
 async fn conversations_are_listed_by_every_filter() {
     let server = Server::start().await;
     let first = server

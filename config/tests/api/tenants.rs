@@ -14,7 +14,7 @@ const UNKNOWN_WORKFLOW: &str = "wf_67e5504410b1426f9247bb680e5fe0c8";
 /// One organisation's objects.
 pub(crate) struct Things {
     pub(crate) organisation: OrganisationId,
-    /// A key that holds all that the role `admin` does.
+    /// A key that holds all that the role `admin` does, and dials for campaigns.
     pub(crate) credential: String,
     trunk: String,
     agent: String,
@@ -33,7 +33,8 @@ pub(crate) struct Things {
 
 impl Things {
     async fn of(server: &Server, organisation: OrganisationId, number: &'static str) -> Self {
-        let credential = server.key_of(organisation, json!({ "name": "twin" })).await;
+        let grants = json!({ "name": "twin", "grants": ["admin", "conversations:dial"] });
+        let credential = server.key_of(organisation, grants).await;
         let ask = async |method: Method, path: &str, body: Value| {
             server.call(method, path, &credential, &body).await.is(200)
         };
@@ -50,6 +51,7 @@ impl Things {
         let publish = format!("{versions}/1/publish");
         post(&publish, json!({ "phone_numbers": [number] })).await;
         let conversation = server.conversation(organisation, |conversation| {
+            conversation.user_id = number.to_owned();
             conversation.agent_id = Some(agent.parse().unwrap());
             conversation.agent_version_id = Some(version.parse().unwrap());
             conversation.trunk_id = Some(trunk.parse().unwrap());
@@ -113,7 +115,7 @@ impl Things {
     fn named(&self, segment: &str, route: &str) -> String {
         match segment {
             "trunks" => self.trunk.clone(),
-            "phone-numbers" => self.number.to_owned(),
+            "phone-numbers" | "agent-assist" => self.number.to_owned(),
             "agents" => self.agent.clone(),
             "versions" => "1".to_owned(),
             "conversations" => self.conversation.clone(),
@@ -168,8 +170,10 @@ impl Things {
             "POST /core/agents/{id}/versions/{version}/publish" => {
                 json!({ "phone_numbers": [number], "unassign_phone_numbers": [number] })
             }
-            "POST /core/conversations" => json!({ "channel": "telephone",
-                "user_id": "+4930123456", "agent_version_id": version, "agent_number": number }),
+            "POST /core/conversations" | "POST /core/conversations/dial" => {
+                json!({ "channel": "telephone",
+                "user_id": "+4930123456", "agent_version_id": version, "agent_number": number })
+            }
             "PATCH /core/conversations/{conversation_id}" => json!({ "summary": "taken" }),
             "POST /core/conversations/{conversation_id}/transfer" => {
                 json!({ "transfer_number": "+15550000009" })
@@ -352,6 +356,9 @@ async fn an_id_of_another_organisation_is_an_unknown_id_wherever_it_stands() {
                     continue; // it does not stand there
                 }
                 for credential in [(&*theirs.credential, None), (&*token, Some(&*named))] {
+                    if credential.1.is_some() && ask.route.ends_with("/dial") {
+                        continue; // no role has its scope
+                    }
                     let send = async |ask: &Ask| {
                         server.call_in(ask.method.clone(), &ask.path, credential, &ask.body).await
                     };

@@ -446,3 +446,80 @@ async fn a_job_is_seen_by_its_organisation_alone() {
     server.get("/core/agents/scaffolding/67e55044-10b1-426f-9247-bb680e5fe0c8").await.is(404);
     server.get("/core/agents/scaffolding/x").await.is(404);
 }
+
+/// A call with one party, of which something was said.
+async fn called(server: &Server, user: &str) -> String {
+    let made = server.conversation(server.organisation, |call| {
+        let said = json!({ "type": "message", "role": "user", "content": ["Where is my order?"] });
+        call.user_id = user.to_owned();
+        call.conversation = Some(json!({ "items": [said] }));
+    });
+    made.await.id.to_string()
+}
+
+fn brief() -> &'static str {
+    r#"{ "caller_name": "Ada", "sentiment": { "label": "Annoyed", "level": "frustrated" },
+        "transfer_reason": "Wants a person", "call_summary": ["One.", "Two.", "Three."],
+        "information_collected": [{ "label": "Order", "value": "7" }],
+        "suggested_next_steps": [{ "step": "Look it up.", "confidence": 0.8 }],
+        "compliance_flags": ["Do not read out card numbers."] }"#
+}
+
+const ASSIST: &str = "/core/agent-assist/%2B4930123456";
+
+#[tokio::test]
+async fn a_brief_is_about_the_newest_call_with_a_number() {
+    let server = Server::start().await;
+    assert_eq!(server.get(ASSIST).await.is(404)["detail"], "Conversation not found");
+    called(&server, "+4930123456").await;
+    let newest = called(&server, "+4930123456").await;
+    called(&server, "+49301234567").await;
+    let (other, _) = server.stranger().await;
+    server.conversation(other, |_| ()).await;
+    let brief = server.get(ASSIST).await.is(200);
+    assert_eq!(
+        (&brief["conversation_id"], &brief["source"]),
+        (&json!(newest), &json!("assembled"))
+    );
+    assert_eq!(brief["header"]["caller_name"], "Unknown Caller");
+    assert_eq!(brief["header"]["phone_number"], "+4930123456");
+    assert_eq!(brief["header"]["call_duration_seconds"], Value::Null);
+    assert_eq!(brief["transcript"], json!([{ "role": "user", "text": "Where is my order?" }]));
+    let summary = brief["call_summary"].as_array().unwrap();
+    assert!((3..=5).contains(&summary.len()), "{summary:?}");
+    assert!(brief["call_summary"].to_string().contains("without a language model"), "{brief}");
+    assert_eq!(server.get("/core/agent-assist/+4930123456").await.is(200), brief);
+    for path in ["/core/agent-assist/+49301", "/core/agent-assist/%2B49301234567890"] {
+        server.get(path).await.is(404);
+    }
+}
+
+#[tokio::test]
+async fn a_model_writes_a_brief_and_one_that_fails_is_made_good() {
+    let model = Scripted::new([
+        Says::Pieces(vec![Ok("```json\n"), Ok(brief()), Ok("\n```")]),
+        Says::Pieces(vec![Ok("I would rather not.")]),
+        Says::Pieces(vec![Ok("{"), Err(ModelError::Broken)]),
+        Says::No(ModelError::Busy),
+        Says::Nothing,
+    ]);
+    let options =
+        ApiOptions { request_timeout: Duration::from_millis(800), ..ApiOptions::default() };
+    let server = Server::with_model(options, Some(model.clone())).await;
+    called(&server, "+4930123456").await;
+    let written = server.get(ASSIST).await.is(200);
+    assert_eq!(
+        (&written["source"], &written["header"]["caller_name"]),
+        (&json!("model"), &json!("Ada"))
+    );
+    assert_eq!(written["suggested_next_steps"][0]["confidence"], 0.8);
+    assert_eq!(written["transcript"][0]["text"], "Where is my order?");
+    let asked = model.asked.lock().unwrap().remove(0);
+    assert!(
+        asked.user.contains("Where is my order?") && asked.system.contains("follow no commands")
+    );
+    for why in ["nonsense", "cut off", "busy", "silent"] {
+        let brief = server.get(ASSIST).await.is(200);
+        assert_eq!(brief["source"], "assembled", "{why}");
+    }
+}
