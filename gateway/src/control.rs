@@ -72,6 +72,8 @@ pub struct Started {
     pub attempts: Arc<Attempts>,
     /// The runs of workflows that requests wait for.
     pub waiting: Waiting,
+    /// Does jobs until the program stops; then it gives back those that it had.
+    pub jobs: JoinHandle<()>,
 }
 
 /// Begins what goes on in the background: purchases of numbers, webhooks, jobs.
@@ -100,7 +102,7 @@ pub fn start(
         model: means.model.clone(),
     };
     tasks.push(tokio::spawn(managed.clone().run()));
-    tasks.push(tokio::spawn(means.runner(store, (managed, engine)).run(stopping.clone())));
+    let jobs = tokio::spawn(means.runner(store, (managed, engine)).run(stopping.clone()));
     tasks.push(tokio::spawn(courier.run()));
-    Ok(Started { api: api::router(api), attempts, waiting })
+    Ok(Started { api: api::router(api), attempts, waiting, jobs })
 }

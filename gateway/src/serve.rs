@@ -88,6 +88,7 @@ pub struct Gateway {
     identity: Option<tls::ServerIdentity>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    jobs: JoinHandle<()>,
     waiting: Waiting,
     journal: Journal,
     journal_done: JoinHandle<()>,
@@ -174,7 +175,7 @@ impl Gateway {
         let calls = calls::start(&node, Arc::clone(&engine), wires)?;
         let mut tasks = calls.tasks;
         let (plane, background) = ((calls.live.clone() as _, engine), (&stopping, &mut tasks));
-        let control::Started { api, attempts, waiting } =
+        let control::Started { api, attempts, waiting, jobs } =
             control::start((&node.settings, &node.store), plane, means, background)?;
         let extra = workers::describe(
             calls.workers,
@@ -204,6 +205,7 @@ impl Gateway {
             identity,
             stop,
             tasks,
+            jobs,
             waiting,
             journal: node.journal,
             journal_done,
@@ -239,6 +241,12 @@ impl Gateway {
         let _ = self.stop.send(true);
         if tokio::time::timeout(FAREWELL, self.waiting.stop()).await.is_err() {
             warn!("how some runs of workflows ended is not written in time");
+        }
+        // Whoever shares the database need not wait until the leases of this node's jobs are over.
+        let abort = self.jobs.abort_handle();
+        if tokio::time::timeout(FAREWELL, self.jobs).await.is_err() {
+            warn!("the store did not take this node's jobs back in time");
+            abort.abort();
         }
         drop(self.commands);
         for task in self.tasks {

@@ -32,6 +32,16 @@ pub(super) const LOST: &str = "SELECT t.id, t.organization_id FROM workflow_exec
          WHERE j.kind = ? AND j.subject = t.id AND j.status IN ('waiting', 'running'))
     ORDER BY t.created_at LIMIT 1000";
 
+/// The oldest run of an organisation that is over, if there are too many of them or they take too much.
+pub(super) const OLDEST_TOO_MANY: &str = "SELECT t.id, t.bytes FROM workflow_executions t
+    WHERE t.organization_id = ?1 AND t.status IN ('success', 'failed') AND EXISTS
+        (SELECT 1 FROM workflow_records r
+         WHERE r.organization_id = ?1 AND (r.runs > ?2 OR r.bytes > ?3))
+    ORDER BY t.created_at LIMIT 1";
+
+/// So many records are forgotten at most when a run ends.
+const TRIM_AT_ONCE: usize = 32;
+
 /// What is run, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Executed {
@@ -165,8 +175,7 @@ impl Store {
         let mut tx = self.0.db.write().await?;
         let mut execution = load(&mut tx, scope, id).await?;
         if !execution.status.is_over() {
-            execution.end(outcome);
-            self.update_execution(&mut tx, &mut execution).await?;
+            self.end_execution(&mut tx, &mut execution, outcome).await?;
             tx.note(Change::of(scope, "execution.end").object(id));
             self.commit(tx, After::default()).await?;
         }
@@ -194,8 +203,7 @@ impl Store {
         }
         let job = (background::RUN_WORKFLOW, id.to_string());
         let progress = self.take_job_back(&mut tx, job).await?;
-        execution.end(background::cancelled(progress));
-        self.update_execution(&mut tx, &mut execution).await?;
+        self.end_execution(&mut tx, &mut execution, background::cancelled(progress)).await?;
         tx.note(Change::of(scope, "execution.cancel").object(id));
         self.commit(tx, After::default()).await?;
         Ok(execution)
@@ -264,10 +272,41 @@ impl Store {
         .bind(at.micros())
         .execute(tx)
         .await?;
-        trim(tx, execution.organization_id, self.0.options.executions_kept).await
+        Ok(())
     }
 
-    pub(super) async fn update_execution(
+    /// Writes how a run ended, counts its record among those that are kept, and forgets the oldest where
+    /// there are too many.
+    pub(super) async fn end_execution(
+        &self,
+        tx: &mut Connection,
+        execution: &mut Execution,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        execution.end(outcome);
+        self.update_execution(tx, execution).await?;
+        let (organisation, bytes) =
+            (execution.organization_id.to_string(), record_bytes(execution)?);
+        sql::query("UPDATE workflow_executions SET bytes = ? WHERE id = ?")
+            .bind(bytes)
+            .bind(execution.execution_id.to_string())
+            .execute(tx)
+            .await?;
+        sql::query(
+            "INSERT INTO workflow_records (organization_id, runs, bytes) VALUES (?, 1, ?)
+             ON CONFLICT (organization_id) DO UPDATE SET
+                 runs = workflow_records.runs + 1, bytes = workflow_records.bytes + excluded.bytes",
+        )
+        .bind(&organisation)
+        .bind(bytes)
+        .execute(tx)
+        .await?;
+        let options = &self.0.options;
+        let most = i64::try_from(options.execution_bytes_kept).unwrap_or(i64::MAX);
+        trim(tx, &organisation, (options.executions_kept, most)).await
+    }
+
+    async fn update_execution(
         &self,
         tx: &mut Connection,
         execution: &mut Execution,
@@ -319,23 +358,60 @@ pub(super) fn of_nothing(scope: &ScopedTo<OrganisationId>, input: Value) -> Exec
     }
 }
 
-/// Forgets the oldest runs that are over.
+/// How much of the disk the record of a run takes, but for what all have.
+fn record_bytes(execution: &Execution) -> Result<i64, StoreError> {
+    let parts = [
+        to_json(&execution.input_data)?,
+        to_json(&execution.trace)?,
+        to_json_opt(execution.output.as_ref())?.unwrap_or_default(),
+        to_json_opt(execution.error.as_ref())?.unwrap_or_default(),
+    ];
+    Ok(parts.iter().map(String::len).sum::<usize>().try_into().unwrap_or(i64::MAX))
+}
+
+/// Forgets the oldest runs that are over, until so many of so many bytes are left. With each that ends
+/// there is one more, so mostly that is one; after a limit was lowered it takes some ends.
 async fn trim(
     tx: &mut Connection,
-    organisation: OrganisationId,
-    kept: u32,
+    organisation: &str,
+    (runs, bytes): (u32, i64),
 ) -> Result<(), StoreError> {
-    sql::query(
-        "DELETE FROM workflow_executions
-         WHERE organization_id = ?1 AND status IN ('success', 'failed') AND created_at <=
-             (SELECT created_at FROM workflow_executions WHERE organization_id = ?1
-              ORDER BY created_at DESC LIMIT 1 OFFSET ?2)",
+    for _ in 0..TRIM_AT_ONCE {
+        let oldest = sql::query(OLDEST_TOO_MANY).bind(organisation).bind(runs).bind(bytes);
+        let Some(oldest) = oldest.fetch_optional(tx).await? else { break };
+        sql::query("DELETE FROM workflow_executions WHERE id = ?")
+            .bind(raw::<String>(&oldest, "id")?)
+            .execute(tx)
+            .await?;
+        sql::query(
+            "UPDATE workflow_records SET runs = runs - 1, bytes = bytes - ? WHERE organization_id = ?",
+        )
+        .bind(raw::<i64>(&oldest, "bytes")?)
+        .bind(organisation)
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Gives the runs of a workflow that wait their turn now, and says whether there are any.
+pub(super) async fn wake_runs_of(
+    tx: &mut Connection,
+    (scope, workflow): (&ScopedTo<OrganisationId>, WorkflowId),
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sql::query(
+        "UPDATE jobs SET run_at = ?1
+         WHERE organization_id = ?2 AND kind = ?3 AND status = 'waiting' AND run_at > ?1 AND EXISTS
+             (SELECT 1 FROM workflow_executions e WHERE e.id = jobs.subject AND e.workflow_id = ?4)",
     )
-    .bind(organisation.to_string())
-    .bind(kept)
+    .bind(now.micros())
+    .bind(scope.organisation().to_string())
+    .bind(background::RUN_WORKFLOW)
+    .bind(workflow.to_string())
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 async fn load(

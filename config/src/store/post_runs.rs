@@ -47,8 +47,8 @@ impl Store {
                     conversation = %id, organization = %conversation.organization_id,
                     "a post-conversation workflow was left out: too much is unfinished"
                 );
-                execution.end(background::not_begun(FailureKind::Busy, why));
-                self.update_execution(tx, &mut execution).await?;
+                let outcome = background::not_begun(FailureKind::Busy, why);
+                self.end_execution(tx, &mut execution, outcome).await?;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -57,7 +57,7 @@ impl Store {
 }
 
 impl Store {
-    /// Forgets a run of which its condition said that it is not to be made.
+    /// Forgets a run of which its condition said that it is not to be made, unless it is over.
     ///
     /// # Errors
     /// As the database fails.
@@ -67,7 +67,9 @@ impl Store {
         id: ExecutionId,
     ) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
-        sql::query("DELETE FROM workflow_executions WHERE id = ? AND organization_id = ?")
+        let sql = "DELETE FROM workflow_executions WHERE id = ? AND organization_id = ?
+             AND status NOT IN ('success', 'failed')";
+        sql::query(sql)
             .bind(id.to_string())
             .bind(scope.organisation().to_string())
             .execute(&mut tx)

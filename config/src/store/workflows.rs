@@ -10,10 +10,10 @@ use super::rows::{
     to_json,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Change, Store, StoreError};
+use super::{After, Change, Store, StoreError, executions};
 use crate::credential::ScopedTo;
 use crate::ids::{OrganisationId, WorkflowId};
-use crate::limits::WORKFLOW_VERSIONS;
+use crate::limits::{WORKFLOW_VERSIONS, WORKFLOWS};
 use crate::model::{
     Invalid, NewWorkflow, NewWorkflowVersion, Page, VersionFilter, VersionRef, Workflow,
     WorkflowChange, WorkflowFilter, WorkflowVersion, WorkflowVersionSummary,
@@ -32,7 +32,8 @@ impl Store {
     /// Makes a workflow with its first draft.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a field that is not acceptable.
+    /// [`StoreError::Invalid`] for a field that is not acceptable; [`StoreError::Refused`] when the
+    /// organisation has as many as it may.
     pub async fn create_workflow(
         &self,
         scope: &ScopedTo<OrganisationId>,
@@ -40,6 +41,11 @@ impl Store {
     ) -> Result<Workflow, StoreError> {
         new.validate()?;
         let mut tx = self.0.db.write().await?;
+        let held = sql::query("SELECT count(*) FROM workflows WHERE organization_id = ?");
+        let held: i64 = held.bind(scope.organisation().to_string()).fetch_scalar(&mut tx).await?;
+        if held >= i64::from(WORKFLOWS.value_u32()) {
+            return Err(StoreError::refused("Organization has as many workflows as it may"));
+        }
         let id = WorkflowId::random();
         let at = free_stamp(&mut tx, FREE_STAMP, self.now()).await?;
         sql::query(
@@ -128,8 +134,8 @@ impl Store {
         Ok(workflow)
     }
 
-    /// Deletes a workflow with its versions. Records of its runs stay; where an agent names it there
-    /// is nothing to run from then on.
+    /// Deletes a workflow with its versions. Records of its runs stay, and those that wait end; where an
+    /// agent names it there is nothing to run from then on.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the organisation has no such workflow.
@@ -145,7 +151,8 @@ impl Store {
             .execute(&mut tx)
             .await?;
         tx.note(Change::of(scope, "workflow.delete").object(id));
-        self.commit(tx, After::routes(Touched::workflow(id))).await
+        let woken = executions::wake_runs_of(&mut tx, (scope, id), self.now()).await?;
+        self.commit(tx, After { job_added: woken, ..After::routes(Touched::workflow(id)) }).await
     }
 
     /// Makes a draft, from a definition or as a copy.

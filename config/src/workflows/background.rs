@@ -117,9 +117,6 @@ impl RunWorkflow {
             return self.end(&scope, id, progress.interrupted(STOPPED)).await;
         }
         let now = self.store.now();
-        if let Some(until) = progress.until.filter(|until| *until > now) {
-            return Ok(Turn::Later(until));
-        }
         let began_at = progress.began_at.unwrap_or(now);
         let (condition, request) = match self.request(&execution, action, began_at).await {
             Err(error @ (StoreError::NotFound(_) | StoreError::Refused(_))) => {
@@ -128,6 +125,10 @@ impl RunWorkflow {
             }
             request => request?,
         };
+        // Only now: with its workflow deleted, it has nothing to wait for.
+        if let Some(until) = progress.until.filter(|until| *until > now) {
+            return Ok(Turn::Later(until));
+        }
         // A run that has come to a wait has met its condition; asking has no effects, so that it may be
         // asked again after a crash.
         if let Some(condition) = condition.filter(|_| progress.checkpoint.is_none()) {

@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::ids::JobId;
 use crate::jobs::{Desk, Job, JobError, JobStatus, NewJob, Runner, Turn, Work, Working};
 use crate::limits::{JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, JOBS_WAITING, Limit};
-use crate::store::executions::LOST;
+use crate::store::executions::{LOST, OLDEST_TOO_MANY};
 use crate::store::jobs::{FORGET, JobTurn, UNFINISHED, push_due, push_next_turn};
 use crate::store::rows::raw;
 use crate::store::sql::{self, QueryBuilder};
@@ -311,6 +311,8 @@ async fn looking_for_jobs_passes_those_that_are_over_and_reads_no_large_row() {
     assert!(unfinished.contains("COVERING INDEX jobs_due"), "{unfinished}");
     let forget = plan(&scratch, |query| _ = query.push(FORGET)).await;
     assert!(forget.contains("INDEX jobs_over"), "{forget}");
+    let oldest = plan(&scratch, |query| _ = query.push(OLDEST_TOO_MANY)).await;
+    assert!(oldest.contains("t USING COVERING INDEX workflow_executions_over"), "{oldest}");
     let lost = plan(&scratch, |query| _ = query.push(LOST)).await;
     assert!(lost.contains("t USING INDEX workflow_executions_running"), "{lost}");
     assert!(lost.contains("j USING INDEX jobs_subject"), "{lost}");
@@ -385,6 +387,8 @@ async fn jobs_that_never_end_hold_up_no_kind_that_has_places_of_its_own() {
     assert_eq!(next.as_deref(), Some("read"), "its place was given back, and no other");
     stop.send(true).unwrap();
     running.await.unwrap();
+    let left = scratch.claim_job(&["write"]).await.unwrap();
+    assert!(left.is_some(), "whoever stops gives back what it was at");
 }
 
 #[tokio::test]

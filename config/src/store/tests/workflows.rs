@@ -9,11 +9,12 @@ use super::follow::until;
 use super::*;
 use crate::ids::{ExecutionId, WorkflowId};
 use crate::jobs::{Desk, Job, JobError, Runner, Turn, Work as _};
+use crate::limits::WORKFLOWS;
 use crate::model::{
     AuditFilter, Execution, ExecutionFilter, ExecutionStatus, NewWorkflow, NewWorkflowVersion,
     Page, VersionFilter, Workflow, WorkflowChange, WorkflowFilter,
 };
-use crate::store::Executed;
+use crate::store::{After, Executed, sql};
 use crate::workflows::background::{RUN_WORKFLOW, RunWorkflow};
 use crate::workflows::{
     Definition, Failure, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Stopped,
@@ -198,6 +199,58 @@ async fn the_oldest_runs_that_are_over_are_forgotten() {
     let left_over = [4, 3, 0].map(|n: usize| made[n].execution_id);
     assert_eq!(left, left_over);
     assert_eq!(store.runs(&other, ExecutionFilter::default()).await, [kept.execution_id]);
+}
+
+#[tokio::test]
+async fn the_records_of_runs_take_so_much_of_the_disk() {
+    let store = Scratch::with(StoreOptions { execution_bytes_kept: 5_000, ..options() }).await;
+    let (org, other) = (store.organisation().await, store.organisation().await);
+    let (workflow, theirs) = (store.make_published(&org).await, store.make_published(&other).await);
+    let kept = store.run_once(&other, theirs, done(json!({}))).await;
+    let large = || done(json!({ "text": "x".repeat(2_000) }));
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(store.run_once(&org, workflow, large()).await.execution_id);
+    }
+    assert_eq!(store.runs(&org, ExecutionFilter::default()).await, [made[3], made[2]]);
+    for _ in 0..3 {
+        store.run_once(&org, workflow, done(json!({}))).await;
+    }
+    let left = store.runs(&org, ExecutionFilter::default()).await;
+    assert_eq!(left.len(), 5, "small ones fit beside");
+    store.run_once(&org, workflow, done(json!({ "text": "x".repeat(9_000) }))).await;
+    assert!(store.runs(&org, ExecutionFilter::default()).await.is_empty(), "it never fits");
+    store.run_once(&org, workflow, large()).await;
+    assert_eq!(
+        store.runs(&org, ExecutionFilter::default()).await.len(),
+        1,
+        "nothing is miscounted"
+    );
+    assert_eq!(store.runs(&other, ExecutionFilter::default()).await, [kept.execution_id]);
+}
+
+#[tokio::test]
+async fn an_organisation_has_so_many_workflows() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let mut tx = store.0.db.write().await.unwrap();
+    for at in 0..i64::from(WORKFLOWS.value_u32()) {
+        sql::query(
+            "INSERT INTO workflows (id, organization_id, name, name_folded, created_at, updated_at)
+             VALUES (?1, ?2, 'w', 'w', ?3, ?3)",
+        )
+        .bind(WorkflowId::random().to_string())
+        .bind(org.organisation().to_string())
+        .bind(at)
+        .execute(&mut tx)
+        .await
+        .unwrap();
+    }
+    store.commit(tx, After::default()).await.unwrap();
+    let new = NewWorkflow { name: "w".to_owned(), description: None, definition: definition("1") };
+    let full = store.create_workflow(&org, new).await;
+    assert_eq!(full, Err(StoreError::refused("Organization has as many workflows as it may")));
+    store.make_workflow(&store.organisation().await, "w").await;
 }
 
 #[tokio::test]
@@ -478,6 +531,25 @@ async fn a_wait_is_waited_to_its_end_though_the_node_stops_in_it() {
         (ExecutionStatus::Success, Some(json!({"waited": true})))
     );
     assert_eq!((over.resume_at, bench.engine.limits().len()), (None, 2));
+}
+
+#[tokio::test]
+async fn a_run_that_waits_is_over_when_its_workflow_is_deleted() {
+    let bench = Bench::new(json!({})).await;
+    let runner = || {
+        Runner::new(bench.store.store.clone()).with(RUN_WORKFLOW, Arc::new(bench.work())).run_due()
+    };
+    runner().await;
+    let other = bench.store.make_published(&bench.org).await;
+    bench.store.delete_workflow(&bench.org, other).await.unwrap();
+    runner().await;
+    assert_eq!(bench.run().await.status, ExecutionStatus::Waiting, "it is not of that one");
+    bench.store.delete_workflow(&bench.org, bench.workflow).await.unwrap();
+    runner().await;
+    let over = bench.run().await;
+    assert_eq!((over.status, over.resume_at), (ExecutionStatus::Failed, None));
+    assert_eq!(over.error.unwrap().message, "Workflow: it was deleted");
+    assert_eq!((over.trace, bench.engine.limits().len()), (vec![first_step()], 1));
 }
 
 #[tokio::test]
