@@ -143,6 +143,10 @@ limits! {
         "Bound of a trunk's max_duration_seconds: a week is a forgotten call; then 422.";
     INITIAL_CONTEXT_BYTES = 65_536 Bytes, Config,
         "What an agent is told before a call: a long prompt, and it is kept in memory; then 422.";
+    ROUTING_HEADERS = 32 Count, Config,
+        "Own headers of an INVITE that a routing workflow is told of: the rest is left out; or 422.";
+    ROUTING_HEADER_BYTES = 1_024 Bytes, Config,
+        "One of them, name or value: a token or a link, not a document; it is left out; or 422.";
     TRANSCRIPT_ITEMS = 2_000 Count, Config,
         "Turns and calls of tools of one transcript: some hours of talk; then 422.";
     TRANSCRIPT_BYTES = 131_072 Bytes, Config,

@@ -137,6 +137,7 @@ async fn run(
         caller: &call.caller_number,
         called: call.called_number.as_str(),
         trunk: Some(call.trunk_id.unwrap_or(number.trunk_id)),
+        headers: &call.headers(),
         at: call.timestamp.unwrap_or_else(|| api.store.now()),
     };
     let input = incoming.input();

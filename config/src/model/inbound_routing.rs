@@ -1,5 +1,7 @@
 //! The organisation's inbound routing: a workflow that chooses the agent of every call to its numbers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -8,6 +10,7 @@ use super::{E164, Invalid, check_length, check_printable, present, yes};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, InboundRoutingConfigId, OrganisationId, TrunkId};
 use crate::limits;
+use crate::routing::{OwnHeaders, is_own};
 use crate::workflows::TraceEntry;
 
 /// How an organisation's calls find their agent, as the API returns it. There is one at most.
@@ -102,6 +105,25 @@ impl InboundRoutingConfigChange {
     }
 }
 
+fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    let (most, longest) = (limits::ROUTING_HEADERS, limits::ROUTING_HEADER_BYTES);
+    let refuse = |why: String| Err(Invalid::new("sip_headers", why));
+    if headers.len() > most.value_usize() {
+        return refuse(format!("must be at most {} headers", most.value));
+    }
+    for (name, value) in headers {
+        if !is_own(name.as_bytes()) {
+            return refuse("must have names that begin with X-".to_owned());
+        }
+        if name.len().max(value.len()) > longest.value_usize() {
+            return refuse(format!("must be at most {} bytes each", longest.value));
+        }
+        check_printable("sip_headers", name)?;
+        check_printable("sip_headers", value)?;
+    }
+    Ok(())
+}
+
 fn check_definition(definition: &Map<String, Value>) -> Result<(), Invalid> {
     if definition.is_empty() {
         return Err(Invalid::new("workflow_definition", "must not be empty"));
@@ -126,6 +148,9 @@ pub struct RoutingDryRun {
     /// The trunk it comes in on; absent or `null` is the number's own.
     #[serde(default)]
     pub trunk_id: Option<TrunkId>,
+    /// The INVITE's own headers: names that begin with `X-`, in any case.
+    #[serde(default)]
+    pub sip_headers: Option<BTreeMap<String, String>>,
     /// When it comes; absent or `null` is now.
     #[serde(default)]
     pub timestamp: Option<Timestamp>,
@@ -136,6 +161,13 @@ pub struct RoutingDryRun {
 }
 
 impl RoutingDryRun {
+    /// Its headers, as a workflow is told of them.
+    #[must_use]
+    pub(crate) fn headers(&self) -> OwnHeaders {
+        let headers = self.sip_headers.iter().flatten();
+        OwnHeaders::collect(headers.map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -143,6 +175,7 @@ impl RoutingDryRun {
     pub fn validate(&self) -> Result<(), Invalid> {
         check_length("caller_number", &self.caller_number, limits::NAME_BYTES)?;
         check_printable("caller_number", &self.caller_number)?;
+        self.sip_headers.as_ref().map_or(Ok(()), check_headers)?;
         self.workflow_definition.as_ref().map_or(Ok(()), check_definition)
     }
 }

@@ -18,6 +18,8 @@ pub mod forecast;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
@@ -40,6 +42,8 @@ pub struct Incoming<'a> {
     pub called: &'a str,
     /// The trunk it came in on.
     pub trunk: Option<TrunkId>,
+    /// The INVITE's own headers.
+    pub headers: &'a OwnHeaders,
     /// When it came.
     pub at: Timestamp,
 }
@@ -55,8 +59,49 @@ impl Incoming<'_> {
             "organization_id": self.organisation,
             "timestamp": self.at,
             "conversation_id": self.conversation,
+            "sip_headers": self.headers.0,
         })
     }
+}
+
+/// The headers of an INVITE that mean something to its sender and to nobody between (`X-…`), with names
+/// in lower case. Whoever calls wrote them: they prove nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnHeaders(BTreeMap<String, String>);
+
+impl OwnHeaders {
+    /// Keeps what a header block has of such headers: of several with one name the first, and neither
+    /// what is too long nor more than so many.
+    #[must_use]
+    pub fn collect<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Self {
+        let mut kept = BTreeMap::new();
+        for (name, value) in headers {
+            let fits = |text: &[u8]| text.len() <= limits::ROUTING_HEADER_BYTES.value_usize();
+            if kept.len() == limits::ROUTING_HEADERS.value_usize() {
+                break;
+            }
+            if !is_own(name) || !fits(name) || !fits(value) {
+                continue;
+            }
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            kept.entry(name).or_insert_with(|| printable(value));
+        }
+        Self(kept)
+    }
+}
+
+/// Whether a header's name begins with `X-`, in either case.
+#[must_use]
+pub fn is_own(name: &[u8]) -> bool {
+    name.len() > 2 && name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"x-"))
+}
+
+/// A value as text, its folds undone.
+fn printable(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let pieces = text.split(['\r', '\n']).map(str::trim).filter(|piece| !piece.is_empty());
+    let whole = pieces.collect::<Vec<_>>().join(" ");
+    whole.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Why nobody answers, or nobody whom a workflow named.

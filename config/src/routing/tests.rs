@@ -246,6 +246,30 @@ fn a_discreet_report_keeps_branches_and_the_failure_and_nothing_else() {
 }
 
 #[test]
+fn of_an_invite_s_headers_only_its_own_are_told_and_only_so_much() {
+    let told = |headers: &[(&str, &str)]| {
+        let bytes = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        OwnHeaders::collect(bytes).0
+    };
+    let long = "x".repeat(1_025);
+    let headers = [
+        ("Via", "SIP/2.0/UDP h"),
+        ("Authorization", "Digest username=\"u\""),
+        ("X-", "nameless"),
+        ("x-Tier", "gold"),
+        ("X-TIER", "silver"),
+        ("X-Folded", "a\r\n  b\tc"),
+        ("X-Long", &long),
+        ("X-Odd", "\u{1b}[2J"),
+    ];
+    let expected = [("x-folded", "a b\u{fffd}c"), ("x-odd", "\u{fffd}[2J"), ("x-tier", "gold")];
+    assert_eq!(told(&headers), expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    let many: Vec<String> = (0..40).map(|n| format!("X-{n}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(told(&many).len(), 32);
+}
+
+#[test]
 fn a_workflow_is_told_who_calls_whom_and_when() {
     let (organisation, trunk) = (OrganisationId::random(), TrunkId::random());
     let incoming = Incoming {
@@ -254,12 +278,13 @@ fn a_workflow_is_told_who_calls_whom_and_when() {
         caller: "+15550001",
         called: "+15550002",
         trunk: Some(trunk),
+        headers: &OwnHeaders::collect([(&b"X-Tier"[..], &b"gold"[..])].into_iter()),
         at: Timestamp::from_micros(0),
     };
     let expected = json!({
         "caller_number": "+15550001", "called_number": "+15550002", "trunk_id": trunk,
         "organization_id": organisation, "timestamp": "1970-01-01T00:00:00.000000Z",
-        "conversation_id": null,
+        "conversation_id": null, "sip_headers": { "x-tier": "gold" },
     });
     assert_eq!(incoming.input(), expected);
 }

@@ -65,12 +65,14 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             "instruction_builder_inputs": { "a": 1 } }),
         "publish_agent_version" => json!({ "phone_numbers": ["+15550000001"],
             "unassign_phone_numbers": ["+15550000001"], "direction": "both" }),
-        "create_conversation" => json!({ "channel": "telephone", "user_id": "+4930123456",
+        "create_conversation" | "dial_conversation" => {
+            json!({ "channel": "telephone", "user_id": "+4930123456",
             "id": "67e55044-10b1-426f-9247-bb680e5fe0c8",
             "conversation_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "agent_id": agent,
             "version": 1, "agent_version_id": null, "agent_config": null,
             "agent_number": "+15550000001", "initial_context": "c", "custom_metadata": { "a": 1 },
-            "to_address": null, "from_address": null, "subject": null }),
+            "to_address": null, "from_address": null, "subject": null })
+        }
         "annotate_conversation" => json!({ "summary": "s", "conversation": { "items": [
             { "type": "message", "role": "user", "content": ["c"], "interrupted": true },
             { "type": "function_call", "name": "n", "call_id": "1" }] } }),
@@ -113,7 +115,8 @@ fn good_body(operation: &str, trunk: &str, agent: &str) -> Value {
             "fallback_agent_id": agent, "fallback_agent_version": 1 }),
         "dry_run_inbound_routing" => json!({ "caller_number": "+15550000009",
             "called_number": "+15550000001", "trunk_id": trunk,
-            "timestamp": "2026-01-01T00:00:00Z", "workflow_definition": routing_definition() }),
+            "timestamp": "2026-01-01T00:00:00Z", "workflow_definition": routing_definition(),
+            "sip_headers": { "X-A": "b" } }),
         "create_workflow" => json!({ "name": "a", "description": "d",
             "definition": routing_definition() }),
         "update_workflow" => json!({ "name": "a", "description": "d" }),
@@ -185,6 +188,7 @@ async fn no_field_of_a_body_makes_us_fail() {
     let conversation = server.conversation(server.organisation, |_| ()).await.id.to_string();
     let workflow = json!({ "name": "a", "definition": routing_definition() });
     let workflow = id(&server.post("/workflow/workflows", workflow).await.is(200));
+    let key = server.key_with(&["admin", "operator:manage", "conversations:dial"]).await;
     let mut sent = 0;
     for (method, path, operation) in with_body() {
         let owner = if path.contains("trunks") { &trunk } else { &agent };
@@ -198,7 +202,7 @@ async fn no_field_of_a_body_makes_us_fail() {
             .replace("{phone_number}", "+15550000001");
         let name = operation["operationId"].as_str().unwrap();
         for body in spoilt(&good_body(name, &trunk, &agent)) {
-            let reply = server.call(method.clone(), &url, &server.key, &body).await;
+            let reply = server.call(method.clone(), &url, &key, &body).await;
             let promised = operation["responses"].get(reply.status.as_str()).is_some();
             let fine = promised && !reply.status.is_server_error();
             assert!(fine, "{name} {body}: {} {}", reply.status, reply.text);

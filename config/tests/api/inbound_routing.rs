@@ -250,9 +250,11 @@ async fn a_dry_run_may_bring_its_own_workflow_trunk_and_time() {
     body["workflow_definition"] = definition();
     body["trunk_id"] = json!(other);
     body["timestamp"] = json!("2026-01-31T12:00:00Z");
+    body["sip_headers"] = json!({ "X-Tier": "gold" });
     let seen = over(&server, gives(json!({}))).post(DRY_RUN, body.clone()).await.is(200);
     assert_eq!(seen["input"]["trunk_id"], json!(other));
     assert_eq!(seen["input"]["timestamp"], "2026-01-31T12:00:00.000000Z");
+    assert_eq!(seen["input"]["sip_headers"], json!({ "x-tier": "gold" }));
     assert_eq!(seen["reason"], "routing_unresolved");
     assert_eq!(server.get(PATH).await.is(200), Value::Null);
     body["trunk_id"] = json!("67e55044-10b1-426f-9247-bb680e5fe0c8");
@@ -262,6 +264,9 @@ async fn a_dry_run_may_bring_its_own_workflow_trunk_and_time() {
         ("called_number", json!("15550000001")),
         ("timestamp", json!("yesterday")),
         ("workflow_definition", json!({})),
+        ("sip_headers", json!({ "Via": "x" })),
+        ("sip_headers", json!({ "X-A": "b\r\nc" })),
+        ("sip_headers", json!({ "X-A": "x".repeat(1_025) })),
     ] {
         let mut body = call();
         body[field] = bad;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use config::ids::OrganisationId;
 use config::model::MediaEncryption;
+use config::routing::OwnHeaders;
 use config::snapshot::{Snapshot, TrunkRoute};
 use media::codec::Codec;
 use media::sdp::{Capabilities, Encryption, Local, Negotiation, Plan};
@@ -274,9 +275,14 @@ impl Shard {
             None => snapshot.enabled_routing(admitted.organisation).cloned(),
         };
         let machine = if routing.is_some() { Machine::routed() } else { Machine::inbound() };
+        let headers = match &routing {
+            Some(_) => OwnHeaders::collect(request.headers().map(|(_, name, value)| (name, value))),
+            None => OwnHeaders::default(),
+        };
         let attempt = |route| (route, Attempt::read(request, &flow));
         let undecided = Undecided {
             routing: routing.map(attempt),
+            headers,
             plan: prepared.plan,
             ..Undecided::default()
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use config::briefing::{self, AgentWorkflows, Before};
 use config::model::{Answering, Direction, Runtime};
-use config::routing::{self, Answer, Incoming, Settled, Told, Why, not_run};
+use config::routing::{self, Answer, Incoming, OwnHeaders, Settled, Told, Why, not_run};
 use config::snapshot::RoutingRoute;
 use config::workflows::{FailureKind, Outcome};
 use media::sdp::Plan;
@@ -27,6 +27,8 @@ use crate::routing::{Job, RunDone, RunHandle, briefing_end, routing_end};
 pub(super) struct Undecided {
     /// How the organisation routes it, and the INVITE as the decision record shows it.
     pub(super) routing: Option<(Arc<RoutingRoute>, Attempt)>,
+    /// The INVITE's own headers, for the organisation's workflow.
+    pub(super) headers: OwnHeaders,
     /// Whether the agent's own workflow is left out.
     pub(super) skips_briefing: bool,
     /// Where the agent runs, once it is chosen.
@@ -50,6 +52,7 @@ impl Shard {
             caller: &parties.caller,
             called: &parties.called,
             trunk: parties.trunk,
+            headers: &call.undecided.headers,
             at: call.record.started_at(),
         };
         let seconds = self.services.settings.routing.deadline_seconds;
