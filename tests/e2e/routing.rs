@@ -118,6 +118,19 @@ fn either(when: &str, yes: &str, no: &str) -> Value {
 }
 
 #[test]
+fn a_workflow_is_told_of_the_headers_that_a_caller_adds() {
+    if !peer::have(&["sipp"]) {
+        return;
+    }
+    let house = House::new();
+    let (gold, other) = (house.agent(), house.agent());
+    house.routes(either("{{ input.sip_headers.`x-tier` = 'gold' }}", &gold, &other), None);
+    let hops_and_tier = "70\n      X-Tier: gold";
+    Sipp::new(&house.gateway, "call", NUMBER).set("hops", hops_and_tier).passes();
+    assert_eq!(house.gateway.ended_conversation()["agent_id"], json!(gold));
+}
+
+#[test]
 fn a_call_is_routed_by_who_calls_and_the_record_and_the_decision_say_so() {
     if !peer::have(&["sipp"]) {
         return;
