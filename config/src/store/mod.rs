@@ -18,6 +18,7 @@
 
 mod agents;
 mod audit;
+mod conversation_lists;
 mod conversations;
 mod database;
 mod decisions;
@@ -57,7 +58,8 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-pub use conversations::{Large, Opened};
+pub use conversation_lists::Large;
+pub use conversations::Opened;
 pub use database::BUSY_BUDGET_MS;
 pub use deliveries::{Claim, Claimed, Settled};
 pub use executions::Executed;
