@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, OrganisationId, WorkflowId};
 use crate::model::{Conversation, Direction, VersionRef};
 use crate::routing::{Output, Told, Why};
-use crate::workflows::{Definition, Failure, FailureKind, Fault, Outcome};
+use crate::workflows::{Definition, Failure, Fault, Outcome};
 
 /// The fields of an agent config that hold workflows.
 pub const FIELDS: [&str; 2] = ["pre_conversation_workflow", "post_conversation_workflow"];
@@ -337,15 +337,14 @@ pub fn after(conversation: &Conversation) -> Value {
 ///
 /// # Errors
 /// [`Why::Rejected`] when it calls the conversation off; otherwise why it came to nothing, and a
-/// sentence about it.
+/// sentence about it that quotes nothing of the conversation.
 pub fn settle(outcome: &Outcome) -> Result<Told, (Why, String)> {
     let output = match &outcome.result {
         Ok(output) => Output::read(output),
         Err(failure) => {
-            let kind = Why::from(failure.kind);
-            let late = failure.kind == FailureKind::TimedOut;
-            let message = if late { "was not done in time" } else { failure.message.as_str() };
-            return Err((kind, format!("step \"{}\": {message}", failure.step_name)));
+            let (step, why) = (&failure.step_name, failure.discreet());
+            let at = if step.is_empty() { String::new() } else { format!("step \"{step}\": ") };
+            return Err((failure.kind.into(), format!("{at}{why}")));
         }
     };
     match output {
@@ -358,6 +357,7 @@ pub fn settle(outcome: &Outcome) -> Result<Told, (Why, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workflows::FailureKind;
 
     fn definition() -> Value {
         json!({ "steps": [
@@ -464,11 +464,16 @@ mod tests {
         assert_eq!(rejected.unwrap_err().0, Why::Rejected);
         let wrong = settle(&outcome(Ok(json!({ "custom_metadata": [] }))));
         assert_eq!(wrong.unwrap_err().0, Why::Failed);
-        let failure = Failure {
-            step_name: "n1".to_owned(),
-            message: "no".to_owned(),
-            kind: FailureKind::TimedOut,
+        let failed = |step_name: &str, kind| {
+            let (step_name, message) = (step_name.to_owned(), "Cannot convert 'canary'".to_owned());
+            settle(&outcome(Err(Failure { step_name, message, kind }))).unwrap_err()
         };
-        assert_eq!(settle(&outcome(Err(failure))).unwrap_err().0, Why::TimedOut);
+        let late = failed("n1", FailureKind::TimedOut);
+        assert_eq!(late, (Why::TimedOut, "step \"n1\": the run was not done in time".to_owned()));
+        let threw = failed("n1", FailureKind::Threw);
+        assert_eq!(threw, (Why::Failed, "step \"n1\": the step failed".to_owned()));
+        let never_ran =
+            settle(&crate::routing::not_run(FailureKind::Threw, "There is no workflow 7."));
+        assert_eq!(never_ran.unwrap_err().1, "There is no workflow 7.");
     }
 }

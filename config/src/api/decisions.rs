@@ -10,7 +10,9 @@ use super::extract::Params;
 use super::page::{Cursor, page, reply};
 use super::table::Caller;
 use crate::clock::Timestamp;
+use crate::credential::Scope;
 use crate::model::{Decision, DecisionFilter};
+use crate::routing;
 
 /// Filters of the list of decisions.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -39,7 +41,8 @@ pub(crate) struct ListDecisions {
 }
 
 /// Why the organization's calls were refused, newest first: the trunks that were considered, the
-/// first rule that failed, and what to do about it.
+/// first rule that failed, and what to do about it. The words of a step of the routing workflow that
+/// failed are for `conversations:read_sensitive`: they may quote what a call is about.
 #[utoipa::path(get, path = "/core/calls/decisions", tag = "calls", params(ListDecisions),
     responses((status = 200, description = "Decisions", body = [Decision])))]
 pub(crate) async fn list_call_decisions(
@@ -55,10 +58,15 @@ pub(crate) async fn list_call_decisions(
         after: query.created_after,
         before: query.created_before,
     };
-    let decisions = if query.unattributed == Some(true) {
+    let mut decisions = if query.unattributed == Some(true) {
         api.store.unattributed_decisions(&caller.operator()?, &filter, page).await?
     } else {
         api.store.decisions(&caller.organisation(), &filter, page).await?
     };
+    if !caller.holds(Scope::ConversationsReadSensitive) {
+        for decision in &mut decisions {
+            decision.routing = decision.routing.take().map(routing::without_error);
+        }
+    }
     Ok(reply(page, decisions, |decision| decision.at))
 }

@@ -23,14 +23,18 @@ use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits::WORKFLOW_SYNC_SECONDS;
 use crate::model::{
     Execution, ExecutionError, ExecutionFilter, ExecutionStatus, ExecutionSummary, NewExecution,
+    Sight,
 };
 use crate::store::{Executed, Store, StoreError, Unavailable};
 use crate::workflows::{RunRequest, background};
 
-/// How long the request may take that waits for a run: the run's own time, and some for writing down
-/// that it begins and how it ended while the store is slow. `api.request_timeout_seconds` is for requests
-/// that only ask the store.
-pub(super) const TIME: Duration = Duration::from_secs(WORKFLOW_SYNC_SECONDS.value + 10);
+/// How long the request may take that waits for a run: the run's own time, and some around it.
+/// `api.request_timeout_seconds` is for requests that only ask the store.
+pub(super) const TIME: Duration =
+    Duration::from_secs(WORKFLOW_SYNC_SECONDS.value).saturating_add(AROUND);
+
+/// Time for writing down that a run begins and how it ended, while the store is slow.
+pub(super) const AROUND: Duration = Duration::from_secs(10);
 
 /// Where one asks for such a run.
 pub(super) const PATH: &str = "/workflow/workflow-executions";
@@ -197,7 +201,8 @@ pub(crate) async fn enqueue_workflow(
     Ok((StatusCode::ACCEPTED, Json(Enqueued { execution_id })))
 }
 
-/// The organization's runs, newest first, without what went in and out.
+/// The organization's runs, newest first, without what went in and out. The words of an error of one after
+/// a conversation need `conversations:read_sensitive`.
 #[utoipa::path(get, path = "/workflow/workflow-executions", tag = "workflow executions",
     params(ListExecutions),
     responses((status = 200, description = "Runs", body = [ExecutionSummary])))]
@@ -214,11 +219,14 @@ pub(crate) async fn list_workflow_executions(
         period: query.period(),
     };
     let executions = api.store.executions(&caller.organisation(), &filter, page).await?;
-    Ok(reply(page, executions, |execution| execution.created_at))
+    let sight = sight(&caller);
+    let shown = executions.into_iter().map(|execution| execution.shown(sight)).collect();
+    Ok(reply(page, shown, |execution: &ExecutionSummary| execution.created_at))
 }
 
 /// One run. Of one after a conversation, only `conversations:read_sensitive` shows the sensitive fields
-/// that it was given, its output and what its steps did.
+/// that it was given, its output, what its steps did and the words of an error; and of its `trigger`, who
+/// may read no conversations sees the ids alone.
 #[utoipa::path(get, path = "/workflow/workflow-executions/{execution_id}",
     tag = "workflow executions",
     params(("execution_id" = ExecutionId, Path, description = "The run")),
@@ -234,10 +242,18 @@ pub(crate) async fn get_workflow_execution(
 
 /// A run as far as this caller may see it.
 fn shown(caller: &Caller, execution: Execution) -> Json<Execution> {
-    Json(match caller.holds(Scope::ConversationsReadSensitive) {
-        true => execution,
-        false => execution.without_sensitive(),
-    })
+    Json(execution.shown(sight(caller)))
+}
+
+/// How much this caller may see of the conversations that runs come after.
+fn sight(caller: &Caller) -> Sight {
+    if caller.holds(Scope::ConversationsReadSensitive) {
+        Sight::Whole
+    } else if super::CONVERSATIONS_READ.iter().any(|scope| caller.holds(*scope)) {
+        Sight::NotSensitive
+    } else {
+        Sight::IdsOnly
+    }
 }
 
 /// Cancels a run: it has failed as `cancelled`. One that waits or has not begun is over at once; one that

@@ -94,6 +94,8 @@ pub use workflow::{
     WorkflowVersionChange, WorkflowVersionSummary,
 };
 
+pub(crate) use workflow::Sight;
+
 use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::limits::{self, Limit};
@@ -184,27 +186,40 @@ fn check_printable(field: &'static str, text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// RFC 3261 §25.1 `hostport`: a host name, IPv4 address or bracketed IPv6 reference, and a port.
+/// RFC 3261 §25.1 `hostport`: a host name, IPv4 address or bracketed IPv6 reference, and a port. Names may
+/// hold underscores, as some in the DNS do; one that ends in a number is an IPv4 address or nothing.
 pub(crate) fn is_host(text: &str) -> bool {
-    if text.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().is_ok();
-    }
-    let (name, port) = match text.split_once(':') {
-        Some((name, port)) => (name, Some(port)),
-        None => (text, None),
+    let (host_fits, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(None) => return false,
+        Some(Some((v6, ""))) => (v6.parse::<std::net::Ipv6Addr>().is_ok(), None),
+        Some(Some((v6, rest))) => (v6.parse::<std::net::Ipv6Addr>().is_ok(), Some(rest)),
+        None => match text.find(':').and_then(|at| text.split_at_checked(at)) {
+            Some((name, rest)) => (is_host_name(name), Some(rest)),
+            None => (is_host_name(text), None),
+        },
     };
+    host_fits && port.is_none_or(|port| port.strip_prefix(':').is_some_and(is_port))
+}
+
+/// A host name of the DNS, or an IPv4 address.
+fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-        && name.len() <= 253
-        && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
+    let relative = name.strip_suffix('.').unwrap_or(name);
+    let last = relative.rsplit('.').next().unwrap_or(relative);
+    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+        return name.parse::<std::net::Ipv4Addr>().is_ok();
+    }
+    name.len() <= 253 && relative.split('.').all(label)
+}
+
+/// A port that can be connected to: 1 to 65535, and nothing but digits.
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// Serialises any secret as `null`.

@@ -8,7 +8,7 @@ use super::{Conversation, Invalid, VersionRef, check_length, check_name, present
 use crate::clock::Timestamp;
 use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
 use crate::limits;
-use crate::workflows::{FailureKind, Outcome, TraceEntry};
+use crate::workflows::{FailureKind, Outcome, TraceEntry, discreet};
 
 /// A workflow, as the API returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -205,6 +205,29 @@ pub struct ExecutionError {
     pub kind: FailureKind,
 }
 
+impl ExecutionError {
+    /// Without words that may quote what the step was given.
+    fn discreet(mut self) -> Self {
+        self.message = discreet(&self.step_name, self.kind, &self.message).to_owned();
+        self
+    }
+}
+
+/// How much of a conversation somebody may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// That there was one, and whose.
+    IdsOnly,
+    /// All but what is sensitive.
+    NotSensitive,
+    /// All.
+    Whole,
+}
+
+/// What those are told of a conversation who may not see it.
+const TRIGGER_IDS: [&str; 5] =
+    ["type", "conversation_id", "agent_id", "agent_version_id", "organization_id"];
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Execution {
@@ -239,21 +262,27 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// As it is for who may not read what is sensitive of conversations: of a run after one, nothing of
-    /// that in what it was given, and nothing of what its steps made of it.
+    /// As it is for who may see this much of conversations: of a run after one, no more than that in what
+    /// it was given, and nothing of what its steps made of the rest.
     #[must_use]
-    pub(crate) fn without_sensitive(mut self) -> Self {
-        if self.conversation_id.is_none() {
+    pub(crate) fn shown(mut self, sight: Sight) -> Self {
+        if self.conversation_id.is_none() || sight == Sight::Whole {
             return self;
         }
         let trigger = self.input_data.get_mut("trigger").and_then(Value::as_object_mut);
         if let Some(trigger) = trigger {
-            trigger.retain(|name, _| !Conversation::SENSITIVE.contains(&name.as_str()));
+            trigger.retain(|name, _| match sight {
+                Sight::IdsOnly => TRIGGER_IDS.contains(&name.as_str()),
+                Sight::NotSensitive | Sight::Whole => {
+                    !Conversation::SENSITIVE.contains(&name.as_str())
+                }
+            });
         }
         self.output = None;
         for entry in &mut self.trace {
             entry.summary.clear();
         }
+        self.error = self.error.map(ExecutionError::discreet);
         self
     }
 
@@ -306,6 +335,17 @@ pub struct ExecutionSummary {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+impl ExecutionSummary {
+    /// As it is for who may see this much of conversations.
+    #[must_use]
+    pub(crate) fn shown(mut self, sight: Sight) -> Self {
+        if self.conversation_id.is_some() && sight != Sight::Whole {
+            self.error = self.error.map(ExecutionError::discreet);
+        }
+        self
+    }
 }
 
 /// Which workflows.

@@ -269,8 +269,9 @@ pub fn settle(
     Settled { verdict: verdict.map(|(answer, _)| answer), report }
 }
 
-/// A report without what a step put out: those who may read why a call was refused need not be those
-/// who may read what it was about. Branches stay, and why a step failed.
+/// A report without what a step put out, which is not kept: those who may read why a call was refused need
+/// not be those who may read what it was about. Branches stay, and why a step failed; [`without_error`]
+/// takes that too.
 #[must_use]
 pub fn discreet(mut report: RoutingReport, failed: bool) -> RoutingReport {
     let last = report.steps.len().saturating_sub(1);
@@ -278,6 +279,16 @@ pub fn discreet(mut report: RoutingReport, failed: bool) -> RoutingReport {
         if step.kind != "condition" && !(failed && at == last) {
             step.summary = String::new();
         }
+    }
+    report
+}
+
+/// A discreet report as it is for who may not read what is sensitive of conversations: the words of the
+/// step that failed, the last that there was, may quote what it was given.
+#[must_use]
+pub fn without_error(mut report: RoutingReport) -> RoutingReport {
+    if let Some(step) = report.steps.last_mut() {
+        step.summary = String::new();
     }
     report
 }
@@ -388,15 +399,17 @@ impl<'a> Case<'a> {
     }
 }
 
+/// A sentence that quotes nothing of the call; the words of an error are with the step.
 fn failed(failure: &Failure) -> String {
+    let (step, why) = (failure.step_name.as_str(), failure.discreet());
     match failure.kind {
+        FailureKind::TimedOut if step.is_empty() => "The workflow was not done in time.".to_owned(),
         FailureKind::TimedOut => {
-            format!("The workflow was not done in time: it was at step \"{}\".", failure.step_name)
+            format!("The workflow was not done in time: it was at step \"{step}\".")
         }
-        FailureKind::Busy => format!("The workflow found no room to run: {}.", failure.message),
-        _ => {
-            format!("The workflow failed at step \"{}\": {}", failure.step_name, failure.message)
-        }
+        FailureKind::Busy => format!("The workflow found no room to run: {why}."),
+        _ if step.is_empty() => format!("The workflow did not run: {why}"),
+        _ => format!("The workflow failed at step \"{step}\": {why}."),
     }
 }
 

@@ -243,6 +243,8 @@ fn a_discreet_report_keeps_branches_and_the_failure_and_nothing_else() {
     };
     assert_eq!(summaries(true), ["", "secret", "secret"]);
     assert_eq!(summaries(false), ["", "secret", ""]);
+    let steps = without_error(discreet(report, true)).steps;
+    assert_eq!(steps.into_iter().map(|step| step.summary).collect::<Vec<_>>(), ["", "secret", ""]);
 }
 
 #[test]

@@ -117,6 +117,21 @@ pub struct Failure {
     pub kind: FailureKind,
 }
 
+impl Failure {
+    /// What may be said of it to those who may not see what the run was about: which step and what kind,
+    /// for the words of an error quote what the step was given. A run that came to no step says in words of
+    /// ours why.
+    #[must_use]
+    pub fn discreet(&self) -> &str {
+        discreet(&self.step_name, self.kind, &self.message)
+    }
+}
+
+/// What is said instead of the words of a failure at this step.
+pub(crate) fn discreet<'a>(step: &str, kind: FailureKind, message: &'a str) -> &'a str {
+    if step.is_empty() { message } else { kind.sentence() }
+}
+
 /// The kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -146,6 +161,19 @@ impl FailureKind {
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Threw => "the step failed",
+            Self::TimedOut => "the run was not done in time",
+            Self::TooManySteps => "the run took more steps than a run may",
+            Self::Busy => "too many runs waited for a worker",
+            Self::Interrupted => "the program was stopped while it ran",
+            Self::Cancelled => "it was cancelled",
         }
     }
 }

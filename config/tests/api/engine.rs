@@ -9,7 +9,7 @@ use config::workflows::{
 };
 use serde_json::{Value, json};
 
-/// Gives back its input; `fail` fails, `wait` waits so many seconds, `take` takes so many milliseconds,
+/// Gives back its input; `fail` fails, and quotes it if it is in a conversation's metadata, `wait` waits so many seconds, `take` takes so many milliseconds,
 /// as far as the run has them, `hang` never ends.
 #[derive(Debug)]
 pub(crate) struct Echo;
@@ -33,14 +33,14 @@ impl Workflows for Echo {
                 assert!(time < request.limit, "only {:?} may be taken", request.limit);
                 tokio::time::sleep(time).await;
             }
-            ended(match request.input.get("fail") {
-                Some(_) => Err(Failure {
-                    step_name: "out".to_owned(),
-                    message: "as asked".to_owned(),
-                    kind: FailureKind::Threw,
-                }),
-                None => Ok(json!({ "echo": request.input })),
-            })
+            let quoted = request.input.pointer("/trigger/custom_metadata/fail");
+            let message = match (quoted, request.input.get("fail")) {
+                (Some(value), _) => format!("Cannot convert {value} to number"),
+                (None, Some(_)) => "as asked".to_owned(),
+                (None, None) => return ended(Ok(json!({ "echo": request.input }))),
+            };
+            let (step_name, kind) = ("out".to_owned(), FailureKind::Threw);
+            ended(Err(Failure { step_name, message, kind }))
         })
     }
 

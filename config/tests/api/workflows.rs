@@ -196,7 +196,14 @@ async fn a_run_that_was_interrupted_says_so_and_is_not_done_again() {
 
 /// A conversation that ended, after which a workflow of the agent's config is done.
 async fn over(server: &Server) -> ConversationId {
-    let told = |call: &mut Conversation| call.custom_metadata = Some(json!({"canary": 1}));
+    over_with(server, json!({"canary": 1})).await
+}
+
+async fn over_with(server: &Server, metadata: Value) -> ConversationId {
+    let told = |call: &mut Conversation| {
+        call.custom_metadata = Some(metadata);
+        call.user_id = "+15557654321".to_owned();
+    };
     let call = server.conversation(server.organisation, told).await;
     let action = json!({"type": "workflow", "definition": definition()});
     let close = ConversationClose {
@@ -240,6 +247,51 @@ async fn a_run_after_a_conversation_names_it_and_hides_what_is_sensitive_of_it()
     let manager = server.key_with(&["workflows:manage"]).await;
     let shown = server.call(Method::POST, &cancel, &manager, &Value::Null).await.is(200);
     assert!(!shown.to_string().contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_words_of_an_error_are_for_who_may_read_what_is_sensitive() {
+    let server = Server::start().await;
+    let call = over_with(&server, json!({"fail": "canary"})).await;
+    server.run_jobs().await;
+    let list = format!("/workflow/workflow-executions?conversation_id={call}");
+    let whole = server.get(&list).await.is(200)[0].clone();
+    assert_eq!(whole["error"]["message"], "Cannot convert \"canary\" to number");
+    let one = format!("/workflow/workflow-executions/{}", whole["execution_id"].as_str().unwrap());
+    assert_eq!(server.get(&one).await.is(200)["error"], whole["error"]);
+    for scopes in [&["workflows:read"][..], &["workflows:manage", "conversations:read"]] {
+        let reader = server.key_with(scopes).await;
+        let read =
+            async |path: &str| server.call(Method::GET, path, &reader, &Value::Null).await.is(200);
+        let (one, list) = (read(&one).await, read(&list).await);
+        assert!(!format!("{one}{list}").contains("canary"), "{one} {list}");
+        let error = json!({"step_name": "out", "message": "the step failed", "kind": "threw"});
+        assert_eq!((&one["error"], &list[0]["error"]), (&error, &error));
+    }
+}
+
+#[tokio::test]
+async fn who_may_read_no_conversations_learns_only_which_it_was() {
+    let server = Server::start().await;
+    let call = over(&server).await;
+    let list = server.get(&format!("/workflow/workflow-executions?conversation_id={call}")).await;
+    let run = list.is(200)[0]["execution_id"].clone();
+    let path = format!("/workflow/workflow-executions/{}", run.as_str().unwrap());
+    let trigger = async |scopes: &[&str]| {
+        let key = server.key_with(scopes).await;
+        let shown = server.call(Method::GET, &path, &key, &Value::Null).await.is(200);
+        shown["input_data"]["trigger"].as_object().unwrap().clone()
+    };
+    let seen = trigger(&["workflows:read"]).await;
+    let names: Vec<&str> = seen.keys().map(String::as_str).collect();
+    let ids = ["agent_id", "agent_version_id", "conversation_id", "organization_id", "type"];
+    assert!(names.iter().all(|name| ids.contains(name)) && names.len() == ids.len(), "{names:?}");
+    assert_eq!(seen["conversation_id"], json!(call));
+    for scope in ["conversations:read", "conversations:manage"] {
+        let seen = trigger(&["workflows:read", scope]).await;
+        assert_eq!(seen["phone_number"], "+15557654321", "{scope}");
+        assert!(!seen.contains_key("custom_metadata"), "{scope}");
+    }
 }
 
 #[tokio::test]
