@@ -42,7 +42,7 @@ pub struct LiveCall {
 pub struct DialRequest {
     /// Its record as it stands in the store: outbound and triggered, with initial context and custom
     /// metadata. Its end has a reserved place in the journal from [`Journal::expect_end`] on, which
-    /// whoever accepts the request must call.
+    /// whoever reserves a place for the call must ask for.
     ///
     /// [`Journal::expect_end`]: crate::journal::Journal::expect_end
     pub conversation: Box<Conversation>,
@@ -106,6 +106,13 @@ pub enum TransferRefused {
     NoOutbound,
 }
 
+/// A place for a call out. Dropped, it is free again.
+pub trait Reserved: Send {
+    /// Takes on the call: it will be placed when its turn comes, and its record brought to an end
+    /// whatever happens to it.
+    fn dial(self: Box<Self>, request: DialRequest);
+}
+
 /// What the control plane asks of the gateway's calls. Every answer comes from memory at once: what
 /// takes time shows later, in the conversation's record.
 pub trait LiveCalls: Send + Sync {
@@ -118,12 +125,16 @@ pub trait LiveCalls: Send + Sync {
     /// The calls of one organisation, oldest first.
     fn list(&self, organisation: OrganisationId) -> Vec<LiveCall>;
 
-    /// Takes on a call: it will be placed when its turn comes, and its record brought to an end
-    /// whatever happens to it.
+    /// Takes a place for a call that this conversation will be the record of, before there is one: with
+    /// the place, it will be taken on.
     ///
     /// # Errors
-    /// When it was not taken on; nothing further will happen to it.
-    fn dial(&self, request: DialRequest) -> Result<(), DialRefused>;
+    /// When there is none; nothing is left behind.
+    fn reserve(
+        &self,
+        organisation: OrganisationId,
+        id: ConversationId,
+    ) -> Result<Box<dyn Reserved>, DialRefused>;
 
     /// Ends a call: one that waits or rings is cancelled, one that was answered is hung up. Asking
     /// twice is asking once.
@@ -161,7 +172,11 @@ impl LiveCalls for NoCalls {
         Vec::new()
     }
 
-    fn dial(&self, _request: DialRequest) -> Result<(), DialRefused> {
+    fn reserve(
+        &self,
+        _whose: OrganisationId,
+        _id: ConversationId,
+    ) -> Result<Box<dyn Reserved>, DialRefused> {
         Err(DialRefused::Draining)
     }
 

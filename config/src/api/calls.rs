@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  request ─► checked ─► number and agent chosen ─► record: triggered ─► gateway's queue ─► 202
-//!             422        404, 400                   same id: 202         full: record failed, 503
+//!             422        404, 400                   same id: 202
+//!                            no place: 503
 //! ```
 //!
-//! A record is written before the gateway knows of the call, so that there is no call without one;
-//! from then on nothing depends on the client still waiting. What the gateway does takes time and
+//! A record is written before the gateway knows of the call, so that there is no call without one, and
+//! after it has a place there, so that who is told to come back finds no call under its id; from then
+//! on nothing depends on the client still waiting. What the gateway does takes time and
 //! shows in the record.
 
 use std::sync::Arc;
@@ -30,8 +32,8 @@ use crate::credential::ScopedTo;
 use crate::dial::{self, Choice, InlineAgent, Refused, Speaker, Wanted};
 use crate::ids::{ConversationId, OrganisationId};
 use crate::model::{
-    Conversation, ConversationClose, ConversationStatus, Direction, E164, EndReason,
-    NewConversation, NewTransfer, Runtime, Transfer, TransferStatus, VersionRef,
+    Conversation, Direction, E164, NewConversation, NewTransfer, Runtime, Transfer, TransferStatus,
+    VersionRef,
 };
 use crate::store::StoreError;
 
@@ -133,19 +135,23 @@ async fn place(api: Api, caller: Caller, new: NewConversation) -> Reply {
     Ok((StatusCode::ACCEPTED, ConversationReply::new(&view, &begun)?))
 }
 
-/// Writes the record and hands the call to the gateway.
+/// Takes a place, writes the record and hands the call to the gateway.
 async fn begin(
     api: Api,
     scope: ScopedTo<OrganisationId>,
     row: Conversation,
     (choice, callee): (Choice, E164),
 ) -> Result<Conversation, ApiError> {
+    let place =
+        api.calls.reserve(scope.organisation(), row.id).map_err(|refused| match refused {
+            DialRefused::QueueFull => ApiError::Busy(QUEUE_FULL),
+            DialRefused::Draining => ApiError::Busy(DRAINING),
+        })?;
     let opened = api.store.open_conversation(&scope, row).await?;
     if !opened.is_new {
         return Ok(opened.conversation);
     }
-    let id = opened.conversation.id;
-    let request = DialRequest {
+    place.dial(DialRequest {
         conversation: Box::new(opened.conversation.clone()),
         organisation: scope.organisation(),
         number: choice.number,
@@ -155,24 +161,8 @@ async fn begin(
         version: choice.version,
         runtime: choice.runtime,
         workflows: choice.workflows,
-    };
-    let (end_reason, why) = match api.calls.dial(request) {
-        Ok(()) => return Ok(opened.conversation),
-        Err(DialRefused::QueueFull) => (EndReason::queue_full(), QUEUE_FULL),
-        Err(DialRefused::Draining) => (EndReason::new("drained", "operator"), DRAINING),
-    };
-    let close = ConversationClose {
-        id,
-        status: ConversationStatus::Failed,
-        end_reason,
-        duration_s: None,
-        transfer: None,
-        quality: None,
-        closed_at: api.store.now(),
-        post: None,
-    };
-    api.store.close_conversation(&scope, &close).await?;
-    Err(ApiError::Busy(why))
+    });
+    Ok(opened.conversation)
 }
 
 fn wanted_id(new: &NewConversation) -> Result<Option<ConversationId>, ApiError> {

@@ -133,12 +133,6 @@ impl EndReason {
     pub const fn gateway_crash() -> Self {
         Self::new("gateway_crash", "gateway")
     }
-
-    /// What is written about a call out that found too many others waiting.
-    #[must_use]
-    pub const fn queue_full() -> Self {
-        Self::new("queue_full", "gateway")
-    }
 }
 
 /// Whose number the destination of a transfer sees.

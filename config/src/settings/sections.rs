@@ -168,7 +168,7 @@ section! {
         outbound_concurrency: u32 = 10, in 1..=limits::OUTBOUND_CONCURRENCY.value_u32();
         /// Calls out at the same time of all organisations, who share them in fair parts.
         outbound_concurrency_total: u32 = 50, in 1..=limits::MAX_CALLS.value_u32();
-        /// Calls out that may wait; one more is refused with 503.
+        /// Calls out that may wait, half of them of one organisation; one more is refused with 503.
         outbound_queue: u32 = 1_000, in 1..=limits::OUTBOUND_QUEUE.value_u32();
         /// Seconds a call out may wait before it fails.
         outbound_queue_seconds: u32 = 3_600, in 1..=86_400;

@@ -281,15 +281,27 @@ async fn a_full_queue_and_a_stopping_node_answer_503_and_say_when_to_come_back()
     let reply = ready.dial(json!({ "id": ID, "agent_number": NUMBER })).await;
     assert!(reply.headers.contains_key("retry-after"));
     assert_eq!(reply.is(503)["detail"], "Too many calls are waiting already");
-    let row = ready.server.get(&format!("/core/conversations/{ID}")).await.is(200);
-    assert_eq!(row["status"], "failed");
-    assert_eq!(row["end_reason"]["code"], "queue_full");
     *ready.server.calls.draining.lock().unwrap() = true;
     let reply = ready.dial(json!({ "agent_number": NUMBER })).await;
     assert!(reply.headers.contains_key("retry-after"));
     reply.is(503);
-    let all = ready.server.get("/core/conversations").await.is(200);
-    assert_eq!(all.as_array().unwrap().len(), 1, "a node that stops records nothing");
+    assert_eq!(ready.server.get("/core/conversations").await.is(200), json!([]), "nothing is left");
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_is_placed_when_it_is_tried_again_with_its_id() {
+    let ready = ready().await;
+    let body = json!({ "id": ID, "agent_number": NUMBER });
+    for refusal in [DialRefused::QueueFull, DialRefused::Draining] {
+        *ready.server.calls.refusal.lock().unwrap() = Some(refusal);
+        ready.dial(body.clone()).await.is(503);
+    }
+    *ready.server.calls.refusal.lock().unwrap() = None;
+    let begun = ready.dial(body.clone()).await.is(202);
+    assert_eq!((id(&begun["conversation"]), ready.dialled()), (ID.to_owned(), 1));
+    assert_eq!(begun["conversation"]["status"], "triggered");
+    *ready.server.calls.refusal.lock().unwrap() = Some(DialRefused::QueueFull);
+    assert_eq!(ready.dial(body).await.is(202), begun, "what has begun is not begun again");
 }
 
 #[tokio::test]

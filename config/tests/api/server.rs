@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use config::api::{self, Api, ApiOptions, Waiting};
 use config::calls::{
-    DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, TransferRefused, TransferRequest,
+    DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, Reserved, TransferRefused,
+    TransferRequest,
 };
 use config::clock::{Clock, Timestamp};
 use config::credential::{Operator, Role, ScopeSet, ScopedTo};
@@ -80,19 +81,32 @@ impl Reply {
 #[derive(Debug, Default)]
 pub(crate) struct Switchboard {
     /// Calls it was asked to place.
-    pub(crate) dialled: Mutex<Vec<DialRequest>>,
+    pub(crate) dialled: Arc<Mutex<Vec<DialRequest>>>,
     /// Calls that are up, and it was asked to end.
     pub(crate) hung_up: Mutex<Vec<ConversationId>>,
     /// Calls it was asked to hand on.
     pub(crate) transferred: Mutex<Vec<(ConversationId, TransferRequest)>>,
     /// Calls that are up.
-    pub(crate) up: Mutex<Vec<(OrganisationId, ConversationId)>>,
+    pub(crate) up: Arc<Mutex<Vec<(OrganisationId, ConversationId)>>>,
     /// What it says to the next calls.
     pub(crate) refusal: Mutex<Option<DialRefused>>,
     /// What it says to the next transfers of calls that are up.
     pub(crate) transfer_refusal: Mutex<Option<TransferRefused>>,
     /// Whether it takes no new calls.
     pub(crate) draining: Mutex<bool>,
+}
+
+/// A place for one more call.
+struct Place {
+    dialled: Arc<Mutex<Vec<DialRequest>>>,
+    up: Arc<Mutex<Vec<(OrganisationId, ConversationId)>>>,
+}
+
+impl Reserved for Place {
+    fn dial(self: Box<Self>, request: DialRequest) {
+        self.up.lock().unwrap().push((request.organisation, request.conversation.id));
+        self.dialled.lock().unwrap().push(request);
+    }
 }
 
 impl LiveCalls for Switchboard {
@@ -108,13 +122,14 @@ impl LiveCalls for Switchboard {
         Vec::new()
     }
 
-    fn dial(&self, request: DialRequest) -> Result<(), DialRefused> {
-        if let Some(refusal) = *self.refusal.lock().unwrap() {
-            return Err(refusal);
-        }
-        self.up.lock().unwrap().push((request.organisation, request.conversation.id));
-        self.dialled.lock().unwrap().push(request);
-        Ok(())
+    fn reserve(
+        &self,
+        _organisation: OrganisationId,
+        _id: ConversationId,
+    ) -> Result<Box<dyn Reserved>, DialRefused> {
+        let refusal = *self.refusal.lock().unwrap();
+        let place = Place { dialled: Arc::clone(&self.dialled), up: Arc::clone(&self.up) };
+        refusal.map_or_else(|| Ok(Box::new(place) as Box<dyn Reserved>), Err)
     }
 
     fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {

@@ -8,6 +8,7 @@ pub mod end;
 pub mod machine;
 pub mod number;
 pub mod pace;
+pub mod places;
 pub mod queue;
 pub mod registration;
 

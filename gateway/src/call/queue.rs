@@ -5,6 +5,9 @@
 //!              │ cancel, drain: withdrawn       │ patience over: expired
 //! ```
 //!
+//! There is room for so many to wait, half of it for any one organisation; who comes to a full queue pushes
+//! out the newest of the organisation of which most wait, so that no few of them shut the others out.
+//!
 //! An organisation has at most so many calls out at a time, and all together have at most so many. The
 //! places that are free are shared among those that wait in proportion to what each may have, nobody
 //! getting more than it can use: the whole parts first, and what is left by the largest fraction. To its
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use config::calls::DialRequest;
 use config::ids::{ConversationId, OrganisationId};
+use config::settings::Settings;
 
 /// How many calls out there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,25 @@ pub struct QueueLimits {
     pub waiting: usize,
     /// How long one may wait.
     pub patience: Duration,
+}
+
+impl QueueLimits {
+    /// How many of one organisation may wait.
+    #[must_use]
+    pub const fn share(&self) -> usize {
+        self.waiting.div_ceil(2)
+    }
+}
+
+impl From<&Settings> for QueueLimits {
+    fn from(settings: &Settings) -> Self {
+        let calls = &settings.calls;
+        Self {
+            total: calls.outbound_concurrency_total as usize,
+            waiting: calls.outbound_queue as usize,
+            patience: Duration::from_secs(u64::from(calls.outbound_queue_seconds)),
+        }
+    }
 }
 
 /// When a call came: the moment, and its place among those of the same moment.
@@ -90,13 +113,14 @@ impl DialQueue {
         self.placed
     }
 
-    /// Lets a call wait. [`Self::next`] says when it goes, which may be at once.
+    /// Lets a call wait. [`Self::next`] says when it goes, which may be at once; whether there is a place to
+    /// wait if it does not, [`Self::crowded_out`].
     ///
     /// # Errors
-    /// The call itself, when there is no place to wait or it waits already.
+    /// The call itself, when it waits already.
     pub fn push(&mut self, now: Instant, request: DialRequest) -> Result<(), Box<DialRequest>> {
         let id = request.conversation.id;
-        if self.waiting() >= self.limits.waiting || self.owners.contains_key(&id) {
+        if self.owners.contains_key(&id) {
             return Err(Box::new(request));
         }
         let organisation = request.organisation;
@@ -107,6 +131,26 @@ impl DialQueue {
         let lane = self.lanes.entry(organisation).or_default();
         lane.waiting.push_back(Waiting { arrival, request });
         Ok(())
+    }
+
+    /// Withdraws the call that finds no place to wait after one of this organisation was pushed and all that
+    /// can go have gone: the newest of its own when it has its share or as many wait as of any other, else
+    /// the newest of the one of which most wait.
+    pub fn crowded_out(&mut self, whose: OrganisationId) -> Option<DialRequest> {
+        let length = |lane: &Lane| lane.waiting.len();
+        let own = self.lanes.get(&whose).map_or(0, length);
+        let mut from = whose;
+        if own <= self.limits.share() {
+            if self.waiting() <= self.limits.waiting {
+                return None;
+            }
+            let (longest, lane) = self.lanes.iter().max_by_key(|(_, lane)| length(lane))?;
+            if length(lane) > own {
+                from = *longest;
+            }
+        }
+        let newest = self.lanes.get(&from)?.waiting.back()?.arrival;
+        self.remove_arrival((newest, from))
     }
 
     /// Withdraws a call that waits; `None` if it does not.
@@ -456,15 +500,52 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_and_a_second_call_with_the_same_id_are_refused() {
-        let mut queue = DialQueue::new(QueueLimits { waiting: 2, ..LIMITS });
-        let (now, whose) = (clock::now(), OrganisationId::random());
-        let first = request(whose);
+    fn a_second_call_with_the_same_id_is_refused() {
+        let mut queue = DialQueue::new(LIMITS);
+        let (now, first) = (clock::now(), request(OrganisationId::random()));
         queue.push(now, first.clone()).expect("there is room");
         assert_eq!(queue.push(now, first.clone()), Err(Box::new(first)));
-        fill(&mut queue, whose, 1);
-        assert!(queue.push(now, request(whose)).is_err());
-        assert_eq!(queue.waiting(), 2);
+        assert_eq!(queue.waiting(), 1);
+    }
+
+    /// Pushes one call and says whose was crowded out, if one was.
+    fn crowd(queue: &mut DialQueue, whose: OrganisationId) -> Option<OrganisationId> {
+        let newest = fill(queue, whose, 1)[0];
+        let out = queue.crowded_out(whose)?;
+        assert_eq!(id(&out) == newest, out.organisation == whose, "the newest of its own");
+        Some(out.organisation)
+    }
+
+    #[test]
+    fn no_organisation_fills_the_queue_and_who_comes_late_finds_a_place() {
+        let mut queue = DialQueue::new(QueueLimits { waiting: 6, ..LIMITS });
+        let [first, second, late] = [(); 3].map(|()| OrganisationId::random());
+        for whose in [first, second] {
+            for _ in 0..3 {
+                assert_eq!(crowd(&mut queue, whose), None);
+            }
+            assert_eq!(crowd(&mut queue, whose), Some(whose), "half of the places, and no more");
+        }
+        let out = [(); 2].map(|()| crowd(&mut queue, late).expect("the queue is full"));
+        assert!(out == [first, second] || out == [second, first], "of whom most wait");
+        assert_eq!(crowd(&mut queue, late), Some(late), "as many wait as of any other");
+        assert_eq!(queue.waiting(), 6);
+        let left = queue.drain();
+        assert_eq!(counts(&left, &[first, second, late]), [2, 2, 2]);
+    }
+
+    #[test]
+    fn a_call_that_can_go_at_once_needs_no_place_to_wait() {
+        let mut queue = DialQueue::new(QueueLimits { waiting: 2, ..LIMITS });
+        let [many, one] = [(); 2].map(|()| OrganisationId::random());
+        let limit_of = |_| 1;
+        fill(&mut queue, many, 2);
+        assert_eq!(queue.next(100, limit_of).len(), 1);
+        fill(&mut queue, many, 1);
+        fill(&mut queue, one, 1);
+        assert_eq!(counts(&queue.next(100, limit_of), &[many, one]), [0, 1]);
+        assert_eq!(queue.crowded_out(one), None);
+        assert_eq!(queue.crowded_out(many).map(|out| out.organisation), Some(many));
     }
 
     #[test]
@@ -569,6 +650,36 @@ mod tests {
         }
     }
 
+    impl Model {
+        fn waiting_of(&self, whose: OrganisationId) -> usize {
+            self.waiting.iter().filter(|(.., of)| *of == whose).count()
+        }
+
+        fn crowded(
+            &mut self,
+            limits: QueueLimits,
+            (pushed, out): (Option<OrganisationId>, Option<DialRequest>),
+        ) {
+            if let Some(out) = out {
+                let (from, own) = (out.organisation, pushed.expect("nobody else is crowded out"));
+                let newest = self.waiting.iter().rposition(|(.., whose)| *whose == from);
+                let (_, newest, _) = self.waiting[newest.expect("it waited")];
+                assert_eq!(newest, id(&out), "the newest of its lane");
+                let is_longest = |(.., other): &(_, _, OrganisationId)| {
+                    self.waiting_of(*other) <= self.waiting_of(from)
+                };
+                assert!(
+                    self.waiting_of(own) > limits.share() || self.waiting.iter().all(is_longest)
+                );
+                self.waiting.retain(|one| one.1 != newest);
+            }
+            assert!(self.waiting.len() <= limits.waiting);
+            let fits =
+                |(.., whose): &(_, _, OrganisationId)| self.waiting_of(*whose) <= limits.share();
+            assert!(self.waiting.iter().all(fits));
+        }
+    }
+
     /// Whether a waiting call could have gone, and did not.
     fn leaves_places_idle(model: &Model, limits: QueueLimits) -> bool {
         let could = |whose| model.of(whose) < model.limit[&whose];
@@ -590,13 +701,13 @@ mod tests {
             model.limit.extend(organisations.iter().map(|whose| (*whose, 1 + dice(4))));
             let mut now = clock::now();
             for _ in 0..200 {
+                let mut pushed = None;
                 match dice(6) {
                     0..=2 => {
                         let request = request(organisations[dice(organisations.len())]);
-                        let entry = (now, id(&request), request.organisation);
-                        let fits = model.waiting.len() < limits.waiting;
-                        assert_eq!(queue.push(now, request).is_ok(), fits);
-                        model.waiting.extend(fits.then_some(entry));
+                        pushed = Some(request.organisation);
+                        model.waiting.push((now, id(&request), request.organisation));
+                        queue.push(now, request).expect("it is new");
                     }
                     3 if !model.placed.is_empty() => {
                         let whose = model.placed.swap_remove(dice(model.placed.len()));
@@ -615,6 +726,8 @@ mod tests {
                 model.waiting.retain(|one| !expired.contains(&one.1));
                 let going = queue.next(usize::MAX, |whose| model.limit[&whose]);
                 model.going(limits, &going);
+                let out = pushed.and_then(|whose| queue.crowded_out(whose));
+                model.crowded(limits, (pushed, out));
                 assert!(!leaves_places_idle(&model, limits), "seed {seed}");
                 assert_eq!(queue.waiting(), model.waiting.len());
                 assert_eq!(queue.placed(), model.placed.len());

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{EVENT_DEPTH, Node, named};
 use crate::agent::{AgentEvent, AuthToken, Dialer, LinkSettings, TickFan, link};
+use crate::call::places::DialLimits;
 use crate::net::reach::{Reach, Reached};
 use crate::net::{Inbound, Outbound};
 use crate::observe::metric::{LimitLabels, Metrics};
@@ -49,7 +50,7 @@ pub(super) fn start(node: &Node, engine: Arc<dyn Workflows>, wires: Wires) -> io
     let media = start_media(settings, &node.metrics)?;
     let waiting = settings.calls.outbound_queue as usize;
     let (command_in, commands) = mpsc::channel(COMMAND_DEPTH + waiting);
-    let told = (command_in.clone(), waiting);
+    let told = (command_in.clone(), DialLimits::from(&**settings));
     let live = Arc::new(LiveTable::new(node.store.snapshot(), node.journal.clone(), told));
     let (link_in, agents) = mpsc::channel(EVENT_DEPTH);
     let (run_in, run_done) = mpsc::channel(EVENT_DEPTH);

@@ -2,24 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::calls::{
-    DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, TransferRefused, TransferRequest,
+    DialRefused, DialRequest, LiveCall, LiveCalls, NoSuchCall, Reserved, TransferRefused,
+    TransferRequest,
 };
 use config::ids::{ConversationId, OrganisationId};
 use config::journal::Journal;
-use config::model::ConversationStatus;
+use config::model::{ConversationStatus, Direction};
 use config::snapshot::SnapshotHandle;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, OwnedPermit};
 
 use super::Command;
 use super::record::Record;
+use crate::call::places::{DialLimits, Standing, may_come};
 
 /// One call as the API may see it.
 #[derive(Debug)]
 struct Seen {
     call: LiveCall,
+    /// Whether it is to be placed: it is on its way to the shard, or waits there.
+    pending: bool,
     transfer: Transferring,
 }
 
@@ -32,47 +36,99 @@ enum Transferring {
     Done,
 }
 
+/// Calls that are up or wait, and places that are kept for some.
+#[derive(Debug, Default)]
+struct Table {
+    calls: HashMap<ConversationId, Seen>,
+    /// For whom a place is kept, by the conversation that is to be, and how often it was asked for.
+    reserved: HashMap<ConversationId, (OrganisationId, usize)>,
+}
+
+impl Table {
+    /// Whether an organisation may bring one more call.
+    fn may_come(
+        &self,
+        (organisation, limits): (OrganisationId, DialLimits),
+        limit_of: impl Fn(OrganisationId) -> usize,
+    ) -> bool {
+        let mut standings: HashMap<OrganisationId, Standing> = HashMap::new();
+        let (mut up, mut placed) = (0, 0);
+        standings.entry(organisation).or_default();
+        for (whose, _) in self.reserved.values() {
+            standings.entry(*whose).or_default().pending += 1;
+        }
+        for seen in self.calls.values() {
+            let of = standings.entry(seen.call.organization_id).or_default();
+            of.pending += usize::from(seen.pending);
+            up += usize::from(!seen.pending);
+            if !seen.pending && seen.call.direction == Direction::Outbound {
+                of.placed += 1;
+                placed += 1;
+            }
+        }
+        for (whose, standing) in &mut standings {
+            standing.limit = limit_of(*whose).min(limits.queue.total);
+        }
+        let own = standings.remove(&organisation).unwrap_or_default();
+        let others: Vec<Standing> = standings.into_values().collect();
+        let free = limits.queue.total.saturating_sub(placed).min(limits.calls.saturating_sub(up));
+        may_come(own, &others, free, limits.queue)
+    }
+}
+
+type Shared = Arc<Mutex<Table>>;
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Calls that are up or wait, and the way to ask something of them.
 #[derive(Debug)]
 pub struct LiveTable {
-    calls: Mutex<HashMap<ConversationId, Seen>>,
+    table: Shared,
     draining: AtomicBool,
-    /// Most calls that may wait.
-    most_waiting: usize,
+    limits: DialLimits,
     snapshot: SnapshotHandle,
     journal: Journal,
     commands: mpsc::Sender<Command>,
 }
 
 impl LiveTable {
-    /// An empty table whose requests go to `commands`, and of whose calls so many may wait.
+    /// An empty table whose requests go to `commands`, with these limits for calls out.
     #[must_use]
     pub fn new(
         snapshot: SnapshotHandle,
         journal: Journal,
-        (commands, most_waiting): (mpsc::Sender<Command>, usize),
+        (commands, limits): (mpsc::Sender<Command>, DialLimits),
     ) -> Self {
         LiveTable {
-            calls: Mutex::default(),
+            table: Shared::default(),
             draining: AtomicBool::new(false),
-            most_waiting,
+            limits,
             snapshot,
             journal,
             commands,
         }
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<ConversationId, Seen>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 
     pub(super) fn started(&self, record: &Record) {
-        let seen = Seen { call: record.shown(), transfer: Transferring::No };
-        self.calls().insert(record.id(), seen);
+        let seen = Seen { call: record.shown(), pending: false, transfer: Transferring::No };
+        self.table().calls.insert(record.id(), seen);
+    }
+
+    /// A call out has begun: it waits no longer.
+    pub(super) fn placed(&self, record: &Record) {
+        if let Some(seen) = self.table().calls.get_mut(&record.id()) {
+            seen.pending = false;
+        }
     }
 
     pub(super) fn changed(&self, record: &Record, status: ConversationStatus) {
-        if let Some(seen) = self.calls().get_mut(&record.id()) {
+        if let Some(seen) = self.table().calls.get_mut(&record.id()) {
             seen.call.status = status;
             seen.call.answered_at = record.answered_at();
         }
@@ -80,27 +136,27 @@ impl LiveTable {
 
     /// It is known who answers.
     pub(super) fn answered_by(&self, record: &Record) {
-        if let Some(seen) = self.calls().get_mut(&record.id()) {
+        if let Some(seen) = self.table().calls.get_mut(&record.id()) {
             seen.call.agent_id = record.shown().agent_id;
         }
     }
 
     /// The call was handed on: nothing more can be asked of it but its end.
     pub(super) fn transferred(&self, record: &Record) {
-        if let Some(seen) = self.calls().get_mut(&record.id()) {
+        if let Some(seen) = self.table().calls.get_mut(&record.id()) {
             seen.transfer = Transferring::Done;
         }
     }
 
     /// A transfer has failed; another may be tried.
     pub(super) fn transfer_over(&self, id: ConversationId) {
-        if let Some(seen) = self.calls().get_mut(&id) {
+        if let Some(seen) = self.table().calls.get_mut(&id) {
             seen.transfer = Transferring::No;
         }
     }
 
     pub(super) fn ended(&self, record: &Record) {
-        self.calls().remove(&record.id());
+        self.table().calls.remove(&record.id());
     }
 
     /// Notes that no new calls are taken.
@@ -111,7 +167,7 @@ impl LiveTable {
 
 impl LiveCalls for LiveTable {
     fn live(&self) -> usize {
-        self.calls().len()
+        self.table().calls.len()
     }
 
     fn draining(&self) -> bool {
@@ -119,43 +175,43 @@ impl LiveCalls for LiveTable {
     }
 
     fn list(&self, organisation: OrganisationId) -> Vec<LiveCall> {
-        let table = self.calls();
-        let own = table.values().filter(|seen| seen.call.organization_id == organisation);
+        let table = self.table();
+        let own = table.calls.values().filter(|seen| seen.call.organization_id == organisation);
         let mut calls: Vec<LiveCall> = own.map(|seen| seen.call.clone()).collect();
         drop(table);
         calls.sort_by_key(|call| call.started_at);
         calls
     }
 
-    fn dial(&self, request: DialRequest) -> Result<(), DialRefused> {
+    fn reserve(
+        &self,
+        organisation: OrganisationId,
+        id: ConversationId,
+    ) -> Result<Box<dyn Reserved>, DialRefused> {
         if self.draining() {
             return Err(DialRefused::Draining);
         }
-        let id = request.conversation.id;
-        // In the table before it is on its way, so that it can be withdrawn from now on.
-        let seen =
-            Seen { call: Record::of(&request.conversation).shown(), transfer: Transferring::No };
-        {
-            let mut calls = self.calls();
-            let waits = |seen: &&Seen| seen.call.status == ConversationStatus::Triggered;
-            if calls.values().filter(waits).count() >= self.most_waiting
-                || !self.journal.expect_end(id)
-            {
-                return Err(DialRefused::QueueFull);
-            }
-            calls.insert(id, seen);
-        }
-        if self.commands.try_send(Command::Dial(Box::new(request))).is_err() {
-            self.calls().remove(&id);
-            self.journal.forget_end(id);
+        let full = |_| DialRefused::QueueFull;
+        let permit = self.commands.clone().try_reserve_owned().map_err(full)?;
+        let snapshot = self.snapshot.load();
+        let limit_of = |whose| self.limits.of(&snapshot, whose);
+        let mut table = self.table();
+        let comes = table.may_come((organisation, self.limits), limit_of);
+        if !comes || !self.journal.expect_end(id) {
             return Err(DialRefused::QueueFull);
         }
-        Ok(())
+        table.reserved.entry(id).or_insert((organisation, 0)).1 += 1;
+        drop(table);
+        let (table, journal) = (Arc::clone(&self.table), self.journal.clone());
+        Ok(Box::new(Place { id, table, journal, permit: Some(permit) }))
     }
 
     fn hang_up(&self, organisation: OrganisationId, id: ConversationId) -> Result<(), NoSuchCall> {
-        let known =
-            self.calls().get(&id).is_some_and(|seen| seen.call.organization_id == organisation);
+        let known = self
+            .table()
+            .calls
+            .get(&id)
+            .is_some_and(|seen| seen.call.organization_id == organisation);
         if !known {
             return Err(NoSuchCall);
         }
@@ -168,8 +224,8 @@ impl LiveCalls for LiveTable {
         id: ConversationId,
         request: TransferRequest,
     ) -> Result<(), TransferRefused> {
-        let mut calls = self.calls();
-        let own = calls.get_mut(&id).filter(|seen| seen.call.organization_id == organisation);
+        let mut table = self.table();
+        let own = table.calls.get_mut(&id).filter(|seen| seen.call.organization_id == organisation);
         let seen = own.ok_or(TransferRefused::NoSuchCall)?;
         if seen.call.status != ConversationStatus::InProgress {
             return Err(TransferRefused::NotActive);
@@ -188,5 +244,39 @@ impl LiveCalls for LiveTable {
         self.commands.try_send(command).map_err(|_| TransferRefused::NotActive)?;
         seen.transfer = Transferring::UnderWay;
         Ok(())
+    }
+}
+
+/// A place among the calls out: for the call, in the queue to the shard, and for its end in the journal.
+struct Place {
+    id: ConversationId,
+    table: Shared,
+    journal: Journal,
+    permit: Option<OwnedPermit<Command>>,
+}
+
+impl Reserved for Place {
+    fn dial(mut self: Box<Self>, request: DialRequest) {
+        let Some(permit) = self.permit.take() else { return };
+        // In the table before it is on its way, so that it can be withdrawn from now on.
+        let call = Record::of(&request.conversation).shown();
+        let seen = Seen { call, pending: true, transfer: Transferring::No };
+        lock(&self.table).calls.insert(self.id, seen);
+        permit.send(Command::Dial(Box::new(request)));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = lock(&self.table);
+        let Some((_, asked)) = table.reserved.get_mut(&self.id) else { return };
+        *asked -= 1;
+        if *asked == 0 {
+            table.reserved.remove(&self.id);
+            // Once dialled, the place in the journal is the call's, even if that is over.
+            if self.permit.is_some() && !table.calls.contains_key(&self.id) {
+                self.journal.forget_end(self.id);
+            }
+        }
     }
 }

@@ -147,11 +147,7 @@ impl Shard {
         let nonces =
             sip::digest::Nonces::new(random.bytes(), REALM).expect("the realm is a plain word");
         let nonces = nonces.offering(hashes(settings.sip.digest));
-        let queue = DialQueue::new(QueueLimits {
-            total: settings.calls.outbound_concurrency_total as usize,
-            waiting: settings.calls.outbound_queue as usize,
-            patience: Duration::from_secs(u64::from(settings.calls.outbound_queue_seconds)),
-        });
+        let queue = DialQueue::new(QueueLimits::from(&**settings));
         Shard {
             endpoint,
             nonces,

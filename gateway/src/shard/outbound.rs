@@ -19,6 +19,7 @@ use super::wanted::{Outcome, Wanted};
 use super::workflows::Undecided;
 use crate::call::EndReason;
 use crate::call::machine::{Input, Machine, State};
+use crate::call::places::DialLimits;
 use crate::net::target::Destination;
 use crate::observe::metric::EndLabels;
 
@@ -33,15 +34,19 @@ pub(super) struct Dialled<'a> {
 }
 
 impl Shard {
-    /// Takes on a call to be placed when its turn comes.
+    /// Takes on a call to be placed when its turn comes. Where too many wait, one of them is not.
     pub(super) fn take_on(&mut self, now: Instant, request: DialRequest) {
         if self.is_draining() {
             return self.never_placed(&request, EndReason::Drained);
         }
+        let whose = request.organisation;
         if let Err(request) = self.queue.push(now, request) {
             return self.never_placed(&request, EndReason::QueueFull);
         }
         self.start_waiting(now);
+        if let Some(request) = self.queue.crowded_out(whose) {
+            self.never_placed(&request, EndReason::QueueFull);
+        }
     }
 
     /// Places as many waiting calls as limits allow, and ends those that waited for too long.
@@ -55,13 +60,10 @@ impl Shard {
             }
             return;
         }
-        let room = (self.services.settings.sip.max_calls as usize).saturating_sub(self.calls.len());
+        let limits = DialLimits::from(&*self.services.settings);
+        let room = limits.calls.saturating_sub(self.calls.len());
         let snapshot = self.services.snapshot.load();
-        let default = self.services.settings.calls.outbound_concurrency;
-        let limit_of = |whose| {
-            let said = snapshot.organisation(whose).and_then(|one| one.concurrency_limit);
-            said.unwrap_or(default) as usize
-        };
+        let limit_of = |whose| limits.of(&snapshot, whose);
         for request in self.queue.next(room, limit_of) {
             self.place(now, request);
         }
@@ -106,6 +108,7 @@ impl Shard {
             number: Some(request.number.to_string()),
         };
         let record = Record::of(&request.conversation);
+        self.services.live.placed(&record);
         info!(
             call = key, conversation = %record.id(), organization = %parties.organisation,
             "placing a call"
