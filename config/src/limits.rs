@@ -244,6 +244,8 @@ limits! {
         "Nesting of a JSON body: no object of ours needs ten, and recursion costs stack; then 422.";
     API_BODY_ITEMS = 10_000 Count, Config,
         "Values in a JSON body: bounds what one request makes us allocate; then 422.";
+    API_TRANSCRIPT_VALUES = 65_536 Count, Config,
+        "The same of a transcript: TRANSCRIPT_BYTES end first, a value being two bytes at least.";
     API_VIOLATIONS = 100 Count, Config,
         "Violations told of one request: nobody reads more, and a reply must not outgrow its body.";
     API_PAGE = 1_000 Count, Config,

@@ -23,6 +23,7 @@ use super::table::Caller;
 use crate::clock::Timestamp;
 use crate::credential::Scope;
 use crate::ids::{AgentId, AgentVersionId, ConversationId, TrunkId};
+use crate::limits::API_TRANSCRIPT_VALUES;
 use crate::model::{
     Annotation, Channel, Conversation, ConversationFilter, ConversationStatus, Direction,
 };
@@ -240,7 +241,7 @@ pub(crate) async fn annotate_conversation(
     State(api): State<Api>,
     caller: Caller,
     Id(id): Id<ConversationId>,
-    Body(annotation): Body<Annotation>,
+    Body(annotation): Body<Annotation, { API_TRANSCRIPT_VALUES.value }>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let scope = caller.organisation();
     let conversation = api.store.annotate_conversation(&scope, (id, &annotation)).await?;

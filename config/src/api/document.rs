@@ -174,10 +174,6 @@ fn collect_references(value: &Value, into: &mut Vec<String>) {
 /// Adds what follows from the row: scopes, and the errors that its guard and extractors answer.
 fn finish_operation(operation: &mut Value, row: &Route) {
     let has_body = operation.get("requestBody").is_some();
-    let has_query = operation
-        .get("parameters")
-        .and_then(Value::as_array)
-        .is_some_and(|all| all.iter().any(|one| one.get("in") == Some(&json!("query"))));
     if row.access == Access::Anyone {
         set(operation, "security", json!([]));
     }
@@ -212,7 +208,7 @@ fn finish_operation(operation: &mut Value, row: &Route) {
     if has_body {
         errors.push(("413", "The body is too large"));
     }
-    if has_body || has_query || row.path.contains("{version}") {
+    if has_body || row.access != Access::Anyone {
         errors.push(("422", "Does not fit the schema, or breaks a rule"));
     }
     if let Some(Value::Object(responses)) = operation.get_mut("responses") {

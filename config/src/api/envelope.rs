@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::{ApiOptions, executions};
+use super::{ApiOptions, executions, inbound_routing};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,18 +23,22 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Gate {
     places: Arc<Semaphore>,
     timeout: Duration,
+    /// For a routing workflow as a call would run it.
+    routing: Duration,
 }
 
 impl Gate {
     pub(crate) fn new(options: &ApiOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.max_concurrent_requests));
-        Self { places, timeout: options.request_timeout }
+        let routing = options.routing_deadline.saturating_add(executions::AROUND);
+        Self { places, timeout: options.request_timeout, routing }
     }
 
     /// How long this request may take: one that waits for a run, as long as a run may.
     fn time_of(&self, request: &Request) -> Duration {
         match (request.method(), request.uri().path()) {
             (&Method::POST, executions::PATH) => self.timeout.max(executions::TIME),
+            (&Method::POST, inbound_routing::DRY_RUN) => self.timeout.max(self.routing),
             _ => self.timeout,
         }
     }

@@ -20,16 +20,17 @@ use crate::ids::{
     AgentId, ConversationId, DeliveryId, ExecutionId, JobId, KeyId, OrganisationId, TokenId,
     TrunkId, UserId, WebhookId, WorkflowId,
 };
+use crate::limits::API_BODY_ITEMS;
 
-/// A JSON body that fits the schema of `T` in the served document.
-pub(crate) struct Body<T>(pub(crate) T);
+/// A JSON body that fits the schema of `T` in the served document, of so many values at most.
+pub(crate) struct Body<T, const VALUES: u64 = { API_BODY_ITEMS.value }>(pub(crate) T);
 
-impl<T: DeserializeOwned + ToSchema> FromRequest<Api> for Body<T> {
+impl<T: DeserializeOwned + ToSchema, const VALUES: u64> FromRequest<Api> for Body<T, VALUES> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         let bytes = read(request, api).await?;
-        typed(&bytes).map(Self)
+        typed(&bytes, VALUES).map(Self)
     }
 }
 
@@ -43,7 +44,7 @@ impl<T: DeserializeOwned + ToSchema + Default> FromRequest<Api> for OptionalBody
         let bytes = read(request, api).await?;
         match bytes.trim_ascii() {
             b"" | b"null" => Ok(Self(T::default())),
-            present => typed(present).map(Self),
+            present => typed(present, API_BODY_ITEMS.value).map(Self),
         }
     }
 }
@@ -59,9 +60,9 @@ async fn read(request: Request, api: &Api) -> Result<axum::body::Bytes, ApiError
     to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::TooLarge(limit))
 }
 
-fn typed<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+fn typed<T: DeserializeOwned + ToSchema>(bytes: &[u8], values: u64) -> Result<T, ApiError> {
     let body = json!("body");
-    let value = json::parse(bytes).map_err(|why| {
+    let value = json::parse(bytes, values).map_err(|why| {
         ApiError::Violations(vec![Violation::new(std::slice::from_ref(&body), "json_invalid", why)])
     })?;
     let pointer = format!("/components/schemas/{}", T::name());
@@ -107,15 +108,53 @@ impl<T: DeserializeOwned + IntoParams> FromRequestParts<Api> for Params<T> {
     }
 }
 
+/// Refuses a query that is not UTF-8, which readers would mend each in their own way; and any at all where
+/// none is read.
+pub(crate) fn check_query(uri: &Uri, takes_query: bool) -> Result<(), ApiError> {
+    let Some(query) = uri.query() else { return Ok(()) };
+    if String::from_utf8(unescaped(query)).is_err() {
+        let why = "Query is not UTF-8 once its percent signs are resolved";
+        let violation = Violation::new(&[json!("query")], "value_error", why);
+        return Err(ApiError::Violations(vec![violation]));
+    }
+    if takes_query {
+        return Ok(());
+    }
+    let unknown: Vec<Violation> = pairs(uri)?
+        .iter()
+        .map(|(name, _)| Violation::query(name, "extra_forbidden", UNKNOWN))
+        .collect();
+    if unknown.is_empty() { Ok(()) } else { Err(ApiError::Violations(unknown)) }
+}
+
+/// The bytes that a query stands for (RFC 3986 §2.1); a percent sign that begins nothing is itself.
+fn unescaped(query: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut left, mut all) = (query.as_bytes(), Vec::with_capacity(query.len()));
+    while let [byte, rest @ ..] = left {
+        let escaped = match left {
+            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        all.push(escaped.map_or(*byte, |(high, low)| high << 4 | low));
+        left = if escaped.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+    }
+    all
+}
+
+const UNKNOWN: &str = "Unknown query parameter";
+
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
+    let read = axum::extract::Query::try_from_uri(uri);
+    read.map(|read| read.0).map_err(|_| ApiError::Unprocessable("Query cannot be read".to_owned()))
+}
+
 fn parse_query<T: DeserializeOwned + IntoParams>(uri: &Uri) -> Result<T, ApiError> {
     let known = T::into_params(|| Some(ParameterIn::Query));
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| ApiError::Unprocessable("Query cannot be read".to_owned()))?
-        .0;
     let (mut found, mut object) = (Vec::new(), Map::new());
-    for (name, text) in pairs {
+    for (name, text) in pairs(uri)? {
         let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
-            found.push(Violation::query(&name, "extra_forbidden", "Unknown query parameter"));
+            found.push(Violation::query(&name, "extra_forbidden", UNKNOWN));
             continue;
         };
         let schema = schema_of(parameter);

@@ -25,8 +25,8 @@ use crate::workflows::{
     Definition, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest, background,
 };
 
-/// What is left of a request's time once a run has had all of its own.
-const MARGIN: Duration = Duration::from_secs(1);
+/// Where one asks what would become of a call.
+pub(super) const DRY_RUN: &str = "/core/inbound-routing-config/dry-run";
 
 /// The organization's inbound routing config, or `null` when it has none.
 #[utoipa::path(get, path = "/core/inbound-routing-config", tag = "inbound routing",
@@ -144,8 +144,7 @@ async fn run(
     let outcome = match workflow {
         Err(fault) => not_run(FailureKind::Threw, &fault),
         Ok(definition) => {
-            let most = api.options.request_timeout.saturating_sub(MARGIN);
-            let limit = api.options.routing_deadline.min(most);
+            let limit = api.options.routing_deadline;
             let (input, initial_step) = (input.clone(), None);
             let request = RunRequest { organisation, definition, input, initial_step, limit };
             tokio::select! {

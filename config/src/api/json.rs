@@ -10,17 +10,17 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as _, Deserializer};
 use serde_json::{Map, Number, Value};
 
-use crate::limits::{API_BODY_DEPTH, API_BODY_ITEMS};
+use crate::limits::API_BODY_DEPTH;
 
-/// Parses one JSON text.
+/// Parses one JSON text that may hold so many values.
 ///
 /// # Errors
 ///
 /// A sentence for the client: bad syntax with line and column, too deep, too many values, a key
 /// given twice, or bad UTF-8.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, String> {
+pub(crate) fn parse(bytes: &[u8], values: u64) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "body is not UTF-8".to_owned())?;
-    let budget = Cell::new(API_BODY_ITEMS.value);
+    let budget = Cell::new(values);
     let seed = Seed { depth: API_BODY_DEPTH.value_u32(), budget: &budget };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer).map_err(|error| error.to_string())?;
@@ -128,6 +128,10 @@ impl<'de> DeserializeSeed<'de> for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Value, String> {
+        super::parse(bytes, 10_000)
+    }
 
     #[test]
     fn what_is_read_is_what_was_written() {

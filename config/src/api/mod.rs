@@ -11,10 +11,11 @@
 //! verb of the store and the words of its errors. Every error is `{"detail": …}` (`error.rs`).
 //!
 //! What the contract leaves open and this API decides: an id that is no UUID is an unknown id (404);
-//! unknown fields and query parameters are refused (422); a body beyond the limit is 413; a created
+//! unknown fields and query parameters are refused, and so is a query that is not UTF-8 (422); a body beyond the limit is 413; a created
 //! object comes back with 200, and a call out, which takes its time, with 202; the filter
 //! `custom_metadata` needs the scope that shows it; a request that is repeated with its `id` gets what
-//! the first one left, even if that is a call that failed for want of a place in the queue.
+//! the first one left, and one that was refused, with 503 for want of a place in the queue too, has left
+//! nothing.
 
 mod agent_config;
 mod agents;

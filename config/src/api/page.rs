@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::clock::Timestamp;
-use crate::limits::{API_CURSOR_CHARACTERS, API_FILTER_CHARACTERS};
+use crate::limits::{API_BODY_ITEMS, API_CURSOR_CHARACTERS, API_FILTER_CHARACTERS};
 use crate::model::Page;
 
 /// Where the page before ended.
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for JsonObject {
         if text.len() > API_FILTER_CHARACTERS.value_usize() {
             return Err(D::Error::custom("Filter is too long"));
         }
-        match json::parse(text.as_bytes()) {
+        match json::parse(text.as_bytes(), API_BODY_ITEMS.value) {
             Ok(Value::Object(object)) => Ok(Self(object)),
             Ok(_) => Err(D::Error::custom("Filter is not a JSON object")),
             Err(why) => Err(D::Error::custom(format!("Filter is not JSON: {why}"))),

@@ -12,10 +12,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use super::error::ApiError;
-use super::{Api, origin};
+use super::{Api, extract, origin};
 use crate::credential::{Authenticated, Operator, Person, Scope, ScopedTo};
 use crate::ids::OrganisationId;
 use crate::limits::{API_AUDIT_OBJECT_BYTES, API_CREDENTIAL_CHARACTERS};
@@ -58,24 +60,32 @@ impl Table {
 
     /// Adds one handler, behind a guard that lets `access` through.
     pub(crate) fn route(mut self, access: Access, handler: UtoipaMethodRouter<Api>) -> Self {
-        let mut template = String::new();
+        let (mut template, mut takes_query) = (String::new(), false);
         for (path, item) in &handler.1.paths {
             template.clone_from(path);
             let methods = [
-                (Method::GET, item.get.is_some()),
-                (Method::POST, item.post.is_some()),
-                (Method::PUT, item.put.is_some()),
-                (Method::PATCH, item.patch.is_some()),
-                (Method::DELETE, item.delete.is_some()),
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
             ];
-            let present = methods.into_iter().filter_map(|(method, is)| is.then_some(method));
-            self.rows.extend(present.map(|method| Route { method, path: path.clone(), access }));
+            for (method, operation) in methods {
+                let Some(operation) = operation else { continue };
+                let mut parameters = operation.parameters.iter().flatten();
+                takes_query |= parameters.any(is_in_query);
+                self.rows.push(Route { method, path: path.clone(), access });
+            }
         }
-        let post = Post { access, template: template.into() };
+        let post = Post { access, template: template.into(), takes_query };
         let guarded = handler.map(|methods| methods.route_layer(from_fn_with_state(post, guard)));
         self.router = self.router.routes(guarded);
         self
     }
+}
+
+fn is_in_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(one) if one.parameter_in == ParameterIn::Query)
 }
 
 /// Where a guard stands.
@@ -84,6 +94,8 @@ struct Post {
     access: Access,
     /// The path with `{name}` for its parameters.
     template: Arc<str>,
+    /// Whether the handler reads the query, and says itself what of it is wrong.
+    takes_query: bool,
 }
 
 /// Lets a request through when its credential holds what the route asks for. What it is refused to
@@ -102,7 +114,10 @@ async fn guard(State(post): State<Post>, mut request: Request, next: Next) -> Re
         Err(error) => return error.into_response(),
     };
     let attempt = Attempt::of(&post.template, &request, &admitted);
-    let response = match admit(access, admitted) {
+    let admitted = admit(access, admitted).and_then(|admitted| {
+        extract::check_query(request.uri(), post.takes_query).map(|()| admitted)
+    });
+    let response = match admitted {
         Ok(Admitted::Caller(caller)) => {
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(access);

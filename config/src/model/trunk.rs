@@ -8,7 +8,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::{Invalid, check_count, check_name, check_password, check_token, hidden, present};
+use super::{
+    Invalid, check_count, check_name, check_password, check_token, hidden, is_host, present,
+};
 use crate::clock::Timestamp;
 use crate::ids::{OrganisationId, TrunkId};
 use crate::limits;
@@ -276,10 +278,9 @@ impl OutboundConfig {
 /// Refuses what is not `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn check_host(field: &'static str, host: &str) -> Result<(), Invalid> {
     check_name(field, host)?;
-    let fits =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-    let lower = host.to_ascii_lowercase();
-    if !host.chars().all(fits) || lower.starts_with("sip:") || lower.starts_with("sips:") {
+    let scheme = host.split_once(':').map_or("", |(scheme, _)| scheme);
+    let has_scheme = ["sip", "sips"].iter().any(|one| scheme.eq_ignore_ascii_case(one));
+    if has_scheme || !is_host(host) {
         let message = "must be a host name or address with an optional port, and no scheme";
         return Err(Invalid::new(field, message));
     }
@@ -419,10 +420,16 @@ mod tests {
 
     #[test]
     fn an_outbound_address_is_a_bare_host() {
-        for good in ["sip.carrier.example", "192.0.2.1:5080", "[2001:db8::1]:5061", "sipgate.de"] {
+        let good = "sip.carrier.example sip.carrier.example. 192.0.2.1 192.0.2.1:5080 sipgate.de pbx \
+            pbx:1 a-b.c--d:65535 _sip._udp.carrier.example 3com.example [2001:db8::1] [::]:5061";
+        for good in good.split_whitespace() {
             assert_eq!(check_host("address", good), Ok(()), "{good}");
         }
-        for bad in ["", "sip:carrier.example", "sips:h", "a b", "u@h", "h;transport=tcp", "h\r\n"] {
+        let bad = "h:0 h:99999 h: h:-1 h:+1 h:5060:1 h:x :5060 [::1]:99999 [::1]:0 [::1]: [::1]5060 \
+            [::1 ::1 [ ]:[ [] [1.2.3.4] [fe80::1%eth0] ::: . .. a..b -a.b a-.b .a 1.2.3.4:70000 \
+            1.2.3.4:0 256.1.1.1 1.2.3 1.2.3.4.5 1.2.3.4. 5060 sip:carrier.example SIP:5060 sips:h \
+            u@h h;transport=tcp h/x h?x h%41 \u{e4}.example";
+        for bad in bad.split_whitespace().chain(["", "a b", "h\r\n", " h", &"a".repeat(64)]) {
             assert!(check_host("address", bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,10 @@ use axum::http::Method;
 
 use config::clock::{Clock, Timestamp};
 use config::ids::{AgentId, AgentVersionId, DecisionId, OrganisationId, TrunkId};
-use config::model::{Considered, Conversation, ConversationStatus, Decision, Direction};
+use config::model::{
+    Considered, Conversation, ConversationStatus, Decision, Direction, RoutingReport, RoutingResult,
+};
+use config::workflows::TraceEntry;
 use serde_json::{Value, json};
 
 use crate::server::{Server, moment};
@@ -341,6 +344,62 @@ async fn an_organisation_reads_why_its_calls_were_refused() {
     server.call(Method::GET, path, &other_key, &Value::Null).await.is(403);
     let list = server.get("/core/calls/decisions").await.is(200);
     assert_eq!(list[0]["trunks_considered"].as_array().unwrap().len(), 1, "only one's own");
+}
+
+#[tokio::test]
+async fn the_words_of_a_step_that_failed_are_for_who_may_read_what_is_sensitive() {
+    let server = Server::start().await;
+    let step = |kind: &str, summary: &str| TraceEntry {
+        step: kind.to_owned(),
+        name: kind.to_owned(),
+        kind: kind.to_owned(),
+        duration_us: 1,
+        summary: summary.to_owned(),
+    };
+    let report = RoutingReport {
+        result: RoutingResult::Refused,
+        reason: Some("routing_failed".to_owned()),
+        sip_status: Some(480),
+        agent_id: None,
+        agent_version_id: None,
+        version: None,
+        skip_pre_conversation_workflow: false,
+        steps: vec![step("condition", "branch 1"), step("code", "Cannot convert 'canary'")],
+        explanation: vec!["The workflow failed at step \"code\": the step failed.".to_owned()],
+    };
+    let refused = refusal(Some(server.organisation), "192.0.2.1", "+1555");
+    server.decisions(vec![Decision { routing: Some(report), ..refused }]).await;
+    let seen = async |scopes: &[&str]| {
+        let key = server.key_with(scopes).await;
+        let path = "/core/calls/decisions";
+        server.call(Method::GET, path, &key, &Value::Null).await.is(200)[0]["routing"].clone()
+    };
+    let shown = seen(&["trunks:read"]).await;
+    assert_eq!(shown["steps"][0]["summary"], "branch 1");
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    let whole = seen(&["trunks:read", "conversations:read_sensitive"]).await;
+    assert_eq!(whole["steps"][1]["summary"], "Cannot convert 'canary'");
+}
+
+#[tokio::test]
+async fn a_transcript_may_have_as_many_items_as_is_documented() {
+    let server = Server::start().await;
+    let made = server.conversation(server.organisation, |_| ()).await;
+    let path = format!("/core/conversations/{}", made.id);
+    let short = json!({ "type": "message", "role": "user", "content": ["x"] });
+    let body = |items: Vec<Value>| json!({ "conversation": { "items": items } });
+    let written = server.patch(&path, body(vec![short.clone(); 2_000])).await.is(200);
+    assert_eq!(written["user_turn_count"], 2_000);
+    let refused = server.patch(&path, body(vec![short; 2_001])).await;
+    assert_eq!(refused.places(), ["body.conversation.items"]);
+    // All that is measured of each turn: fewer fit by their bytes, and none is refused for its values.
+    let measured = json!({ "type": "message", "role": "user", "content": ["x"], "l": [1, 2, 3, 4, 5,
+        6, 7, 8, 9, 1, 2, 3, 4, 5], "m": { "a": 0, "b": 1 } });
+    let written = server.patch(&path, body(vec![measured.clone(); 1_200])).await.is(200);
+    assert_eq!(written["conversation"]["items"][1_199], measured);
+    let long = "x".repeat(140_000);
+    let refused = server.patch(&path, body(vec![said("user", &long)])).await;
+    assert_eq!(refused.places(), ["body.conversation"]);
 }
 
 fn said(role: &str, text: &str) -> Value {

@@ -1,8 +1,10 @@
 //! `/core/inbound-routing-config`, and the workflows of agents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Method;
+use config::api::ApiOptions;
 use config::ids::OrganisationId;
 use config::workflows::{
     Definition, Failure, FailureKind, Fault, Outcome, Parsed, Rejected, RunRequest, Running,
@@ -16,11 +18,12 @@ const PATH: &str = "/core/inbound-routing-config";
 const DRY_RUN: &str = "/core/inbound-routing-config/dry-run";
 const NUMBER: &str = "+15550000001";
 
-/// An engine that finds the fault and gives the output, or the failure, that it was made with; its
-/// trace says what it was told.
+/// An engine that finds the fault and gives the output, or the failure, that it was made with, after the
+/// time that it takes; its trace says what it was told.
 struct Scripted {
     fault: Option<Fault>,
     result: Result<Value, FailureKind>,
+    takes: Duration,
 }
 
 impl Workflows for Scripted {
@@ -50,7 +53,10 @@ impl Workflows for Scripted {
             duration_us: 3,
             summary: request.input.to_string(),
         };
-        Box::pin(async move { Outcome { result, trace: vec![step] } })
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            Outcome { result, trace: vec![step] }
+        })
     }
 }
 
@@ -60,11 +66,11 @@ fn over(server: &Server, engine: Scripted) -> Server {
 }
 
 fn gives(output: Value) -> Scripted {
-    Scripted { fault: None, result: Ok(output) }
+    Scripted { fault: None, result: Ok(output), takes: Duration::ZERO }
 }
 
 fn fails(kind: FailureKind) -> Scripted {
-    Scripted { fault: None, result: Err(kind) }
+    Scripted { fault: None, result: Err(kind), takes: Duration::ZERO }
 }
 
 fn definition() -> Value {
@@ -147,7 +153,7 @@ async fn what_does_not_fit_is_said_with_its_place() {
 async fn a_fault_that_the_engine_finds_is_named_down_to_the_field() {
     let server = Server::start().await;
     let fault = Fault::new("steps[1].branches[0].when", "is no JSONata");
-    let strict = over(&server, Scripted { fault: Some(fault), result: Ok(json!({})) });
+    let strict = over(&server, Scripted { fault: Some(fault), ..gives(json!({})) });
     let body = json!({ "workflow_definition": definition() });
     let place = "body.workflow_definition.steps.1.branches.0.when";
     assert_eq!(strict.post(PATH, body.clone()).await.places(), [place]);
@@ -276,6 +282,18 @@ async fn a_dry_run_may_bring_its_own_workflow_trunk_and_time() {
 }
 
 #[tokio::test]
+async fn a_dry_run_has_the_time_that_a_call_has_however_short_other_requests_are() {
+    let short = ApiOptions { request_timeout: Duration::from_millis(50), ..ApiOptions::default() };
+    let server = Server::with(short).await;
+    line(&server).await;
+    let mut body = call();
+    body["workflow_definition"] = definition();
+    let slow = Scripted { takes: Duration::from_millis(300), ..gives(json!({ "reject": true })) };
+    let seen = over(&server, slow).post(DRY_RUN, body).await.is(200);
+    assert_eq!(seen["reason"], "routing_rejected");
+}
+
+#[tokio::test]
 async fn a_dry_run_sees_nothing_of_another_organisation() {
     let server = Server::start().await;
     let (trunk, agent) = line(&server).await;
@@ -322,7 +340,7 @@ async fn the_workflows_of_an_agent_are_checked_when_they_are_written() {
     let fine = json!({ "type": "workflow", "definition": definition(), "condition": "input.x" });
     server.post(&path, with(fine.clone())).await.is(200);
     let fault = || Some(Fault::new("steps[1].fields.holds", "is no JSONata"));
-    let strict = over(&server, Scripted { fault: fault(), result: Ok(json!({})) });
+    let strict = over(&server, Scripted { fault: fault(), ..gives(json!({})) });
     let places = strict.post(&path, with(fine)).await.places();
     assert_eq!(places, [format!("{place}.definition.steps.1.fields.holds")]);
     let inline = json!({ "channel": "telephone", "user_id": "+4930123456", "agent_number": NUMBER,
