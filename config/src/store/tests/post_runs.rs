@@ -191,6 +191,17 @@ async fn a_workflow_of_the_config_runs_if_its_condition_is_true_and_leaves_nothi
 }
 
 #[tokio::test]
+async fn a_run_that_was_cancelled_while_its_condition_was_asked_is_still_there() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let over = store.over(&org, &inline()).await;
+    let run = store.run_after(&org, over).await.execution_id;
+    store.cancel_execution(&org, run).await.unwrap();
+    store.forget_execution(&org, run).await.unwrap();
+    assert!(store.run_after(&org, over).await.is_cancelled());
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_after_a_conversation_has_failed_and_says_why() {
     let store = Scratch::new().await;
     let (org, other) = (store.organisation().await, store.organisation().await);
