@@ -6,7 +6,8 @@
 //!
 //! [`Journal::record`] never blocks. The writer takes entries in order, many at a time, and keeps
 //! trying a batch while the database is locked, full or gone; a batch counts as queued until it is
-//! durable.
+//! durable. What the store refuses for a reason of its own is tried again for some seconds, others first,
+//! and then dropped: the next batch must not wait for ever.
 //!
 //! When the queue is full, decisions go first: a new one is dropped, and an entry about a
 //! conversation pushes the oldest queued one out. The end of a conversation is never lost: admitting
@@ -33,6 +34,9 @@ const GATHER_MS: u64 = 50;
 const PAUSE_FIRST_MS: u64 = 20;
 const PAUSE_MAX_MS: u64 = 1_000;
 
+/// How long what the store does not take, though it is there, is tried again, in milliseconds.
+const REFUSED_MS: u64 = 10_000;
+
 /// How often an idle writer looks after the store, in milliseconds.
 const IDLE_MS: u64 = 30_000;
 
@@ -53,6 +57,28 @@ pub enum Entry {
     Decision(Box<Decision>),
 }
 
+impl Entry {
+    /// The conversation that it is about; entries about the same one are written in their order.
+    fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::ConversationOpened(row) => Some(row.id),
+            Self::ConversationChanged(change) => Some(change.id),
+            Self::ConversationClosed(close) => Some(close.id),
+            Self::Decision(_) => None,
+        }
+    }
+
+    /// What kind of entry it is and its id, for the log: the rest is whose call it was.
+    fn label(&self) -> (&'static str, String) {
+        match self {
+            Self::ConversationOpened(row) => ("conversation_opened", row.id.to_string()),
+            Self::ConversationChanged(change) => ("conversation_changed", change.id.to_string()),
+            Self::ConversationClosed(close) => ("conversation_closed", close.id.to_string()),
+            Self::Decision(decision) => ("decision", decision.id.to_string()),
+        }
+    }
+}
+
 /// The journal's figures, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JournalStats {
@@ -66,7 +92,7 @@ pub struct JournalStats {
     pub dropped_conversations: u64,
     /// Entries dropped because the store would never take them.
     pub unwritable: u64,
-    /// Whether the store is unavailable at the moment.
+    /// Whether the store is unavailable at the moment, or refuses something.
     pub stalled: bool,
 }
 
@@ -101,7 +127,11 @@ struct Shared {
 pub struct Journal(Arc<Shared>);
 
 /// The other end: the task that writes.
-pub struct JournalWriter(Arc<Shared>);
+pub struct JournalWriter {
+    shared: Arc<Shared>,
+    /// How long what is refused is tried again.
+    patience_ms: u64,
+}
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,7 +161,8 @@ impl Journal {
             bell: Notify::new(),
             capacity: capacity.max(2), // a beginning and its end
         });
-        (Self(Arc::clone(&shared)), JournalWriter(shared))
+        let writer = JournalWriter { shared: Arc::clone(&shared), patience_ms: REFUSED_MS };
+        (Self(shared), writer)
     }
 
     /// Records something. Never waits; what happens when the queue is full is said above.
@@ -240,7 +271,7 @@ impl JournalWriter {
         let (mut batch, mut lost) = (Vec::with_capacity(BATCH), 0);
         loop {
             let (finished, lost_by_now) = {
-                let mut queue = self.0.queue();
+                let mut queue = self.shared.queue();
                 queue.take(&mut batch);
                 (queue.finished, queue.stats.lost())
             };
@@ -284,7 +315,7 @@ impl JournalWriter {
 
     /// Waits for the bell; meanwhile looks after the store now and then.
     async fn wait(&self, store: &Store) {
-        let bell = self.0.bell.notified();
+        let bell = self.shared.bell.notified();
         if tokio::time::timeout(Duration::from_millis(IDLE_MS), bell).await.is_err() {
             look_after(store).await;
         }
@@ -292,18 +323,47 @@ impl JournalWriter {
 
     /// Makes a batch durable, and empties it.
     async fn write(&self, store: &Store, batch: &mut Vec<Entry>) {
-        if !self.try_write(store, batch).await {
-            // One of them is unwritable: write each alone, and do without that one.
-            for entry in &*batch {
-                if !self.try_write(store, std::slice::from_ref(entry)).await {
-                    tracing::error!(?entry, "an entry of the journal cannot be written");
-                    let mut queue = self.0.queue();
-                    queue.stats.unwritable += 1;
-                    queue.in_flight = queue.in_flight.saturating_sub(1);
-                }
+        let (mut pause, mut waited) = (PAUSE_FIRST_MS, 0);
+        while !self.try_write(store, batch).await {
+            // One of them is refused: each alone then, which tells which.
+            self.write_each(store, batch).await;
+            if batch.is_empty() {
+                return;
             }
+            if waited >= self.patience_ms {
+                return self.give_up(batch);
+            }
+            self.shared.queue().stats.stalled = true;
+            waited += pause;
+            pause = rest(pause).await;
         }
         batch.clear();
+    }
+
+    /// Writes each entry alone; what is left of the batch is refused. An entry about a conversation of
+    /// which an earlier one is left is left too: written before it, it would be about nothing.
+    async fn write_each(&self, store: &Store, batch: &mut Vec<Entry>) {
+        let mut left = HashSet::new();
+        for entry in std::mem::take(batch) {
+            let about = entry.conversation();
+            let is_behind = about.is_some_and(|id| left.contains(&id));
+            if is_behind || !self.try_write(store, std::slice::from_ref(&entry)).await {
+                left.extend(about);
+                batch.push(entry);
+            }
+        }
+    }
+
+    /// Drops what the store will not take. The entries themselves are nobody's to read in a log.
+    fn give_up(&self, batch: &mut Vec<Entry>) {
+        let mut queue = self.shared.queue();
+        queue.stats.stalled = false;
+        for entry in batch.drain(..) {
+            let (kind, id) = entry.label();
+            tracing::error!(kind, id, "an entry of the journal cannot be written");
+            queue.stats.unwritable += 1;
+            queue.in_flight = queue.in_flight.saturating_sub(1);
+        }
     }
 
     /// Writes entries, waiting as long as the store is unavailable; says whether they are durable.
@@ -312,14 +372,14 @@ impl JournalWriter {
         loop {
             match store.write_entries(entries).await {
                 Ok(()) => {
-                    let mut queue = self.0.queue();
+                    let mut queue = self.shared.queue();
                     queue.stats.stalled = false;
                     queue.stats.written += u64::try_from(entries.len()).unwrap_or(u64::MAX);
                     queue.in_flight = queue.in_flight.saturating_sub(entries.len());
                     return true;
                 }
                 Err(StoreError::Unavailable(why)) => {
-                    if !std::mem::replace(&mut self.0.queue().stats.stalled, true) {
+                    if !std::mem::replace(&mut self.shared.queue().stats.stalled, true) {
                         tracing::warn!(%why, "the journal waits for the store");
                     }
                     pause = rest(pause).await;
@@ -475,6 +535,7 @@ mod tests {
         let store = Scratch::new().await;
         let org = store.organisation().await;
         let (journal, writer) = Journal::new(100);
+        let writer = JournalWriter { patience_ms: 100, ..writer };
         let (orphan, good) = (opened(OrganisationId::random(), 1), opened(org.organisation(), 2));
         journal.record(open(&orphan));
         journal.record(open(&good));
@@ -483,6 +544,32 @@ mod tests {
         let stats = journal.stats();
         assert_eq!((stats.queued, stats.written, stats.unwritable), (0, 1, 1));
         assert!(store.conversation(&org, good.id).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_everything_for_a_while_loses_nothing() {
+        let store = Scratch::new().await;
+        let org = store.organisation().await;
+        let (journal, writer) = Journal::new(100);
+        let call = opened(org.organisation(), 1);
+        journal.record(open(&call));
+        journal.record(changed(&call));
+        journal.record(closed(&call, ConversationStatus::Completed));
+        let mut batch = Vec::new();
+        journal.0.queue().take(&mut batch);
+        store.run("ALTER TABLE conversations RENAME TO elsewhere").await;
+        let writing = {
+            let store = store.store.clone();
+            tokio::spawn(async move { writer.write(&store, &mut batch).await })
+        };
+        while !journal.stats().stalled {
+            tokio::task::yield_now().await;
+        }
+        store.run("ALTER TABLE elsewhere RENAME TO conversations").await;
+        writing.await.unwrap();
+        assert_eq!(journal.stats(), JournalStats { written: 3, ..JournalStats::default() });
+        let stored = store.conversation(&org, call.id).await.unwrap();
+        assert_eq!(stored.status, ConversationStatus::Completed);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when they should be tried again; anything else means that one of
-    /// them cannot be written at all.
+    /// them is refused, probably for good.
     pub(crate) async fn write_entries(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let mut tx = self.0.db.write().await?;
         let (mut teller, mut refused_of) = (Teller::new(self), HashSet::new());

@@ -18,6 +18,7 @@
 
 mod agents;
 mod audit;
+mod columns;
 mod conversation_lists;
 mod conversations;
 mod database;

@@ -11,15 +11,17 @@
 //! silent node has left open, and with it the lock.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::columns::Columns;
 use super::database::{BUSY_BUDGET_MS, migration_failed};
 use super::sql::{self, Connection};
 use super::{StoreError, Unavailable};
@@ -61,6 +63,7 @@ pub(super) struct PostgresServer {
     options: PgConnectOptions,
     writers: PgPool,
     readers: PgPool,
+    columns: Arc<Columns>,
     /// How long it may take to begin to write: the server's turnaround, and the wait for the lock.
     patience: Duration,
 }
@@ -72,7 +75,7 @@ impl PostgresServer {
             .map_err(|_| Invalid::new("store.url", "is not a PostgreSQL URL"))?
             .application_name("trunkline")
             .statement_cache_capacity(STATEMENTS);
-        migrate(&options).await?;
+        let columns = Arc::new(migrate(&options).await?);
         let pool = |most: u32| {
             let settings = format!(
                 "SET lock_timeout = {}; SET statement_timeout = {STATEMENT_MS};
@@ -91,18 +94,18 @@ impl PostgresServer {
                 .connect_lazy_with(options.clone())
         };
         let patience = TURNAROUND.saturating_add(Duration::from_millis(busy_budget_ms));
-        Ok(Self { writers: pool(WRITERS), readers: pool(READERS), options, patience })
+        Ok(Self { writers: pool(WRITERS), readers: pool(READERS), options, columns, patience })
     }
 
     /// Takes the write lock, waiting for it as long as the budget allows.
     pub(super) async fn write(&self) -> Result<Connection, StoreError> {
         let begun = PgTransaction::begin(&self.writers, BEGIN_WRITE, self.patience).await;
-        begun.map(Connection::Postgres)
+        Ok(Connection::Postgres(begun?, Arc::clone(&self.columns)))
     }
 
     pub(super) async fn read(&self) -> Result<Connection, StoreError> {
         let begun = PgTransaction::begin(&self.readers, BEGIN_READ, TURNAROUND).await;
-        begun.map(Connection::Postgres)
+        Ok(Connection::Postgres(begun?, Arc::clone(&self.columns)))
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
@@ -149,15 +152,21 @@ pub(super) async fn announce(on: &mut Connection, notice: String) -> Result<i64,
     sql::query(sql).bind(notice).fetch_scalar(on).await
 }
 
-/// Nodes that start together wait for each other.
-async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
+/// The columns of all tables.
+const COLUMNS: &str = "SELECT table_name::text, column_name::text FROM information_schema.columns
+    WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position";
+
+/// Brings the tables up to date, and says what they are. Nodes that start together wait for each other.
+async fn migrate(options: &PgConnectOptions) -> Result<Columns, StoreError> {
     let work = async {
         let connecting = PgConnection::connect_with(options);
         let connected = timeout(FIRST_CONNECTION, connecting).await.map_err(|_| no_answer())?;
         let mut connection = connected.map_err(StoreError::from)?;
         MIGRATIONS.run(&mut connection).await.map_err(migration_failed)?;
+        let columns: Vec<(String, String)> =
+            sqlx::query_as(COLUMNS).fetch_all(&mut connection).await.map_err(StoreError::from)?;
         let _ = connection.close().await; // all is done already
-        Ok(())
+        Ok(columns.into_iter().collect())
     };
     timeout(Duration::from_secs(MIGRATE_S), work).await.map_err(|_| no_answer())?
 }
@@ -214,6 +223,11 @@ impl PgTransaction {
     ) -> Result<T, StoreError> {
         match answer {
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if is_outdated(&error) => {
+                tracing::info!("the tables have changed: a connection begins anew");
+                self.give_up();
+                Err(StoreError::Unavailable(Unavailable::Busy))
+            }
             Ok(Err(error)) => {
                 self.failed = true;
                 Err(error.into())
@@ -251,6 +265,16 @@ impl Drop for PgTransaction {
             }
         });
     }
+}
+
+/// Whether a statement that was prepared on this connection returns something else by now: a newer node
+/// has changed the tables. The same asked again, on a connection that has prepared nothing, works.
+fn is_outdated(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    // feature_not_supported is said of much; the message of this may be in any language.
+    error.try_downcast_ref::<PgDatabaseError>().is_some_and(|error| {
+        error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 /// What an SQLSTATE means here (PostgreSQL manual, appendix A).

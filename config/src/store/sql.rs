@@ -9,12 +9,16 @@
 //! - `instr(text, part)` is SQLite's, and the PostgreSQL schema has a function of that name;
 //! - nothing looks into JSON: that is done here, in Rust.
 //!
+//! Where a query says `*`, the columns are named that its table had when the store was opened (see
+//! `columns`): what a newer node adds meanwhile changes nothing here.
+//!
 //! SQL is `&'static str` throughout: what a customer wrote cannot get into it. A text that holds
 //! U+0000, which PostgreSQL cannot keep, is kept with U+FFFD in its place, in either database.
 
 use std::borrow::Cow;
 use std::convert::identity;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -26,6 +30,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::StoreError;
+use super::columns::Columns;
 use super::postgres::PgTransaction;
 
 /// How long PostgreSQL may stay silent within a query, in milliseconds, before its connection is
@@ -34,15 +39,15 @@ const SILENCE_MS: u64 = 5_000;
 
 /// A transaction on one of the two databases. It is rolled back unless it is committed.
 pub(super) enum Connection {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(PgTransaction),
+    Sqlite(Transaction<'static, Sqlite>, Arc<Columns>),
+    Postgres(PgTransaction, Arc<Columns>),
 }
 
 impl Connection {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => Ok(tx.commit().await?),
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(tx, _) => Ok(tx.commit().await?),
+            Self::Postgres(tx, _) => tx.commit().await,
         }
     }
 }
@@ -121,11 +126,11 @@ impl Query {
     /// Runs it for what it does.
     pub(super) async fn execute(self, on: &mut Connection) -> Result<Done, StoreError> {
         match on {
-            Connection::Sqlite(tx) => {
-                Ok(Done(self.for_sqlite()?.execute(&mut **tx).await?.rows_affected()))
+            Connection::Sqlite(tx, columns) => {
+                Ok(Done(self.for_sqlite(columns)?.execute(&mut **tx).await?.rows_affected()))
             }
-            Connection::Postgres(tx) => {
-                let work = self.for_postgres()?.execute(tx.connection()?);
+            Connection::Postgres(tx, columns) => {
+                let work = self.for_postgres(columns)?.execute(tx.connection()?);
                 let answer = timeout(silence(), work).await;
                 Ok(Done(tx.heard(answer)?.rows_affected()))
             }
@@ -143,11 +148,11 @@ impl Query {
         on: &mut Connection,
     ) -> Result<Option<Row>, StoreError> {
         match on {
-            Connection::Sqlite(tx) => {
-                Ok(self.for_sqlite()?.fetch_optional(&mut **tx).await?.map(Row::Sqlite))
+            Connection::Sqlite(tx, columns) => {
+                Ok(self.for_sqlite(columns)?.fetch_optional(&mut **tx).await?.map(Row::Sqlite))
             }
-            Connection::Postgres(tx) => {
-                let work = self.for_postgres()?.fetch_optional(tx.connection()?);
+            Connection::Postgres(tx, columns) => {
+                let work = self.for_postgres(columns)?.fetch_optional(tx.connection()?);
                 let answer = timeout(silence(), work).await;
                 Ok(tx.heard(answer)?.map(Row::Postgres))
             }
@@ -157,12 +162,12 @@ impl Query {
     /// Runs it for all its rows.
     pub(super) async fn fetch_all(self, on: &mut Connection) -> Result<Vec<Row>, StoreError> {
         match on {
-            Connection::Sqlite(tx) => {
-                let rows = self.for_sqlite()?.fetch_all(&mut **tx).await?;
+            Connection::Sqlite(tx, columns) => {
+                let rows = self.for_sqlite(columns)?.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
-            Connection::Postgres(tx) => {
-                let (mut rows, query) = (Vec::new(), self.for_postgres()?);
+            Connection::Postgres(tx, columns) => {
+                let (mut rows, query) = (Vec::new(), self.for_postgres(columns)?);
                 // Each row in its time: there may be a hundred thousand of them.
                 let answer = {
                     let mut stream = query.fetch(tx.connection()?);
@@ -212,16 +217,18 @@ impl Query {
 
     fn for_sqlite(
         self,
+        columns: &Columns,
     ) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, StoreError> {
         let arguments = arguments(self.values)?;
-        Ok(sqlx::query_with(AssertSqlSafe(self.sql), arguments))
+        Ok(sqlx::query_with(AssertSqlSafe(columns.named(&self.sql).into_owned()), arguments))
     }
 
     fn for_postgres(
         self,
+        columns: &Columns,
     ) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>, StoreError> {
         let arguments = arguments(self.values)?;
-        Ok(sqlx::query_with(AssertSqlSafe(numbered(&self.sql)), arguments))
+        Ok(sqlx::query_with(AssertSqlSafe(numbered(&columns.named(&self.sql))), arguments))
     }
 }
 

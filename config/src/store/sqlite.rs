@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
@@ -9,6 +10,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
+use super::columns::Columns;
 use super::database::{TURN_MS, migration_failed};
 use super::sql::Connection;
 use super::{StoreError, Unavailable};
@@ -29,7 +31,12 @@ const READERS: u32 = 4;
 pub(super) struct SqliteFile {
     writer: SqlitePool,
     readers: SqlitePool,
+    columns: Arc<Columns>,
 }
+
+/// The columns of all tables.
+const COLUMNS: &str = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c
+    WHERE m.type = 'table' ORDER BY m.name, c.cid";
 
 impl SqliteFile {
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
@@ -61,7 +68,8 @@ impl SqliteFile {
         } else {
             pool().max_connections(READERS).connect_with(options.read_only(true)).await?
         };
-        Ok(Self { writer, readers })
+        let columns: Vec<(String, String)> = sqlx::query_as(COLUMNS).fetch_all(&writer).await?;
+        Ok(Self { writer, readers, columns: Arc::new(columns.into_iter().collect()) })
     }
 
     /// Takes the write lock, waiting for it as long as the budget allows.
@@ -75,13 +83,13 @@ impl SqliteFile {
                     waited += pause + BUSY_TIMEOUT_MS;
                     pause = (pause * 2).min(PAUSE_MAX_MS);
                 }
-                outcome => return outcome.map(Connection::Sqlite),
+                outcome => return Ok(Connection::Sqlite(outcome?, Arc::clone(&self.columns))),
             }
         }
     }
 
     pub(super) async fn read(&self) -> Result<Connection, StoreError> {
-        Ok(Connection::Sqlite(self.readers.begin().await?))
+        Ok(Connection::Sqlite(self.readers.begin().await?, Arc::clone(&self.columns)))
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {

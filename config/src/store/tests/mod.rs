@@ -17,6 +17,7 @@ mod records;
 mod routes;
 mod tenancy;
 mod trunks;
+mod upgrade;
 mod workflows;
 
 use std::path::PathBuf;
@@ -129,6 +130,18 @@ impl Scratch {
         }
         let files = std::fs::read_dir(&self.folder).unwrap();
         files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    /// Does something to the database that is no verb, as a newer program would.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        if self.is_postgres() {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            return connection.close().await.unwrap();
+        }
+        let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// Takes the write lock, as another process would.
