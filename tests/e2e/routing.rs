@@ -271,12 +271,16 @@ fn a_workflow_that_throws_without_a_fallback_agent_is_480_and_says_which_step() 
         return;
     }
     let house = House::new();
-    let steps = through(code("def run(ctx):\n    return 1 // 0"), &house.slot);
+    let steps = through(code("def run(ctx):\n    raise ValueError('canary')"), &house.slot);
     house.routes(steps, None);
-    let (record, _) = house.refused(480);
+    let (record, decision) = house.refused(480);
     assert_eq!(record["status"], "failed");
     assert_eq!(record["end_reason"]["code"], "routing_failed");
     assert!(record["end_reason"]["text"].as_str().unwrap().contains("n1"), "{record:#}");
+    assert!(!record.to_string().contains("canary"), "{record:#}");
+    assert!(!decision["explanation"].to_string().contains("canary"), "{decision:#}");
+    let last = &decision["routing"]["steps"][1]["summary"];
+    assert!(last.as_str().unwrap().contains("canary"), "this key may see it: {decision:#}");
     house.gateway.finish();
 }
 
@@ -527,7 +531,7 @@ fn an_agents_workflow_that_fails_stops_only_the_calls_of_those_who_say_so() {
     }
     let gateway = Gateway::start();
     let trunk = gateway.trunk("t", from_here());
-    let steps = through(code("def run(ctx):\n    return 1 // 0"), "x");
+    let steps = through(code("def run(ctx):\n    raise ValueError('canary')"), "x");
     let mut numbers = Vec::new();
     for (number, rejects) in [(NUMBER, false), ("+15550100101", true)] {
         gateway.number(number, &trunk);
@@ -541,7 +545,8 @@ fn an_agents_workflow_that_fails_stops_only_the_calls_of_those_who_say_so() {
     Sipp::new(&gateway, "refused_while_ringing", numbers[1]).set("status", 480).passes();
     let records = gateway.ended_conversations(2);
     assert_eq!(records[0]["end_reason"]["code"], "pre_conversation_failed", "{:#}", records[0]);
-    assert!(records[0]["end_reason"]["text"].as_str().unwrap().contains("n1"), "{:#}", records[0]);
+    let text = "step \"n1\": the step failed";
+    assert_eq!(records[0]["end_reason"]["text"], text, "the error may quote the caller");
     assert_eq!(records[1]["end_reason"]["code"], "caller_hung_up", "{:#}", records[1]);
     gateway.finish();
 }

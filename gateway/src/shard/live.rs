@@ -280,3 +280,84 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use config::clock::Timestamp;
+    use config::ids::TrunkId;
+    use config::model::{Conversation, Runtime};
+
+    use super::*;
+    use crate::call::queue::QueueLimits;
+
+    /// A table whose organisations may have one call out each, and of whose calls four may wait.
+    fn table(ends: usize) -> (LiveTable, mpsc::Receiver<Command>) {
+        let queue = QueueLimits { total: 10, waiting: 4, patience: Duration::from_secs(1) };
+        let limits = DialLimits { queue, each: 1, calls: 10 };
+        let (commands, comes) = mpsc::channel(100);
+        let (journal, _) = Journal::new(ends);
+        (LiveTable::new(SnapshotHandle::default(), journal, (commands, limits)), comes)
+    }
+
+    fn conversation(whose: OrganisationId) -> Conversation {
+        Conversation::begun(whose, Direction::Outbound, Timestamp::from_micros(0))
+    }
+
+    fn dialled(table: &LiveTable, whose: OrganisationId) -> Result<Record, DialRefused> {
+        let conversation = conversation(whose);
+        let record = Record::of(&conversation);
+        table.reserve(whose, conversation.id)?.dial(DialRequest {
+            conversation: Box::new(conversation),
+            organisation: whose,
+            number: "+15550001".parse().expect("a number"),
+            callee: "+15550002".parse().expect("a number"),
+            trunk: TrunkId::random(),
+            agent: None,
+            version: None,
+            runtime: Runtime::default(),
+            workflows: Arc::default(),
+        });
+        Ok(record)
+    }
+
+    #[test]
+    fn one_organisation_fills_half_of_the_queue_and_others_go_at_once() {
+        let (table, mut comes) = table(100);
+        let [many, others @ ..] = [(); 4].map(|()| OrganisationId::random());
+        let first = dialled(&table, many).expect("it can go");
+        table.placed(&first);
+        for _ in 0..2 {
+            dialled(&table, many).expect("it can wait");
+        }
+        assert_eq!(dialled(&table, many).err(), Some(DialRefused::QueueFull));
+        for whose in others {
+            table.placed(&dialled(&table, whose).expect("it can go"));
+        }
+        table.ended(&first);
+        let next = dialled(&table, many).expect("one of those that waited can go");
+        assert_eq!(dialled(&table, many).err(), Some(DialRefused::QueueFull));
+        table.ended(&next);
+        assert!(dialled(&table, many).is_ok());
+        assert_eq!(std::iter::from_fn(|| comes.try_recv().ok()).count(), 8);
+    }
+
+    #[test]
+    fn a_place_that_is_not_used_is_free_again_and_leaves_nothing() {
+        let (table, _comes) = table(2);
+        let whose = OrganisationId::random();
+        let ids = [(); 3].map(|()| conversation(whose).id);
+        for _ in 0..3 {
+            let places = [ids[0], ids[1]].map(|id| table.reserve(whose, id).expect("a place"));
+            assert!(table.reserve(whose, ids[2]).is_err(), "the journal has no more");
+            let again = table.reserve(whose, ids[0]).expect("the same call");
+            drop(places);
+            assert!(table.reserve(whose, ids[2]).is_ok());
+            let other = table.reserve(whose, ids[1]).expect("a place");
+            assert!(table.reserve(whose, ids[2]).is_err(), "who asked twice still has it");
+            drop((again, other));
+            assert!(table.list(whose).is_empty());
+        }
+    }
+}
