@@ -227,11 +227,17 @@ limits! {
     JOBS_AT_ONCE = 32 Count, Config,
         "Jobs of a node but for runs of workflows: they mostly wait for others; the rest waits.";
     JOBS_RUNNING_WORKFLOWS = 128 Count, Config,
-        "Runs of a node in the background: workers bound what they compute, this what they hold.";
+        "Runs of a node in the background, and as many after conversations: what they hold in memory.";
     JOBS_OF_ORGANIZATION = 2 Count, Config,
-        "Jobs of one organisation at a time, runs of workflows counted apart: all get their turn.";
+        "Jobs of one organisation at a time, but for runs of workflows: all get their turn.";
+    RUNS_OF_ORGANIZATION = 16 Count, Config,
+        "The same for its runs in the background, and after conversations: an eighth of a node's places.";
     JOBS_WAITING = 1_000 Count, Config,
-        "Unfinished jobs of one kind of an organisation: whoever never stops asking is told; then 400.";
+        "Jobs of one kind of an organisation that are due or at work: whoever never stops is told; then 400.";
+    RUNS_AFTER_WAITING = 10_000 Count, Config,
+        "The same for runs after conversations: a node that dies ends thousands; then they fail as busy.";
+    JOBS_ASLEEP = 100_000 Count, Config,
+        "Jobs of one kind of an organisation that wait for a later time: a day's calls; then no more.";
     JOB_ATTEMPTS = 5 Count, Config,
         "Times that a job is begun, crashes of the node among them; then it has failed.";
     JOB_LEASE_SECONDS = 30 Seconds, Config,

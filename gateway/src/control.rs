@@ -13,13 +13,13 @@ use config::fetch::Fetcher;
 use config::jobs::{
     GENERATE_INSTRUCTIONS, GenerateInstructions, Runner, SCAFFOLD_AGENT, ScaffoldAgent,
 };
-use config::limits::JOBS_RUNNING_WORKFLOWS;
+use config::limits::{JOBS_RUNNING_WORKFLOWS, RUNS_OF_ORGANIZATION};
 use config::llm::{Endpoint, Model};
 use config::managed::Managed;
 use config::settings::Settings;
 use config::store::Store;
 use config::workflows::Workflows;
-use config::workflows::background::{RUN_WORKFLOW, RunWorkflow};
+use config::workflows::background::{RUN_AFTER_CONVERSATION, RUN_WORKFLOW, RunWorkflow};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -55,11 +55,13 @@ impl Means {
     fn runner(self, store: &Store, (managed, engine): (Managed, Arc<dyn Workflows>)) -> Runner {
         let generate = GenerateInstructions::new(store.clone(), self.model.clone());
         let scaffold = ScaffoldAgent::new(store.clone(), self.fetcher, self.model, managed);
-        let run = RunWorkflow::new(store.clone(), engine);
+        let run = Arc::new(RunWorkflow::new(store.clone(), engine));
+        let places = (JOBS_RUNNING_WORKFLOWS, RUNS_OF_ORGANIZATION);
         Runner::new(store.clone())
             .with(GENERATE_INSTRUCTIONS, Arc::new(generate))
             .with(SCAFFOLD_AGENT, Arc::new(scaffold))
-            .with_places(RUN_WORKFLOW, Arc::new(run), JOBS_RUNNING_WORKFLOWS)
+            .with_places(RUN_WORKFLOW, Arc::clone(&run) as _, places)
+            .with_places(RUN_AFTER_CONVERSATION, run, places)
     }
 }
 

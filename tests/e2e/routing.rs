@@ -602,7 +602,7 @@ fn what_runs_after_a_conversation_is_told_how_it_ended_and_holds_nobody_up() {
     let agent = agent_with(&gateway, &config, &json!({ "phone_numbers": [NUMBER] }));
     Sipp::new(&gateway, "call", NUMBER).passes();
     let record = gateway.ended_conversation();
-    let told = wait::until("the workflow's request", Duration::from_secs(10), || {
+    let told = wait::until("the workflow's request", Duration::from_secs(30), || {
         lookup.requests().first().cloned()
     });
     let (_, body) = told.split_once("\r\n\r\n").unwrap();

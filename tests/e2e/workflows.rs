@@ -172,21 +172,6 @@ fn what_is_done_after_a_conversation_is_done_once_though_the_program_is_killed_b
     ]);
     let config = json!({ "runtime": echo(), "post_conversation_workflow": action(&steps) });
     agent_with(&gateway, &config, &json!({ "phone_numbers": [NUMBER] }));
-    // As many runs of the organisation as may go on do not end: the next one waits for its turn.
-    let (address, asked) = slow(usize::MAX, ("", ""));
-    let endless = published(
-        &gateway,
-        json!([
-            { "id": "trigger", "type": "input", "next": "ask" },
-            { "id": "ask", "type": "http", "url": format!("http://{address}/"),
-              "timeout_seconds": 60, "next": "done" },
-            { "id": "done", "type": "output", "fields": {} },
-        ]),
-    );
-    for _ in 0..2 {
-        enqueue(&gateway, &endless);
-        asked.recv_timeout(PATIENCE).unwrap();
-    }
     Sipp::new(&gateway, "call", NUMBER).passes();
     let record = gateway.ended_conversation();
     let of_it = format!("{RUNS}?conversation_id={}", record["id"].as_str().unwrap());

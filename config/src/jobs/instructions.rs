@@ -1,5 +1,7 @@
 //! Writing a version's instructions from its builder inputs.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::info;
@@ -28,6 +30,7 @@ pub(crate) fn job(agent: AgentId, version: u32, id: AgentVersionId) -> NewJob {
         kind: GENERATE_INSTRUCTIONS,
         subject: Some(id.to_string()),
         payload: json!(Payload { agent_id: agent, version }),
+        rests: Duration::ZERO,
     }
 }
 

@@ -19,6 +19,7 @@ mod scaffold;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -84,6 +85,8 @@ pub struct NewJob {
     pub subject: Option<String>,
     /// What with.
     pub payload: Value,
+    /// How long it is left before it may be begun.
+    pub rests: Duration,
 }
 
 /// The right to work on a job, for a while.

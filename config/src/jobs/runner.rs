@@ -12,7 +12,9 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{Desk, Job, JobError, Lease, Turn, Work};
 use crate::ids::JobId;
-use crate::limits::{JOB_ATTEMPTS, JOB_KEPT_SECONDS, JOB_LEASE_SECONDS, JOBS_AT_ONCE, Limit};
+use crate::limits::{
+    JOB_ATTEMPTS, JOB_KEPT_SECONDS, JOB_LEASE_SECONDS, JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, Limit,
+};
 use crate::store::{JobEnd, Store, StoreError, Wanted};
 
 /// How often a node looks for jobs that another one made, or that are due again.
@@ -90,11 +92,13 @@ struct Claimed {
 struct Group {
     kinds: Vec<&'static str>,
     places: Arc<Semaphore>,
+    /// Jobs of one organisation at a time, on all nodes.
+    of_one: Limit,
 }
 
 impl Group {
-    fn new(kinds: Vec<&'static str>, places: Limit) -> Self {
-        Self { kinds, places: Arc::new(Semaphore::new(places.value_usize())) }
+    fn new(kinds: Vec<&'static str>, (places, of_one): (Limit, Limit)) -> Self {
+        Self { kinds, places: Arc::new(Semaphore::new(places.value_usize())), of_one }
     }
 }
 
@@ -111,7 +115,7 @@ impl Runner {
         Self {
             store,
             works: HashMap::new(),
-            groups: vec![Group::new(Vec::new(), JOBS_AT_ONCE)],
+            groups: vec![Group::new(Vec::new(), (JOBS_AT_ONCE, JOBS_OF_ORGANIZATION))],
             held: Held::default(),
             away_at: Mutex::default(),
         }
@@ -127,10 +131,15 @@ impl Runner {
         self
     }
 
-    /// Does jobs of this kind too, in so many places of their own: for work that may take so long that
-    /// the other kinds must not wait for it.
+    /// Does jobs of this kind too, in so many places of their own, of which an organisation has so many at
+    /// a time: for work that may take so long that the other kinds must not wait for it.
     #[must_use]
-    pub fn with_places(mut self, kind: &'static str, work: Arc<dyn Work>, places: Limit) -> Self {
+    pub fn with_places(
+        mut self,
+        kind: &'static str,
+        work: Arc<dyn Work>,
+        places: (Limit, Limit),
+    ) -> Self {
         self.works.insert(kind, work);
         self.groups.push(Group::new(vec![kind], places));
         self
@@ -212,7 +221,12 @@ impl Runner {
 
     async fn claim(&self, group: &Group) -> Option<Claimed> {
         let unleased = lock(&self.away_at).is_some_and(|at| at.elapsed() < RENEWED_WITHIN);
-        let wanted = Wanted { kinds: group.kinds.clone(), held: self.held.ids(), unleased };
+        let wanted = Wanted {
+            kinds: group.kinds.clone(),
+            held: self.held.ids(),
+            unleased,
+            of_one: group.of_one.value_u32(),
+        };
         match self.store.claim_job(wanted).await {
             Ok(claimed) => claimed.map(|(job, lease)| {
                 let hold = self.held.hold(job.id);

@@ -8,6 +8,8 @@
 //! has its id before it exists, the version is made together with the progress that names it, and
 //! publishing again changes nothing.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
@@ -106,7 +108,8 @@ pub(crate) fn for_demo(new: NewDemo, website: String) -> NewJob {
 }
 
 fn enqueued(payload: Payload) -> NewJob {
-    NewJob { kind: SCAFFOLD_AGENT, subject: None, payload: json!(payload) }
+    let rests = Duration::ZERO;
+    NewJob { kind: SCAFFOLD_AGENT, subject: None, payload: json!(payload), rests }
 }
 
 /// What the API tells of a job.

@@ -8,7 +8,7 @@ use super::rows::{
     to_json_opt, to_value, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
-use super::{After, Change, Store, StoreError};
+use super::{After, Change, Store, StoreError, post_runs};
 use crate::clock::Timestamp;
 use crate::credential::{ScopedTo, Who};
 use crate::ids::{ConversationId, OrganisationId};
@@ -154,7 +154,9 @@ impl Store {
         .await?;
         let stored = load(&mut tx, scope, id).await?;
         tx.note(note.after(&stored)?);
-        self.commit(tx, After::default()).await?;
+        let is_told = stored.conversation.is_some() && stored.summary.is_some();
+        let job_added = is_told && post_runs::wake(&mut tx, id, self.now()).await?;
+        self.commit(tx, After { job_added, ..After::default() }).await?;
         Ok(stored)
     }
 

@@ -29,7 +29,7 @@ const LOST_AFTER_US: i64 = 15 * 60 * 1_000_000;
 pub(super) const LOST: &str = "SELECT t.id, t.organization_id FROM workflow_executions t
     WHERE t.status = 'running' AND t.created_at < ? AND NOT EXISTS
         (SELECT 1 FROM jobs j
-         WHERE j.kind = ? AND j.subject = t.id AND j.status IN ('waiting', 'running'))
+         WHERE j.kind IN (?, ?) AND j.subject = t.id AND j.status IN ('waiting', 'running'))
     ORDER BY t.created_at LIMIT 1000";
 
 /// The oldest run of an organisation that is over, if there are too many of them or they take too much.
@@ -201,8 +201,11 @@ impl Store {
         if execution.status.is_over() {
             return Err(StoreError::Conflict("Execution is over".to_owned()));
         }
-        let job = (background::RUN_WORKFLOW, id.to_string());
-        let progress = self.take_job_back(&mut tx, job).await?;
+        let mut progress = None;
+        for kind in background::KINDS {
+            let job = (kind, id.to_string());
+            progress = progress.or(self.take_job_back(&mut tx, job).await?);
+        }
         self.end_execution(&mut tx, &mut execution, background::cancelled(progress)).await?;
         tx.note(Change::of(scope, "execution.cancel").object(id));
         self.commit(tx, After::default()).await?;
@@ -235,6 +238,7 @@ impl Store {
         let lost = sql::query(LOST)
             .bind(self.now().micros().saturating_sub(LOST_AFTER_US))
             .bind(background::RUN_WORKFLOW)
+            .bind(background::RUN_AFTER_CONVERSATION)
             .fetch_all(&mut tx)
             .await?;
         drop(tx);
@@ -402,19 +406,21 @@ pub(super) async fn wake_runs_of(
 ) -> Result<bool, StoreError> {
     let done = sql::query(
         "UPDATE jobs SET run_at = ?1
-         WHERE organization_id = ?2 AND kind = ?3 AND status = 'waiting' AND run_at > ?1 AND EXISTS
-             (SELECT 1 FROM workflow_executions e WHERE e.id = jobs.subject AND e.workflow_id = ?4)",
+         WHERE organization_id = ?2 AND kind IN (?3, ?4) AND status = 'waiting' AND run_at > ?1
+             AND EXISTS (SELECT 1 FROM workflow_executions e
+                         WHERE e.id = jobs.subject AND e.workflow_id = ?5)",
     )
     .bind(now.micros())
     .bind(scope.organisation().to_string())
     .bind(background::RUN_WORKFLOW)
+    .bind(background::RUN_AFTER_CONVERSATION)
     .bind(workflow.to_string())
     .execute(tx)
     .await?;
     Ok(done.rows_affected() > 0)
 }
 
-async fn load(
+pub(super) async fn load(
     tx: &mut Connection,
     scope: &ScopedTo<OrganisationId>,
     id: ExecutionId,

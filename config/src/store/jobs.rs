@@ -6,6 +6,9 @@
 //! Organisations take turns, in each kind apart: whose last turn is longest ago is next. A *turn* is a
 //! row that says when that was; there is one while anything of the kind is unfinished.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::Value;
 
 use super::rows::{
@@ -17,13 +20,21 @@ use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{JobId, OrganisationId};
 use crate::jobs::{Job, JobStatus, Lease, NewJob};
-use crate::limits::{JOB_LEASE_SECONDS, JOBS_OF_ORGANIZATION, JOBS_WAITING};
+use crate::limits::{
+    JOB_LEASE_SECONDS, JOBS_ASLEEP, JOBS_OF_ORGANIZATION, JOBS_WAITING, RUNS_AFTER_WAITING,
+};
+use crate::workflows::background::RUN_AFTER_CONVERSATION;
 
 const FREE_STAMP: &str = free_stamp_in!("jobs");
 
-/// How many jobs of an organisation and a kind are not over.
-pub(super) const UNFINISHED: &str = "SELECT count(*) FROM jobs
-    WHERE organization_id = ? AND kind = ? AND status IN ('waiting', 'running')";
+/// How many jobs of an organisation and a kind are at work or due by a time; as far as it matters.
+pub(super) const DUE: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM jobs
+    WHERE organization_id = ? AND kind = ? AND status IN ('waiting', 'running') AND run_at <= ?
+    LIMIT ?) due";
+
+/// How many wait for a later time.
+pub(super) const ASLEEP: &str = "SELECT count(*) FROM jobs
+    WHERE organization_id = ? AND kind = ? AND status IN ('waiting', 'running') AND run_at > ?";
 
 /// Forgets jobs that were over before a time.
 pub(super) const FORGET: &str =
@@ -36,8 +47,38 @@ const FORGET_TURNS: &str = "DELETE FROM job_turns WHERE NOT EXISTS
 
 const MICROS: i64 = 1_000_000;
 
+/// So many that wait for a later time are counted each time; more take a while to count.
+const FEW_ASLEEP: i64 = 1_000;
+
+/// How long that more wait is known without being counted again, in microseconds.
+const ASLEEP_KNOWN_US: i64 = 5 * MICROS;
+
+/// How many jobs wait for a later time: of which organisation and kind, and when they were counted. Only
+/// those who have many are in it.
+#[derive(Default)]
+pub(super) struct Asleep(Mutex<HashMap<(OrganisationId, &'static str), (i64, Timestamp)>>);
+
+impl Asleep {
+    fn known(&self, of: (OrganisationId, &'static str), now: Timestamp) -> Option<i64> {
+        let counted = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&of)?;
+        is_fresh(counted.1, now).then_some(counted.0)
+    }
+
+    fn learn(&self, of: (OrganisationId, &'static str), (count, now): (i64, Timestamp)) {
+        if count > FEW_ASLEEP {
+            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.retain(|_, counted| is_fresh(counted.1, now));
+            counts.insert(of, (count, now));
+        }
+    }
+}
+
+fn is_fresh(counted: Timestamp, now: Timestamp) -> bool {
+    now.micros().saturating_sub(counted.micros()) < ASLEEP_KNOWN_US
+}
+
 /// Which jobs a node takes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// Of these kinds.
     pub kinds: Vec<&'static str>,
@@ -46,6 +87,15 @@ pub struct Wanted {
     /// Only those that nobody has a lease on, be it over or not: after the store was away for all, the
     /// other nodes have yet to renew theirs.
     pub unleased: bool,
+    /// None of organisations that have so many of these kinds at work already.
+    pub of_one: u32,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        let (kinds, held) = (Vec::new(), Vec::new());
+        Self { kinds, held, unleased: false, of_one: JOBS_OF_ORGANIZATION.value_u32() }
+    }
 }
 
 impl From<&[&'static str]> for Wanted {
@@ -107,11 +157,7 @@ impl Store {
         new: &NewJob,
     ) -> Result<JobId, StoreError> {
         let organisation = scope.organisation().to_string();
-        let unfinished = sql::query(UNFINISHED).bind(&organisation).bind(new.kind);
-        let unfinished: i64 = unfinished.fetch_scalar(tx).await?;
-        if u64::try_from(unfinished).is_ok_and(|count| count >= JOBS_WAITING.value) {
-            return Err(StoreError::refused("Too many jobs of this organization are unfinished"));
-        }
+        self.has_room(tx, scope, new.kind).await?;
         if is_under_way(tx, new).await? {
             return Err(StoreError::Conflict("The same is being done already".to_owned()));
         }
@@ -127,7 +173,7 @@ impl Store {
         .bind(new.kind)
         .bind(&new.subject)
         .bind(to_json(&new.payload)?)
-        .bind(at.micros())
+        .bind(at.after(new.rests).micros())
         .bind(at.micros())
         .bind(at.micros())
         .execute(tx)
@@ -142,6 +188,37 @@ impl Store {
         .execute(tx)
         .await?;
         Ok(id)
+    }
+
+    /// Refuses a job of a kind of which the organisation has too many. Those that wait for a later time
+    /// are bounded apart: they take room on the disk, and nobody's time.
+    async fn has_room(
+        &self,
+        tx: &mut Connection,
+        scope: &ScopedTo<OrganisationId>,
+        kind: &'static str,
+    ) -> Result<(), StoreError> {
+        let (organisation, now) = (scope.organisation(), self.now());
+        // A job at work has the end of its lease for its time.
+        let soon = lease_end(now);
+        let most = if kind == RUN_AFTER_CONVERSATION { RUNS_AFTER_WAITING } else { JOBS_WAITING };
+        let counted = |sql| sql::query(sql).bind(organisation.to_string()).bind(kind).bind(soon);
+        let due: i64 = counted(DUE).bind(most.value_u32()).fetch_scalar(tx).await?;
+        if due >= i64::from(most.value_u32()) {
+            return Err(StoreError::refused("Too many jobs of this organization are unfinished"));
+        }
+        let asleep = match self.0.jobs_asleep.known((organisation, kind), now) {
+            Some(known) => known,
+            None => {
+                let count: i64 = counted(ASLEEP).fetch_scalar(tx).await?;
+                self.0.jobs_asleep.learn((organisation, kind), (count, now));
+                count
+            }
+        };
+        if asleep >= i64::from(JOBS_ASLEEP.value_u32()) {
+            return Err(StoreError::refused("Too many jobs of this organization wait"));
+        }
+        Ok(())
     }
 
     /// Takes an unfinished job back from whoever is at it, within a write that has begun: it is gone,
@@ -428,7 +505,7 @@ pub(super) fn push_next_turn(query: &mut QueryBuilder, wanted: &Wanted, now: Tim
     push_all(query, wanted.kinds.iter().copied());
     query
         .push(")) < ")
-        .push_bind(JOBS_OF_ORGANIZATION.value_u32())
+        .push_bind(wanted.of_one)
         .push(" ORDER BY s.last_at, s.organization_id LIMIT 1");
 }
 

@@ -218,6 +218,7 @@ struct Inner {
     deliveries_queued: Notify,
     /// Told whenever a job is made on this node.
     job_added: Notify,
+    jobs_asleep: jobs::Asleep,
 }
 
 /// What is to be done once a write is durable, whoever still waits for it. By default nothing: what
@@ -281,6 +282,7 @@ impl Store {
             events,
             deliveries_queued: Notify::new(),
             job_added: Notify::new(),
+            jobs_asleep: jobs::Asleep::default(),
         }));
         store.load_door().await?;
         store.fail_left_generations().await?;

@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::executions;
-use super::rows::{json, raw};
+use super::rows::{json, raw, to_json};
 use super::sql::{self, Connection};
 use super::{After, Store, StoreError, conversations, workflows};
 use crate::briefing::{self, AgentWorkflows, PostAction};
+use crate::clock::Timestamp;
 use crate::credential::ScopedTo;
 use crate::ids::{ConversationId, ExecutionId, OrganisationId, WorkflowId};
+use crate::model::Execution;
 use crate::model::VersionRef;
 use crate::workflows::{FailureKind, background};
 
@@ -57,6 +59,36 @@ impl Store {
 }
 
 impl Store {
+    /// Tells a run what its conversation has come to by now: what was said and what it was about are
+    /// written down after the end. It is asked for before the first step, and the run as it then is returned.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the organisation has no such run, or no longer.
+    pub(crate) async fn brief_execution(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        id: ExecutionId,
+    ) -> Result<Execution, StoreError> {
+        let mut tx = self.0.db.write().await?;
+        let mut execution = executions::load(&mut tx, scope, id).await?;
+        let Some(conversation) = execution.conversation_id else { return Ok(execution) };
+        let Some(conversation) = conversations::find(&mut tx, conversation).await? else {
+            return Ok(execution); // what was known at its end stays
+        };
+        let input = briefing::after(&conversation);
+        if execution.status.is_over() || execution.input_data == input {
+            return Ok(execution);
+        }
+        execution.input_data = input;
+        sql::query("UPDATE workflow_executions SET input_data = ? WHERE id = ?")
+            .bind(to_json(&execution.input_data)?)
+            .bind(id.to_string())
+            .execute(&mut tx)
+            .await?;
+        self.commit(tx, After::default()).await?;
+        Ok(execution)
+    }
+
     /// Forgets a run of which its condition said that it is not to be made, unless it is over.
     ///
     /// # Errors
@@ -76,6 +108,26 @@ impl Store {
             .await?;
         self.commit(tx, After::default()).await
     }
+}
+
+/// Gives the run after a conversation its turn now, if it has not begun, and says whether there is one:
+/// what it waited for is there.
+pub(super) async fn wake(
+    tx: &mut Connection,
+    conversation: ConversationId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sql::query(
+        "UPDATE jobs SET run_at = ?1
+         WHERE kind = ?2 AND status = 'waiting' AND run_at > ?1 AND progress = '{}' AND subject IN
+             (SELECT id FROM workflow_executions WHERE conversation_id = ?3)",
+    )
+    .bind(now.micros())
+    .bind(background::RUN_AFTER_CONVERSATION)
+    .bind(conversation.to_string())
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// The number of the version that is meant, as it is published now. Without one, the run fails in its

@@ -28,6 +28,16 @@ use crate::store::{Store, StoreError};
 /// Jobs that run workflows.
 pub const RUN_WORKFLOW: &str = "run_workflow";
 
+/// Jobs that run workflows after conversations: whatever else an organisation runs, they get their turn.
+pub const RUN_AFTER_CONVERSATION: &str = "run_after_conversation";
+
+/// All kinds of jobs that run workflows.
+pub(crate) const KINDS: [&str; 2] = [RUN_WORKFLOW, RUN_AFTER_CONVERSATION];
+
+/// How long a run after a conversation is left: whoever held the conversation hears of its end as well,
+/// and writes down what was said. Once that is there, the run is left no longer.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// Where a checkpoint of the engine has the steps that were done. All else in it is the engine's own.
 const TRACE: &str = "/progress/trace";
 
@@ -81,7 +91,11 @@ impl Progress {
 /// The job that does a run: of the version that it names, or what an agent has done after a conversation.
 pub(crate) fn job(execution: ExecutionId, action: Option<&str>) -> NewJob {
     let payload = Payload { execution_id: execution, action: action.map(str::to_owned) };
-    NewJob { kind: RUN_WORKFLOW, subject: Some(execution.to_string()), payload: json!(payload) }
+    let (kind, rests) = match action {
+        Some(_) => (RUN_AFTER_CONVERSATION, GRACE),
+        None => (RUN_WORKFLOW, Duration::ZERO),
+    };
+    NewJob { kind, subject: Some(execution.to_string()), payload: json!(payload), rests }
 }
 
 /// Does runs in the background.
@@ -117,6 +131,10 @@ impl RunWorkflow {
             return self.end(&scope, id, progress.interrupted(STOPPED)).await;
         }
         let now = self.store.now();
+        let execution = match (progress.began_at, execution.conversation_id) {
+            (None, Some(_)) => self.store.brief_execution(&scope, id).await?,
+            _ => execution,
+        };
         let began_at = progress.began_at.unwrap_or(now);
         let (condition, request) = match self.request(&execution, action, began_at).await {
             Err(error @ (StoreError::NotFound(_) | StoreError::Refused(_))) => {

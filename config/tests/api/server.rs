@@ -29,7 +29,7 @@ use config::seal::Sealer;
 use config::settings::FetchSettings;
 use config::store::{Store, StoreOptions};
 use config::workflows::Workflows;
-use config::workflows::background::{RUN_WORKFLOW, RunWorkflow};
+use config::workflows::background::{RUN_AFTER_CONVERSATION, RUN_WORKFLOW, RunWorkflow};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -280,8 +280,9 @@ impl Server {
 
     /// Does the jobs that are due.
     pub(crate) async fn run_jobs(&self) {
-        let work = RunWorkflow::new(self.store.clone(), Arc::new(Echo));
-        Runner::new(self.store.clone()).with(RUN_WORKFLOW, Arc::new(work)).run_due().await;
+        let work = Arc::new(RunWorkflow::new(self.store.clone(), Arc::new(Echo)));
+        let runner = Runner::new(self.store.clone()).with(RUN_WORKFLOW, Arc::clone(&work) as _);
+        runner.with(RUN_AFTER_CONVERSATION, work).run_due().await;
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

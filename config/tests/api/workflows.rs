@@ -232,10 +232,13 @@ async fn a_run_after_a_conversation_names_it_and_hides_what_is_sensitive_of_it()
     assert_eq!((&run["conversation_id"], &run["status"]), (&json!(call), &json!("queued")));
     assert_eq!((&run["workflow_id"], &run["workflow_version"]), (&Value::Null, &Value::Null));
     assert_ne!(server.get(&of(other)).await.is(200)[0]["execution_id"], run["execution_id"]);
+    let said = json!({"conversation": {"items": []}, "summary": "canary, in short"});
+    server.patch(&format!("/core/conversations/{call}"), said).await.is(200);
     server.run_jobs().await;
     let path = format!("/workflow/workflow-executions/{}", run["execution_id"].as_str().unwrap());
     let whole = server.get(&path).await.is(200);
     assert_eq!(whole["status"], "success", "{whole}");
+    assert_eq!(whole["input_data"]["trigger"]["summary"], "canary, in short");
     assert_eq!(whole["input_data"]["trigger"]["custom_metadata"], json!({"canary": 1}));
     let reader = server.key_with(&["workflows:read"]).await;
     let shown = server.call(Method::GET, &path, &reader, &Value::Null).await.is(200);

@@ -12,9 +12,9 @@ use super::{Org, START_US, Scratch, not_found, options};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::JobId;
 use crate::jobs::{Desk, Job, JobError, JobStatus, NewJob, Runner, Turn, Work, Working};
-use crate::limits::{JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, JOBS_WAITING, Limit};
+use crate::limits::{JOBS_ASLEEP, JOBS_AT_ONCE, JOBS_OF_ORGANIZATION, JOBS_WAITING, Limit};
 use crate::store::executions::{LOST, OLDEST_TOO_MANY};
-use crate::store::jobs::{FORGET, JobTurn, UNFINISHED, push_due, push_next_turn};
+use crate::store::jobs::{ASLEEP, DUE, FORGET, JobTurn, push_due, push_next_turn};
 use crate::store::rows::raw;
 use crate::store::sql::{self, QueryBuilder};
 use crate::store::{After, JobEnd, Store, StoreError, StoreOptions, Wanted};
@@ -38,7 +38,7 @@ fn pass(clock: &AtomicI64, seconds: i64) {
 
 fn job(subject: &str) -> NewJob {
     let subject = (!subject.is_empty()).then(|| subject.to_owned());
-    NewJob { kind: "write", subject, payload: json!({ "n": 1 }) }
+    NewJob { kind: "write", subject, payload: json!({ "n": 1 }), rests: Duration::ZERO }
 }
 
 async fn add(store: &Store, org: &Org) -> JobId {
@@ -205,6 +205,39 @@ async fn many_unfinished_jobs_of_one_kind_leave_room_for_another() {
 }
 
 #[tokio::test]
+async fn jobs_that_wait_for_a_later_time_leave_room_for_others_until_they_are_very_many() {
+    let (clock, options) = hands();
+    let scratch = Scratch::with(options).await;
+    let org = scratch.organisation().await;
+    add(&scratch, &org).await;
+    let tomorrow = START_US + 86_400_000_000;
+    scratch.fill_jobs(&org, "write", (JOBS_ASLEEP.value - 1, tomorrow)).await;
+    add(&scratch, &org).await;
+    let asleep = NewJob { rests: Duration::from_secs(3_600), ..job("") };
+    scratch.enqueue_job(&org, asleep.clone()).await.unwrap();
+    pass(&clock, 6); // and they are counted again
+    let why = "Too many jobs of this organization wait";
+    let full = StoreError::Refused(why.to_owned());
+    assert_eq!(scratch.enqueue_job(&org, asleep).await, Err(full.clone()));
+    assert_eq!(scratch.enqueue_job(&org, job("")).await, Err(full));
+    scratch.enqueue_job(&org, NewJob { kind: "read", ..job("") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_organisation_has_as_many_at_work_as_who_asks_allows() {
+    let scratch = Scratch::new().await;
+    let org = scratch.organisation().await;
+    for _ in 0..4 {
+        add(&scratch, &org).await;
+    }
+    let wanted = Wanted { of_one: 3, ..KINDS.into() };
+    for _ in 0..3 {
+        assert!(scratch.claim_job(wanted.clone()).await.unwrap().is_some());
+    }
+    assert!(scratch.claim_job(wanted).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn what_a_node_holds_it_does_not_take_again_though_the_lease_is_over() {
     let (clock, options) = hands();
     let scratch = Scratch::with(options).await;
@@ -296,7 +329,7 @@ async fn looking_for_jobs_passes_those_that_are_over_and_reads_no_large_row() {
     }
     let now = Timestamp::from_micros(START_US);
     let held = vec![JobId::random()];
-    let wanted = Wanted { kinds: vec!["read", "write"], held, unleased: true };
+    let wanted = Wanted { kinds: vec!["read", "write"], held, unleased: true, ..KINDS.into() };
     let turn = plan(&scratch, |query| push_next_turn(query, &wanted, now)).await;
     assert!(turn.contains("SCAN s USING COVERING INDEX job_turns_in_order"), "{turn}");
     assert!(turn.contains("USING COVERING INDEX jobs_due (organization_id=? AND kind=?"), "{turn}");
@@ -307,8 +340,12 @@ async fn looking_for_jobs_passes_those_that_are_over_and_reads_no_large_row() {
     for plan in [turn, due] {
         assert!(!plan.contains("TEMP B-TREE"), "all are sorted to find the first: {plan}");
     }
-    let unfinished = plan(&scratch, |query| _ = query.push(UNFINISHED)).await;
-    assert!(unfinished.contains("COVERING INDEX jobs_due"), "{unfinished}");
+    for counted in [DUE, ASLEEP] {
+        let counted = plan(&scratch, |query| _ = query.push(counted)).await;
+        assert!(
+            counted.contains("COVERING INDEX jobs_due (organization_id=? AND kind=? AND run_at")
+        );
+    }
     let forget = plan(&scratch, |query| _ = query.push(FORGET)).await;
     assert!(forget.contains("INDEX jobs_over"), "{forget}");
     let oldest = plan(&scratch, |query| _ = query.push(OLDEST_TOO_MANY)).await;
@@ -373,7 +410,7 @@ async fn jobs_that_never_end_hold_up_no_kind_that_has_places_of_its_own() {
     let runner = Runner::new(scratch.store.clone()).with("write", never).with_places(
         "read",
         at_once,
-        Limit { value: 1, ..JOBS_AT_ONCE },
+        (Limit { value: 1, ..JOBS_AT_ONCE }, JOBS_OF_ORGANIZATION),
     );
     let (stop, stopping) = watch::channel(false);
     let running = tokio::spawn(runner.run(stopping));

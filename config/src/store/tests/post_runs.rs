@@ -7,12 +7,13 @@ use crate::briefing::{AgentWorkflows, PostAction};
 use crate::ids::{ConversationId, WorkflowId};
 use crate::jobs::Runner;
 use crate::journal::Entry;
-use crate::limits::JOBS_WAITING;
+use crate::limits::{JOBS_WAITING, RUNS_AFTER_WAITING};
 use crate::model::{
     Conversation, ConversationClose, ConversationStatus, Direction, EndReason, Execution,
     ExecutionFilter, ExecutionStatus, ExecutionSummary, NewWorkflow, Page,
 };
-use crate::workflows::background::{RUN_WORKFLOW, RunWorkflow};
+use crate::store::{Executed, JobEnd};
+use crate::workflows::background::{RUN_AFTER_CONVERSATION, RUN_WORKFLOW, RunWorkflow};
 use crate::workflows::{
     Definition, FailureKind, Outcome, Parsed, Rejected, RunRequest, Running, Workflows,
 };
@@ -85,11 +86,24 @@ impl Scratch {
         self.execution(org, runs[0].execution_id).await.unwrap()
     }
 
-    /// Does what is due, with an engine of which every expression says this.
+    /// Lets the time pass that runs are left.
+    async fn grace(&self) {
+        self.run("UPDATE jobs SET run_at = run_at - 10000000 WHERE status = 'waiting'").await;
+    }
+
+    /// Does what is due once the grace is over, with an engine of which every expression says this.
     async fn do_due(&self, holds: bool) -> Vec<RunRequest> {
+        self.grace().await;
+        self.do_now(holds).await
+    }
+
+    async fn do_now(&self, holds: bool) -> Vec<RunRequest> {
         let engine = Arc::new(Asked { holds, asked: Mutex::default() });
         let work = RunWorkflow::new(self.store.clone(), Arc::clone(&engine) as _);
-        Runner::new(self.store.clone()).with(RUN_WORKFLOW, Arc::new(work)).run_due().await;
+        Runner::new(self.store.clone())
+            .with(RUN_AFTER_CONVERSATION, Arc::new(work))
+            .run_due()
+            .await;
         engine.asked.lock().unwrap().clone()
     }
 }
@@ -150,7 +164,7 @@ async fn a_conversation_that_ends_in_no_workflow_makes_no_run() {
     let org = store.organisation().await;
     let over = store.over(&org, &Value::Null).await;
     assert!(store.runs_after(&org, over).await.is_empty());
-    assert_eq!(store.claim_job(&[RUN_WORKFLOW]).await, Ok(None));
+    assert_eq!(store.claim_job(&[RUN_AFTER_CONVERSATION]).await, Ok(None));
 }
 
 #[tokio::test]
@@ -161,8 +175,9 @@ async fn one_organisations_conversations_do_not_keep_anothers_waiting() {
         store.over(&greedy, &inline()).await;
     }
     store.over(&other, &inline()).await;
+    store.grace().await;
     let mut claimed = Vec::new();
-    while let Some((job, _)) = store.claim_job(&[RUN_WORKFLOW]).await.unwrap() {
+    while let Some((job, _)) = store.claim_job(&[RUN_AFTER_CONVERSATION]).await.unwrap() {
         claimed.push(job.organisation);
     }
     assert_eq!(claimed.len(), 3, "two of one, and one of the other: {claimed:?}");
@@ -188,6 +203,50 @@ async fn a_workflow_of_the_config_runs_if_its_condition_is_true_and_leaves_nothi
     let over = store.over(&org, &action).await;
     assert_eq!(store.do_due(false).await.len(), 1, "the condition alone");
     assert!(store.runs_after(&org, over).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_run_is_told_what_was_written_down_after_the_end() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let (quick, late) = (store.over(&org, &inline()).await, store.over(&org, &inline()).await);
+    assert!(store.do_now(true).await.is_empty(), "whoever held it has yet to write");
+    let write = async |of: ConversationId, said: Value| {
+        let said = serde_json::from_value(said).unwrap();
+        store.annotate_conversation(&org, (of, &said)).await.unwrap()
+    };
+    let said = json!({"items": [{"type": "message", "role": "user", "content": ["hello"]}]});
+    write(late, json!({ "summary": "s" })).await;
+    write(quick, json!({ "conversation": said })).await;
+    assert!(store.do_now(true).await.is_empty(), "one of the two is not there yet");
+    write(quick, json!({ "summary": "a greeting" })).await;
+    let asked = store.do_now(true).await;
+    let told = asked.iter().map(|asked| asked.input["trigger"].clone()).collect::<Vec<_>>();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["conversation_id"], json!(quick));
+    assert_eq!((&told[0]["summary"], &told[0]["conversation"]), (&json!("a greeting"), &said));
+    assert_eq!(told[0]["user_turn_count"], json!(1));
+    assert_eq!(store.run_after(&org, quick).await.input_data["trigger"], told[0]);
+    let asked = store.do_due(true).await;
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].input["trigger"]["summary"], "s", "as far as it is there in time");
+}
+
+#[tokio::test]
+async fn a_run_that_waits_is_neither_woken_nor_told_anew() {
+    let store = Scratch::new().await;
+    let org = store.organisation().await;
+    let over = store.over(&org, &inline()).await;
+    store.grace().await;
+    let (_, lease) = store.claim_job(&[RUN_AFTER_CONVERSATION]).await.unwrap().unwrap();
+    store.save_job(&lease, &json!({"began_at": store.now()})).await.unwrap();
+    let later = Timestamp::from_micros(START_US + 3_600_000_000);
+    store.end_job(&lease, JobEnd::Later(later)).await.unwrap();
+    let said = json!({"conversation": {"items": []}, "summary": "s"});
+    let said = serde_json::from_value(said).unwrap();
+    store.annotate_conversation(&org, (over, &said)).await.unwrap();
+    assert!(store.do_now(true).await.is_empty());
+    assert_eq!(store.run_after(&org, over).await.input_data["trigger"]["summary"], json!(null));
 }
 
 #[tokio::test]
@@ -230,21 +289,21 @@ async fn what_cannot_be_run_after_a_conversation_has_failed_and_says_why() {
 async fn a_run_of_too_many_has_failed_and_its_conversation_has_ended_all_the_same() {
     let store = Scratch::new().await;
     let org = store.organisation().await;
-    let calls: Vec<_> = (0..=JOBS_WAITING.value).map(|_| begun(&org)).collect();
-    let entries: Vec<Entry> = calls
-        .iter()
-        .flat_map(|call| {
-            [Entry::ConversationOpened(Box::new(call.clone())), ended(call, &inline())]
-        })
-        .collect();
-    store.write_entries(&entries).await.unwrap();
-    let last = calls.last().unwrap().id;
+    let workflow = store.published(&org).await;
+    let what = || Executed { workflow, version: 1, input: json!({}) };
+    store.enqueue_execution(&org, what()).await.unwrap();
+    store.fill_jobs(&org, RUN_WORKFLOW, (JOBS_WAITING.value - 1, START_US)).await;
+    assert!(matches!(store.enqueue_execution(&org, what()).await, Err(StoreError::Refused(_))));
+    let full = store.over(&org, &inline()).await;
+    let run = store.run_after(&org, full).await;
+    assert_eq!(run.status, ExecutionStatus::Queued, "whatever else there is to be run");
+    let most = RUNS_AFTER_WAITING.value - 1;
+    store.fill_jobs(&org, RUN_AFTER_CONVERSATION, (most, START_US)).await;
+    let last = store.over(&org, &inline()).await;
     let run = store.run_after(&org, last).await;
     assert_eq!(run.error.map(|error| error.kind), Some(FailureKind::Busy));
     let conversation = store.conversation(&org, last).await.unwrap();
     assert_eq!(conversation.status, ConversationStatus::Completed);
-    let queued = store.run_after(&org, calls[0].id).await;
-    assert_eq!(queued.status, ExecutionStatus::Queued);
 }
 
 #[tokio::test]
