@@ -89,6 +89,8 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     jobs: JoinHandle<()>,
+    /// Holds the node's name.
+    name: JoinHandle<()>,
     waiting: Waiting,
     journal: Journal,
     journal_done: JoinHandle<()>,
@@ -155,6 +157,8 @@ impl Gateway {
         let mut listening = sockets.addresses()?;
         let identity = identity(&settings, &mut listening)?;
         let store = open_store(&settings).await?;
+        let name = patiently(|| store.hold_node_name()).await.map_err(io::Error::other)?;
+        let name = tokio::spawn(name.keep(store.clone()));
         let bootstrap = patiently(|| store.bootstrap()).await.map_err(io::Error::other)?;
         let (journal, writer) = Journal::new(journal_depth(&settings));
         let health = Health::default();
@@ -206,6 +210,7 @@ impl Gateway {
             stop,
             tasks,
             jobs,
+            name,
             waiting,
             journal: node.journal,
             journal_done,
@@ -259,6 +264,8 @@ impl Gateway {
         }
         self.store.events().close(STREAM_FAREWELL).await;
         self.store.close().await;
+        self.name.abort();
+        let _ = self.name.await; // and the name is free
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::audit::Change;
 use super::follow::Turn;
+use super::node_name::Held;
 use super::postgres::{self, PostgresServer};
 use super::sql::Connection;
 use super::sqlite::{self, SqliteFile};
@@ -161,6 +162,14 @@ impl Database {
         match &self.engine {
             Engine::Sqlite(file) => file.foreign_version().await,
             Engine::Postgres(server) => server.version().await,
+        }
+    }
+
+    /// Takes the lock that is a node's name, if nobody has it.
+    pub(super) async fn hold(&self, node: &str) -> Result<Option<Held>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(file) => file.hold(node),
+            Engine::Postgres(server) => Ok(server.hold(node).await?.map(Held::Session)),
         }
     }
 

@@ -36,6 +36,7 @@ mod keys;
 mod managed;
 mod memberships;
 mod named_workflows;
+mod node_name;
 mod numbers;
 mod organisation_settings;
 mod organisations;
@@ -66,6 +67,7 @@ pub use deliveries::{Claim, Claimed, Settled};
 pub use executions::Executed;
 
 pub use jobs::{JobEnd, Wanted};
+pub use node_name::NodeName;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};

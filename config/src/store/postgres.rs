@@ -35,6 +35,13 @@ pub(super) const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Takes a node's name, if nobody has it.
+const HOLD: &str = "SELECT pg_try_advisory_lock(
+    hashtextextended('trunkline.node.' || current_schema() || '.' || $1, 0))";
+
+const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3";
+
 /// Connections that write: one does, and another is on its way back.
 const WRITERS: u32 = 2;
 const READERS: u32 = 4;
@@ -132,6 +139,18 @@ impl PostgresServer {
         };
         let answer = timeout(TURNAROUND, listening).await;
         answer.map_err(|_| no_answer())?.map_err(StoreError::from)
+    }
+
+    /// Takes the lock that is a node's name, if nobody has it, and returns the session that holds it. A
+    /// session whose node is cut off ends soon, and not only when the server next wants to say something.
+    pub(super) async fn hold(&self, node: &str) -> Result<Option<PgConnection>, StoreError> {
+        let work = async {
+            let mut session = PgConnection::connect_with(&self.options).await?;
+            sqlx::raw_sql(KEEP_ALIVE).execute(&mut session).await?;
+            let held: bool = sqlx::query_scalar(HOLD).bind(node).fetch_one(&mut session).await?;
+            Ok::<_, sqlx::Error>(held.then_some(session))
+        };
+        timeout(TURNAROUND, work).await.map_err(|_| no_answer())?.map_err(StoreError::from)
     }
 
     pub(super) async fn close(&self) {

@@ -1,6 +1,7 @@
 //! The SQLite file: its connections, its migrations, and what its errors mean.
 
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use sqlx::sqlite::{
 
 use super::columns::Columns;
 use super::database::{TURN_MS, migration_failed};
+use super::node_name::Held;
 use super::sql::Connection;
 use super::{StoreError, Unavailable};
 use crate::model::Invalid;
@@ -32,6 +34,8 @@ pub(super) struct SqliteFile {
     writer: SqlitePool,
     readers: SqlitePool,
     columns: Arc<Columns>,
+    /// `None` for a database in memory.
+    path: Option<PathBuf>,
 }
 
 /// The columns of all tables.
@@ -48,8 +52,9 @@ impl SqliteFile {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS));
-        if !in_memory {
-            create_private(options.get_filename()).map_err(|error| {
+        let path = (!in_memory).then(|| options.get_filename().to_owned());
+        if let Some(path) = &path {
+            create_private(path).map_err(|error| {
                 tracing::warn!(%error, "the database's file cannot be made");
                 StoreError::Unavailable(Unavailable::StorageFailed)
             })?;
@@ -69,7 +74,8 @@ impl SqliteFile {
             pool().max_connections(READERS).connect_with(options.read_only(true)).await?
         };
         let columns: Vec<(String, String)> = sqlx::query_as(COLUMNS).fetch_all(&writer).await?;
-        Ok(Self { writer, readers, columns: Arc::new(columns.into_iter().collect()) })
+        let columns = Arc::new(columns.into_iter().collect());
+        Ok(Self { writer, readers, columns, path })
     }
 
     /// Takes the write lock, waiting for it as long as the budget allows.
@@ -103,6 +109,23 @@ impl SqliteFile {
         Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&self.writer).await?)
     }
 
+    /// Takes the lock that is a node's name, if nobody has it: on a file beside the database, which stays.
+    pub(super) fn hold(&self, node: &str) -> Result<Option<Held>, StoreError> {
+        let Some(path) = &self.path else { return Ok(Some(Held::Alone)) };
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{node}.lock"));
+        let failed = |error: std::io::Error| {
+            tracing::warn!(%error, "the file that holds the node's name cannot be locked");
+            StoreError::Unavailable(Unavailable::StorageFailed)
+        };
+        let file = create_private(Path::new(&name)).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Held::File(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -111,12 +134,12 @@ impl SqliteFile {
 
 /// Makes the file, if there is none, so that only its owner can read it; SQLite gives the files it
 /// keeps beside it the same mode.
-fn create_private(path: &Path) -> std::io::Result<()> {
+fn create_private(path: &Path) -> std::io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+    options.open(path)
 }
 
 /// What SQLite's result code means here; the extended code's low byte is the primary one.

@@ -9,6 +9,7 @@ mod inbound_routing;
 mod jobs;
 mod keys;
 mod managed;
+mod node_name;
 mod organisation_settings;
 mod post_runs;
 #[path = "../../../tests/support/postgres.rs"]
