@@ -56,15 +56,17 @@ const ASLEEP_KNOWN_US: i64 = 5 * MICROS;
 /// How many jobs wait for a later time: of which organisation and kind, and when they were counted. Only
 /// those who have many are in it.
 #[derive(Default)]
-pub(super) struct Asleep(Mutex<HashMap<(OrganisationId, &'static str), (i64, Timestamp)>>);
+pub(super) struct Asleep(Mutex<HashMap<Whose, (i64, Timestamp)>>);
+
+type Whose = (OrganisationId, &'static str);
 
 impl Asleep {
-    fn known(&self, of: (OrganisationId, &'static str), now: Timestamp) -> Option<i64> {
+    fn known(&self, of: Whose, now: Timestamp) -> Option<i64> {
         let counted = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&of)?;
         is_fresh(counted.1, now).then_some(counted.0)
     }
 
-    fn learn(&self, of: (OrganisationId, &'static str), (count, now): (i64, Timestamp)) {
+    fn learn(&self, of: Whose, (count, now): (i64, Timestamp)) {
         if count > FEW_ASLEEP {
             let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             counts.retain(|_, counted| is_fresh(counted.1, now));

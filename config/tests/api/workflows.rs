@@ -256,7 +256,7 @@ async fn a_run_after_a_conversation_names_it_and_hides_what_is_sensitive_of_it()
 async fn the_words_of_an_error_are_for_who_may_read_what_is_sensitive() {
     let server = Server::start().await;
     let call = over_with(&server, json!({"fail": "canary"})).await;
-    server.pass(std::time::Duration::from_secs(11)); // nobody writes anything down
+    server.pass(Duration::from_secs(11)); // nobody writes anything down
     server.run_jobs().await;
     let list = format!("/workflow/workflow-executions?conversation_id={call}");
     let whole = server.get(&list).await.is(200)[0].clone();
