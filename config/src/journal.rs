@@ -330,7 +330,8 @@ impl JournalWriter {
             if batch.is_empty() {
                 return;
             }
-            if waited >= self.patience_ms {
+            let is_last = self.shared.queue().finished; // what comes after it has to be written too
+            if is_last || waited >= self.patience_ms {
                 return self.give_up(batch);
             }
             self.shared.queue().stats.stalled = true;

@@ -229,7 +229,12 @@ fn what_an_agent_is_told_last_is_true_even_when_it_answers_holding_late() {
         let messages = agent.messages();
         let offers =
             messages.split("message received").filter(|text| text.contains("\nINVITE sip:"));
-        offers.map(str::to_owned).collect::<Vec<_>>()
+        let mut offers: Vec<_> = offers.map(str::to_owned).collect();
+        // A slow machine repeats one that was not answered in half a second.
+        offers.dedup_by_key(|text| {
+            text.lines().find(|line| line.starts_with("CSeq:")).map(str::to_owned)
+        });
+        offers
     };
     let last =
         wait::until("the third offer", Duration::from_secs(5), || offers().into_iter().nth(2));

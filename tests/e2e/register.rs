@@ -223,8 +223,15 @@ fn a_carrier_that_wants_a_longer_binding_gets_one_and_one_that_refuses_is_left_a
     refusing.answer(&refused, "403 Forbidden", "");
     await_registered(&gateway, 1.0);
     refusing.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    let mut bytes = [0; 16];
-    let again = refusing.socket.recv_from(&mut bytes);
-    assert!(again.is_err(), "a refusal is not answered by asking again at once");
+    let mut bytes = [0; 2_048];
+    while let Ok((len, _)) = refusing.socket.recv_from(&mut bytes) {
+        // A slow machine repeats the one that was not answered in half a second.
+        let again = String::from_utf8_lossy(&bytes[..len]).into_owned();
+        let same = format!("CSeq: {}", refused.header("CSeq"));
+        assert!(
+            again.contains(&same),
+            "a refusal is not answered by asking again at once: {again}"
+        );
+    }
     gateway.finish();
 }

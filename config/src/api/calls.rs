@@ -108,6 +108,9 @@ async fn place(api: Api, caller: Caller, new: NewConversation) -> Reply {
     if let Some(id) = id
         && let Some(before) = begun_before(&api, &scope, id).await?
     {
+        if before.direction != Direction::Outbound {
+            return Err(StoreError::Conflict("id is already taken".to_owned()).into());
+        }
         return Ok((StatusCode::ACCEPTED, ConversationReply::new(&view, &before)?));
     }
     if api.calls.draining() {

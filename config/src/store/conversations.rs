@@ -1,5 +1,7 @@
 //! Verbs on conversations. Calls write them through the [journal](crate::journal), never directly.
 
+use std::sync::PoisonError;
+
 use super::database::Database;
 use super::events::Teller;
 use super::post_runs::PostActions;
@@ -191,9 +193,17 @@ impl Store {
         from_row(&row.ok_or_else(|| StoreError::not_found("Conversation"))?)
     }
 
+    /// Looks again for what this node left open: who had its name until now may have taken calls since the
+    /// store was opened.
+    pub(super) async fn find_left_open(&self) -> Result<(), StoreError> {
+        let found = open_of(&self.0.db, &self.0.options.node).await?;
+        *self.0.found_open.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
     /// Closes the conversations that this node left open when it died, and says how many. Each
     /// counts as failed, ended by the gateway, with `gateway_crash`. Those that began since the store
-    /// was opened are none of them. What the published versions of their agents have done after a
+    /// was opened, or since the node's name is held, are none of them. What the published versions of their agents have done after a
     /// conversation is made to run here too; an agent of a single call was known to the node alone.
     ///
     /// # Errors
@@ -203,7 +213,8 @@ impl Store {
         let (reason, now) = (to_json(&EndReason::gateway_crash())?, self.now());
         let (mut closed, mut teller) = (0, Teller::new(self));
         let (mut named, mut job_added) = (PostActions::default(), false);
-        for id in &self.0.found_open {
+        let left = self.0.found_open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for id in &left {
             let Some(present) = present(&mut tx, id).await? else { continue };
             if present.status.is_terminal() {
                 continue;

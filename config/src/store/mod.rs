@@ -213,7 +213,7 @@ struct Inner {
     options: StoreOptions,
     door: Door,
     /// This node's conversations that were open when the store was opened.
-    found_open: Vec<String>,
+    found_open: std::sync::Mutex<Vec<String>>,
     snapshot: SnapshotHandle,
     events: EventBus,
     /// Rung when there is something new for webhooks.
@@ -273,7 +273,7 @@ impl Store {
     /// [`StoreError::Invalid`] for a URL of another kind; otherwise as the database fails.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let db = Database::open(url, options.busy_budget_ms).await?;
-        let found_open = conversations::open_of(&db, &options.node).await?;
+        let found_open = conversations::open_of(&db, &options.node).await?.into();
         let events = EventBus::new(options.clock.clone());
         let store = Self(Arc::new(Inner {
             db,

@@ -53,6 +53,7 @@ impl Store {
         let attempts = async {
             loop {
                 if let Some(held) = self.0.db.hold(node).await? {
+                    self.find_left_open().await?;
                     return Ok(NodeName(held));
                 }
                 sleep(AGAIN).await;

@@ -5,6 +5,7 @@
 //! From then on it is a run in the background as any other of its organisation, and takes its turn.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -41,7 +42,10 @@ impl Store {
             execution.workflow_version = version(tx, &scope, (workflow, which)).await?;
         }
         self.insert_execution(tx, &mut execution).await?;
-        let job = background::job(execution.execution_id, Some(post.text()));
+        let mut job = background::job(execution.execution_id, Some(post.text()));
+        if conversation.conversation.is_some() && conversation.summary.is_some() {
+            job.rests = Duration::ZERO; // nothing more is awaited
+        }
         match self.insert_job(tx, &scope, &job).await {
             Ok(_) => Ok(true),
             Err(StoreError::Refused(why)) => {

@@ -83,8 +83,8 @@ impl SqliteFile {
         let mut pause = PAUSE_FIRST_MS;
         let mut waited = 0;
         loop {
-            match self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from) {
-                Err(StoreError::Unavailable(Unavailable::Busy)) if waited < busy_budget_ms => {
+            match self.writer.begin_with("BEGIN IMMEDIATE").await {
+                Err(error) if waited < busy_budget_ms && is_locked(&error) => {
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                     waited += pause + BUSY_TIMEOUT_MS;
                     pause = (pause * 2).min(PAUSE_MAX_MS);
@@ -140,6 +140,12 @@ fn create_private(path: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// Another process has the lock; one of our own that is slow has been waited for by the pool.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| meaning(&code) == Some(Unavailable::Busy))
 }
 
 /// What SQLite's result code means here; the extended code's low byte is the primary one.

@@ -498,12 +498,9 @@ impl Leg {
         outlet.send(channel, to, buffer.get(..len).unwrap_or_default());
     }
 
-    // Telling.
-
     pub(super) fn take_drops(&mut self) -> Drops {
-        let new = self.drops.since(&self.drops_told);
-        self.drops_told = self.drops;
-        new
+        let told = std::mem::replace(&mut self.drops_told, self.drops);
+        self.drops.since(&told)
     }
 
     pub(super) fn report(&self, overrun: u64, frames_played: u64) -> LegReport {
