@@ -13,7 +13,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{Body, Id, Params};
 use super::page::{Cursor, page, reply};
 use super::table::Caller;
-use crate::credential::{Scope, ScopeSet};
+use crate::credential::{Scope, ScopeSet, ScopedTo};
 use crate::ids::OrganisationId;
 use crate::model::{
     Member, NewApiKey, NewMember, NewOrganisation, Organisation, OrganisationChange,
@@ -84,15 +84,19 @@ pub(crate) async fn create_organization(
     if new.max_phone_numbers.is_some() {
         caller.operator_manage()?;
     }
-    let parent = match new.parent_id {
+    let made = match new.parent_id {
         Some(None) => {
             let (by, most) = (caller.operator_manage()?, new.max_phone_numbers);
-            return Ok(Json(api.store.create_organisation(&by, &new.name, most).await?));
+            api.store.create_organisation(&by, &new.name, most).await?
         }
-        Some(Some(id)) => api.store.reach(bearer, id, bearer.operator_manage()).await?,
-        None => bearer.organisation(),
+        Some(Some(id)) => {
+            let parent = api.store.reach(bearer, id, bearer.operator_manage()).await?;
+            api.store.create_child_organisation(&parent, new).await?
+        }
+        None => api.store.create_child_organisation(&bearer.organisation(), new).await?,
     };
-    Ok(Json(api.store.create_child_organisation(&parent, new).await?))
+    api.managed.welcome(ScopedTo::by_gateway(made.id)).await;
+    Ok(Json(made))
 }
 
 /// Changes an organization: an absent key stays as it is. One's own takes `organizations:manage`.

@@ -30,7 +30,7 @@ pub use twilio::Twilio;
 use crate::credential::ScopedTo;
 use crate::ids::OrganisationId;
 use crate::model::{
-    AvailableNumber, E164, ManagedAccount, ManagedProvider, NumberSearch, PhoneNumber,
+    AvailableNumber, E164, ManagedAccount, ManagedProvider, NumberSearch, NumberType, PhoneNumber,
 };
 use crate::settings::ManagedSettings;
 use crate::store::{Store, StoreError};
@@ -48,6 +48,10 @@ const AT_ONCE: u32 = 8;
 /// Pauses between attempts: doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How long a new organisation's reply waits for its first number; it may come later.
+const WELCOME: Duration = Duration::from_secs(3);
+/// Numbers that are tried for it: others may take some meanwhile.
+const WELCOME_CHOICES: u32 = 5;
 /// A purchase that has not come about by then is undone.
 const GIVE_UP: Duration = Duration::from_secs(86_400);
 
@@ -139,6 +143,15 @@ pub enum ManagedError {
 pub struct Managed {
     store: Store,
     accounts: Arc<[Account]>,
+    first: Option<Arc<FirstNumber>>,
+}
+
+/// Where new organisations are given their first number.
+#[derive(Debug)]
+struct FirstNumber {
+    account: String,
+    /// ISO 3166-1 alpha-2, in capitals.
+    country: String,
 }
 
 impl std::fmt::Debug for Managed {
@@ -152,7 +165,14 @@ impl Managed {
     /// These accounts.
     #[must_use]
     pub fn new(store: Store, accounts: Vec<Account>) -> Self {
-        Self { store, accounts: accounts.into() }
+        Self { store, accounts: accounts.into(), first: None }
+    }
+
+    /// Gives new organisations a number of this `country` at this `account`; see [`Self::welcome`].
+    #[must_use]
+    pub fn with_first_numbers(self, account: &str, country: &str) -> Self {
+        let first = FirstNumber { account: account.to_owned(), country: country.to_owned() };
+        Self { first: Some(Arc::new(first)), ..self }
     }
 
     /// The accounts that the settings name.
@@ -162,7 +182,11 @@ impl Managed {
     pub fn of_settings(store: Store, settings: &ManagedSettings) -> Result<Self, String> {
         let pool = Pool::of_settings(settings).map(Account::pool);
         let twilio = Twilio::of_settings(settings)?.map(Account::twilio);
-        Ok(Self::new(store, pool.into_iter().chain(twilio).collect()))
+        let managed = Self::new(store, pool.into_iter().chain(twilio).collect());
+        Ok(match &settings.first_number_account {
+            Some(account) => managed.with_first_numbers(account, &settings.first_number_country),
+            None => managed,
+        })
     }
 
     /// What there is to see of the accounts.
@@ -234,6 +258,47 @@ impl Managed {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(ManagedError::UnderWay),
         }
+    }
+
+    /// Gives a new organisation its first number, and with it a trunk, if the settings say at which
+    /// account. It goes on even if the caller does not wait for it; when there is none to be had, the log
+    /// says so and the organisation begins without.
+    pub async fn welcome(&self, scope: ScopedTo<OrganisationId>) {
+        let Some(first) = self.first.clone() else { return };
+        let managed = self.clone();
+        let work = tokio::spawn(async move {
+            let organization = scope.organisation();
+            match managed.give(&scope, &first).await {
+                Ok(Some(number)) => {
+                    tracing::info!(%organization, %number, "a first number was given")
+                }
+                Ok(None) => tracing::warn!(%organization, "no first number is to be had"),
+                Err(why) => tracing::warn!(%organization, %why, "no first number could be given"),
+            }
+        });
+        let _ = tokio::time::timeout(WELCOME, work).await;
+    }
+
+    async fn give(
+        &self,
+        scope: &ScopedTo<OrganisationId>,
+        first: &FirstNumber,
+    ) -> Result<Option<E164>, ManagedError> {
+        let wanted = NumberSearch {
+            country: first.country.clone(),
+            kind: NumberType::Local,
+            voice_enabled: true,
+            area_code: None,
+            limit: WELCOME_CHOICES,
+        };
+        for found in self.available(&first.account, &wanted).await? {
+            match self.purchase(scope, &first.account, &found.phone_number).await {
+                Ok(bought) => return Ok(Some(bought.phone_number)),
+                Err(ManagedError::Gone | ManagedError::Store(StoreError::Conflict(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Gives a bought number back. Its calls end to come in at once; the provider is told until it

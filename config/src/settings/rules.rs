@@ -168,9 +168,23 @@ fn managed(settings: &Settings, reader: &mut Reader) {
         let message = format!("at most {} numbers", POOL_NUMBERS.value);
         reader.fault("managed.pool_numbers", message);
     }
-    let country = &managed.pool_country;
-    if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
-        reader.fault("managed.pool_country", "two capital letters, such as \"US\"");
+    for (key, country) in [
+        ("managed.pool_country", &managed.pool_country),
+        ("managed.first_number_country", &managed.first_number_country),
+    ] {
+        if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+            reader.fault(key, "two capital letters, such as \"US\"");
+        }
+    }
+    let has_account = match managed.first_number_account.as_deref() {
+        None => true,
+        Some("pool") => pool,
+        Some("twilio") => managed.twilio_account_sid.is_some(),
+        Some(_) => false,
+    };
+    if !has_account {
+        let message = "\"pool\" or \"twilio\", whose settings must be given too";
+        reader.fault("managed.first_number_account", message);
     }
     twilio(settings, reader);
 }

@@ -310,6 +310,11 @@ section! {
         pool_transport: Transport = Transport::Udp;
         /// Where that carrier's calls come from; none means anywhere.
         pool_allowed_addresses: Vec<IpNet> = Vec::new();
+        /// The account, `pool` or `twilio`, at which an organisation that is made over the API is given its
+        /// first number, and a trunk with it; none means that it begins without.
+        first_number_account: Option<String> = None;
+        /// The country of these numbers, ISO 3166-1 alpha-2.
+        first_number_country: String = "US".to_owned();
         /// SID of the account `twilio` at Twilio; none means that there is no such account.
         twilio_account_sid: Option<String> = None;
         /// Its auth token.

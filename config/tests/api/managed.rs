@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use config::credential::Operator;
+use config::credential::{Operator, ScopedTo};
+use config::ids::OrganisationId;
+use config::model::{NumberFilter, Page, PhoneNumber};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -256,4 +258,33 @@ async fn only_managed_trunks_without_a_bought_number_are_removed_by_the_operator
     let refused = server.delete(&format!("{TRUNKS}/{trunk}")).await.is(409);
     assert!(refused["detail"].as_str().unwrap().contains("release"));
     server.get("/core/phone-numbers/+14155550100").await.is(200);
+}
+
+/// The numbers of an organisation that has just been made.
+async fn numbers_of_a_new_one(server: &Server) -> Vec<PhoneNumber> {
+    let made = server.post("/admin/organizations", json!({ "name": "new" })).await.is(200);
+    let id: OrganisationId = made["id"].as_str().unwrap().parse().unwrap();
+    let (scope, all) = (ScopedTo::by_gateway(id), NumberFilter::default());
+    server.store.numbers(&scope, &all, Page::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_new_organisation_is_given_a_number_and_a_trunk_where_the_settings_say_so() {
+    let server = Server::start().await;
+    assert!(numbers_of_a_new_one(&server).await.is_empty(), "nothing was said of it");
+    let giving = server.with_first_numbers("US");
+    let mut given = Vec::new();
+    for _ in 0..4 {
+        let numbers = numbers_of_a_new_one(&giving).await;
+        let [number] = numbers.as_slice() else { panic!("{numbers:?}") };
+        let scope = ScopedTo::by_gateway(number.organization_id);
+        let trunk = server.store.trunk(&scope, number.trunk_id).await.unwrap();
+        assert_eq!(trunk.managed_account_id.as_deref(), Some("pool"));
+        given.push(number.phone_number.to_string());
+    }
+    given.sort();
+    assert_eq!(given, ["+12125550100", "+14155550100", "+14155550101", "+14155550102"]);
+    assert!(numbers_of_a_new_one(&giving).await.is_empty(), "the pool is empty");
+    let elsewhere = server.with_first_numbers("DE");
+    assert!(numbers_of_a_new_one(&elsewhere).await.is_empty());
 }

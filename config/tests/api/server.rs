@@ -247,13 +247,23 @@ impl Server {
 
     /// The same server with an engine for workflows.
     pub(crate) fn with_engine(&self, workflows: Arc<dyn Workflows>) -> Self {
+        self.rebuilt(workflows, Managed::new(self.store.clone(), Vec::new()))
+    }
+
+    /// The same server, whose new organisations are given a number of this country of the pool.
+    pub(crate) fn with_first_numbers(&self, country: &str) -> Self {
+        let managed = Managed::new(self.store.clone(), vec![Account::pool(pool())]);
+        self.rebuilt(Arc::new(Echo), managed.with_first_numbers("pool", country))
+    }
+
+    fn rebuilt(&self, workflows: Arc<dyn Workflows>, managed: Managed) -> Self {
         let api = Api {
             store: self.store.clone(),
             options: ApiOptions::default(),
             calls: Arc::clone(&self.calls) as _,
             workflows,
             waiting: self.waiting.clone(),
-            managed: Managed::new(self.store.clone(), Vec::new()),
+            managed,
             fetcher: fetcher(),
             model: None,
         };
