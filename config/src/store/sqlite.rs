@@ -43,7 +43,22 @@ const COLUMNS: &str = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_
     WHERE m.type = 'table' ORDER BY m.name, c.cid";
 
 impl SqliteFile {
+    /// Opens the file, waiting for a neighbour that is at work on it: another node's last breath, or a
+    /// subcommand.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let mut waited = 0;
+        loop {
+            match Self::try_open(url).await {
+                Err(StoreError::Unavailable(Unavailable::Busy)) if waited < TURN_MS => {
+                    tokio::time::sleep(Duration::from_millis(PAUSE_MAX_MS)).await;
+                    waited += PAUSE_MAX_MS + BUSY_TIMEOUT_MS;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_open(url: &str) -> Result<Self, StoreError> {
         let in_memory = url.contains(":memory:");
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|_| Invalid::new("store.url", "is not a SQLite URL"))?
