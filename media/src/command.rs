@@ -11,7 +11,7 @@ use crate::port::{PortNews, WorkerPort};
 use crate::ports::PortPair;
 use crate::report::LegReport;
 use crate::sdp::Plan;
-use crate::session::Session;
+use crate::session::{FarSide, Session};
 
 /// Names a session for as long as it lives; signalling picks it and never uses it twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -203,7 +203,7 @@ pub(crate) enum Command {
     Open { session: Box<Session>, ports: PortPair },
     Apply { key: SessionKey, plan: Box<Plan> },
     Gate { key: SessionKey, open: bool },
-    Connect { key: SessionKey, far: Box<Far> },
+    Connect { key: SessionKey, far: Box<FarSide> },
     Bridge { a: SessionKey, b: SessionKey },
     Digit { key: SessionKey, digit: char, duration_ms: u32 },
     Noise { key: SessionKey, suppressor: Option<crate::session::Suppressor> },

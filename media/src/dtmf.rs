@@ -298,7 +298,8 @@ enum Sending {
 #[derive(Clone, Debug)]
 pub struct Sender {
     clock_hz: u32,
-    queue: [Option<Step>; QUEUE],
+    /// Elsewhere: most calls never dial.
+    queue: Box<[Option<Step>; QUEUE]>,
     first: usize,
     waiting: usize,
     state: Sending,
@@ -308,7 +309,13 @@ impl Sender {
     /// A sender on this RTP clock.
     #[must_use]
     pub fn new(clock_hz: u32) -> Self {
-        Self { clock_hz, queue: [None; QUEUE], first: 0, waiting: 0, state: Sending::Idle }
+        Self {
+            clock_hz,
+            queue: Box::new([None; QUEUE]),
+            first: 0,
+            waiting: 0,
+            state: Sending::Idle,
+        }
     }
 
     /// Queues one digit, or `w` for a pause of [`PAUSE_MS`]. The duration is brought between
@@ -383,7 +390,7 @@ impl Sender {
     pub fn clear(&mut self) {
         self.waiting = 0;
         self.first = 0;
-        self.queue = [None; QUEUE];
+        *self.queue = [None; QUEUE];
         if let Sending::Tone { code, duration_ms, sent_ms, timestamp } = self.state {
             let duration_ms = duration_ms.min(sent_ms.max(DURATION_MIN_MS));
             self.state = Sending::Tone { code, duration_ms, sent_ms, timestamp };

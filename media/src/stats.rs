@@ -308,7 +308,8 @@ fn clamp_24(lost: i64) -> i32 {
 /// A duration on an RTP clock, wrapped.
 #[expect(clippy::cast_possible_truncation, reason = "wraps as RTP timestamps do")]
 fn clock_units(elapsed: Duration, clock_hz: u32) -> u32 {
-    (elapsed.as_nanos() * u128::from(clock_hz) / 1_000_000_000) as u32
+    let of_nanos = u64::from(elapsed.subsec_nanos()) * u64::from(clock_hz) / 1_000_000_000;
+    elapsed.as_secs().wrapping_mul(u64::from(clock_hz)).wrapping_add(of_nanos) as u32
 }
 
 /// A duration in 1/65536 s, saturated.

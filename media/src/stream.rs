@@ -32,7 +32,8 @@ pub(crate) struct Stream {
     payload_type: u8,
     packet_samples: usize,
     after_gap: bool,
-    pending: [u8; PENDING_BYTES],
+    /// Elsewhere: a stream that is relayed has nothing in it.
+    pending: Box<[u8; PENDING_BYTES]>,
     filled: usize,
     /// Where the packets being relayed lie; nothing of our own was sent since the last of them.
     mapping: Option<Mapping>,
@@ -52,7 +53,7 @@ impl Stream {
             payload_type: 0,
             packet_samples: FRAME_SAMPLES,
             after_gap: true,
-            pending: [0; PENDING_BYTES],
+            pending: Box::new([0; PENDING_BYTES]),
             filled: 0,
             mapping: None,
             lead: 0,

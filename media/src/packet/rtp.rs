@@ -21,6 +21,8 @@ use super::{Malformed, NoRoom, read_u16, read_u32};
 pub const HEADER_BYTES: usize = 12;
 
 const VERSION: u8 = 2;
+/// The first byte of a packet without padding, extension and contributing sources.
+const PLAIN: u8 = VERSION << 6;
 const EXTENSION_BIT: u8 = 0x10;
 const MARKER_BIT: u8 = 0x80;
 const EXTENSION_HEADER_BYTES: usize = 4;
@@ -69,6 +71,19 @@ impl RtpView {
 /// # Errors
 /// [`Malformed`] when version, contributing sources, extension or padding do not fit the datagram.
 pub fn view(datagram: &[u8]) -> Result<RtpView, Malformed> {
+    match datagram.first_chunk::<HEADER_BYTES>() {
+        // Nearly always there is nothing before the payload but this, and nothing after it.
+        Some(fixed) if fixed[0] == PLAIN => Ok(RtpView {
+            header: take(fixed),
+            payload_start: HEADER_BYTES,
+            payload_end: datagram.len(),
+        }),
+        _ => view_any(datagram),
+    }
+}
+
+/// The view of a packet that may have contributing sources, an extension and padding.
+fn view_any(datagram: &[u8]) -> Result<RtpView, Malformed> {
     let payload_start = header_bytes(datagram)?;
     let reader = rtp_rs::RtpReader::new(datagram).map_err(reason)?;
     let padding = match reader.padding() {
@@ -131,7 +146,7 @@ pub fn header_bytes(datagram: &[u8]) -> Result<usize, Malformed> {
 /// [`NoRoom`] when the buffer is shorter than the header.
 pub fn write_header(buffer: &mut [u8], header: Header) -> Result<(), NoRoom> {
     let fixed = buffer.first_chunk_mut::<HEADER_BYTES>().ok_or(NoRoom)?;
-    fixed[0] = VERSION << 6;
+    fixed[0] = PLAIN;
     put(fixed, header);
     Ok(())
 }
@@ -145,6 +160,17 @@ pub fn rewrite_header(packet: &mut [u8], header: Header) -> Result<(), NoRoom> {
     let fixed = packet.first_chunk_mut::<HEADER_BYTES>().ok_or(NoRoom)?;
     put(fixed, header);
     Ok(())
+}
+
+fn take(fixed: &[u8; HEADER_BYTES]) -> Header {
+    let [_, second, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3] = *fixed;
+    Header {
+        payload_type: second & 0x7f,
+        marker: second & MARKER_BIT != 0,
+        sequence: u16::from_be_bytes([s0, s1]),
+        timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+        ssrc: u32::from_be_bytes([i0, i1, i2, i3]),
+    }
 }
 
 fn put(fixed: &mut [u8; HEADER_BYTES], header: Header) {
@@ -283,6 +309,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_plain_packet_reads_the_same_by_the_short_way(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            if let Some(first) = bytes.first_mut() {
+                *first = PLAIN;
+            }
+            prop_assert_eq!(view(&bytes), view_any(&bytes));
+        }
+
         #[test]
         fn no_bytes_panic_and_every_payload_lies_inside(
             mut bytes in prop::collection::vec(any::<u8>(), 0..100),

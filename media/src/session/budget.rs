@@ -22,6 +22,11 @@ impl Budget {
         self.strangers = (self.strangers + ticks * STRANGER_PER_TICK).min(STRANGER_BURST);
     }
 
+    /// The peer's will last for a while.
+    pub(super) fn is_ample(&self) -> bool {
+        self.peer > PEER_BURST / 2
+    }
+
     /// Takes one packet out of the right budget; false when it is used up.
     pub(super) fn spend(&mut self, is_peer: bool) -> bool {
         let budget = if is_peer { &mut self.peer } else { &mut self.strangers };
@@ -38,7 +43,7 @@ impl Budget {
 /// 500 packets a second: ten times G.711 at 20 ms, five times at 10 ms with doubled events.
 const PEER_PER_TICK: u32 = 10;
 /// What may come at once after a stall of the network: half a second's worth.
-const PEER_BURST: u32 = 250;
+pub(super) const PEER_BURST: u32 = 250;
 /// 100 packets a second: enough to notice an intrusion and, with SRTP, a peer that moved.
 const STRANGER_PER_TICK: u32 = 2;
 const STRANGER_BURST: u32 = 50;

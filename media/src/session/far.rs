@@ -11,10 +11,10 @@ use crate::frame::{FRAME_SAMPLES, Frame};
 use crate::port::{Down, Up, WorkerPort};
 
 /// A [`Far`] at work.
-#[expect(clippy::large_enum_variant, reason = "there is one per session, and an echo must not box")]
-pub(super) enum FarSide {
+pub(crate) enum FarSide {
     Agent(WorkerPort),
-    Echo(Option<Frame>),
+    /// What was heard last; elsewhere, so that no other session makes room for it.
+    Echo(Box<Option<Frame>>),
     Playback(Playback),
     Nobody,
     Leg(OtherLeg),
@@ -38,7 +38,7 @@ impl From<Far> for FarSide {
     fn from(far: Far) -> Self {
         match far {
             Far::Agent(port) => Self::Agent(port),
-            Far::Echo => Self::Echo(None),
+            Far::Echo => Self::Echo(Box::default()),
             Far::Nobody => Self::Nobody,
             Far::Playback { clip, repeat } => {
                 Self::Playback(Playback { clip, repeat, position: 0, end_told: false })
@@ -52,7 +52,7 @@ impl FarSide {
     pub(super) fn hear(&mut self, frame: &Frame) {
         match self {
             Self::Agent(port) => port.give(Up::Frame(*frame)),
-            Self::Echo(heard) => *heard = Some(*frame),
+            Self::Echo(heard) => **heard = Some(*frame),
             Self::Playback(_) | Self::Nobody | Self::Leg(_) => {}
         }
     }
@@ -137,7 +137,7 @@ impl FarSide {
 }
 
 /// A clip being played.
-pub(super) struct Playback {
+pub(crate) struct Playback {
     clip: Arc<[i16]>,
     repeat: bool,
     position: usize,

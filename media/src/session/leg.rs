@@ -1,5 +1,6 @@
 //! The wire side of a session: one peer, its two ports, everything between a datagram and a frame.
 
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::worker::Drops;
 use super::budget::Budget;
 use super::clean::PACKET_MAX;
 use super::listen::{Listener, Suppressor};
+use super::numbers::Numbers;
 use super::relay::{Crossing, Kind};
 use super::rtcp::{COMPOUND_BYTES, Rtcp};
 use super::secure::Secured;
@@ -46,10 +48,7 @@ pub(super) enum Heard {
     },
 }
 
-/// One side of a call as RTP sees it.
-///
-/// What every packet needs comes first and lies together: of a thousand legs nothing else stays in
-/// the processor's cache.
+/// One side of a call as RTP sees it. What every packet needs comes first.
 #[repr(C)]
 pub(super) struct Leg {
     pub(super) terms: Terms,
@@ -120,6 +119,9 @@ enum Content {
 }
 
 impl Leg {
+    /// What a relayed packet needs ends with this.
+    pub(super) const HOT_BYTES: usize = offset_of!(Self, listener) + Listener::HOT_BYTES;
+
     pub(super) fn new(plan: &Plan, options: &LegOptions, anchor: WallAnchor) -> Self {
         let numbers = Numbers::from(options.entropy);
         let policy = Policy {
@@ -192,7 +194,10 @@ impl Leg {
     ) -> Heard {
         // Jitter is the network's: how late we looked is not part of it, nor is it anything the
         // playout buffer has to grow for.
-        let arrived = now.checked_sub(datagram.waited).unwrap_or(now);
+        let arrived = match datagram.waited {
+            Duration::ZERO => now,
+            waited => now.checked_sub(waited).unwrap_or(now),
+        };
         let is_peer = self.latch.locked().is_none_or(|peer| peer == datagram.from);
         if !self.budget.spend(is_peer) {
             self.drops.over_budget += 1;
@@ -405,6 +410,11 @@ impl Leg {
         self.terms.send && self.latch.send_rtcp_to(self.terms.remote_rtcp, true).is_some()
     }
 
+    /// Nothing is due but what can wait: it may speak, and the peer sends no more than it should.
+    pub(super) fn may_rest(&self) -> bool {
+        self.budget.is_ample() && self.may_speak()
+    }
+
     /// The peer has agreed to telephone events.
     pub(super) fn takes_events(&self) -> bool {
         self.terms.dtmf_send.is_some()
@@ -561,33 +571,6 @@ pub(super) fn send_protected(
         len = protected;
     }
     outlet.send(Channel::Rtp, to, buffer.get(..len).unwrap_or_default());
-}
-
-/// The random numbers of a leg, cut from its entropy.
-struct Numbers {
-    ssrc: u32,
-    sequence: u16,
-    timestamp: u32,
-    intervals: u64,
-    name: [u8; 8],
-}
-
-impl From<[u8; 32]> for Numbers {
-    fn from(entropy: [u8; 32]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, rest @ ..] = entropy;
-        let (words, _) = rest.as_chunks::<8>();
-        let word = |at: usize| words.get(at).copied().unwrap_or_default();
-        Self {
-            ssrc: u32::from_be_bytes([a, b, c, d]),
-            // The upper half is left out so that an SRTP receiver that misses the first packets
-            // cannot mistake the rollover counter (RFC 3711 §3.3.1).
-            sequence: u16::from_be_bytes([e, f]) & 0x7fff,
-            timestamp: u32::from_be_bytes([g, h, i, j]),
-            // Never zero: the generator of intervals would stand still.
-            intervals: u64::from_be_bytes(word(0)) | 1,
-            name: word(1),
-        }
-    }
 }
 
 /// Comfort noise at 8 kHz (RFC 3389 §4): static, and sent by some without being negotiated.

@@ -2,6 +2,7 @@
 //!
 //! Whatever the network does, there is one frame for every tick.
 
+use std::mem::offset_of;
 use std::time::Instant;
 
 use crate::codec::Codec;
@@ -17,20 +18,24 @@ use super::prompt::Account;
 /// Noise cancellation, to be switched on in mid-call.
 pub(crate) type Suppressor = Box<Cleaning>;
 
-/// The hearing side of one leg.
+/// The hearing side of one leg. What relayed packets need of it comes first.
+#[repr(C)]
 pub(super) struct Listener {
+    suppressor: Option<Suppressor>,
+    bypassed: bool,
     pub(super) codec: Codec,
+    /// The source of the audio in the buffer; another one has its own numbering.
+    ssrc: Option<u32>,
     buffer: jitter::Options,
     pub(super) jitter: Jitter,
     pub(super) concealer: Box<Concealer>,
     pub(super) account: Account,
-    suppressor: Option<Suppressor>,
-    bypassed: bool,
-    /// The source of the audio in the buffer; another one has its own numbering.
-    ssrc: Option<u32>,
 }
 
 impl Listener {
+    /// What a relayed packet needs ends with this.
+    pub(super) const HOT_BYTES: usize = offset_of!(Self, buffer);
+
     pub(super) fn new(codec: Codec, options: &LegOptions, noise_seed: u32) -> Self {
         let (min_ms, max_ms) = (options.jitter_min_ms, options.jitter_max_ms);
         let buffer = jitter::Options { min_ms, max_ms, silence: codec.silence() };

@@ -59,9 +59,8 @@ impl Worker {
         self.guarded(partner, |session| session.connect(Far::Nobody));
     }
 
-    /// Carries what `from` has heard over to its partner. It came at `since`, if that is known.
-    pub(super) fn carry(&mut self, from: SlabKey, crossing: &Crossing, since: Option<Instant>) {
-        let Some(to) = self.partner(from) else { return };
+    /// Carries what the partner of `to` has heard over to it. It came at `since`, if that is known.
+    pub(super) fn carry(&mut self, to: SlabKey, crossing: &Crossing, since: Option<Instant>) {
         let Some(tenant) = self.tenants.get_mut(to).filter(|tenant| !tenant.faulty) else {
             return;
         };

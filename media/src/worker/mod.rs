@@ -257,7 +257,7 @@ impl Workers {
     /// # Errors
     /// [`CommandError`]; `far` is dropped then.
     pub fn connect(&self, key: SessionKey, far: Far) -> Result<(), CommandError> {
-        self.post(key, Command::Connect { key, far: Box::new(far) })
+        self.post(key, Command::Connect { key, far: Box::new(far.into()) })
     }
 
     /// Makes two sessions of one worker (see [`Workers::open_beside`]) each other's far side: what

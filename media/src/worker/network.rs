@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::slab::SlabKey;
-use super::sys::Poller;
+use super::sys::{self, Poller};
 use super::{Events, Shared};
 use crate::clock;
 use crate::command::Event;
@@ -25,8 +25,8 @@ pub(super) struct Network<'a> {
 impl Outlet for Network<'_> {
     fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]) {
         let counters = &self.shared.counters;
-        match socket(self.ports, channel).send_to(datagram, to) {
-            Ok(_) => {
+        match sys::send(socket(self.ports, channel).as_fd(), to, datagram) {
+            Ok(()) => {
                 counters.sent.add(1);
                 if let Some(since) = self.since {
                     counters.count_residence(clock::now().saturating_duration_since(since));

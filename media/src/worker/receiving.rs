@@ -12,7 +12,7 @@ use super::slab::SlabKey;
 use super::sys::{self, Ready, Received};
 use super::thread::{BYPASS_TICKS, CLEANING_SHARE, Tenant, Worker};
 use crate::clock;
-use crate::session::{Channel, DATAGRAM_BYTES, Datagram};
+use crate::session::{Channel, DATAGRAM_BYTES, Datagram, Session};
 use crate::srtp::TAIL_ROOM;
 
 impl Worker {
@@ -43,7 +43,7 @@ impl Worker {
             match receive(socket(&tenant.ports, channel).as_fd(), space) {
                 Ok(Some(received)) => {
                     tenant.received += 1;
-                    let now = clock::now();
+                    let now = if self.stamped { clock::now() } else { self.moment };
                     let waited = received
                         .arrived
                         .map(|arrived| self.anchor.since_1970(now).saturating_sub(arrived));
@@ -62,14 +62,15 @@ impl Worker {
     /// While the kernel is asked for a datagram, the processor fetches what it will be needed for.
     fn fetch_ahead(&mut self, key: SlabKey) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
-        sys::prefetch(&*tenant.session, HOT_BYTES);
+        sys::prefetch(&*tenant.session, Session::HOT_BYTES);
         let partner = tenant.partner.and_then(|partner| self.tenants.get_mut(partner));
         if let Some(partner) = partner {
-            sys::prefetch(&*partner.session, HOT_BYTES);
+            sys::prefetch(&*partner.session, Session::HOT_BYTES);
         }
     }
 
-    /// Handles what was `received` just `now`, after it had `waited` in the kernel if that is known.
+    /// Handles what was `received` just `now` or, as near as matters, a moment ago, after it had `waited`
+    /// in the kernel if that is known.
     fn handle(
         &mut self,
         key: SlabKey,
@@ -77,7 +78,10 @@ impl Worker {
         &Received { len, truncated, from, .. }: &Received,
         (now, waited): (Instant, Option<Duration>),
     ) {
-        let Some(Tenant { session, ports, .. }) = self.tenants.get_mut(key) else { return };
+        let Some(Tenant { session, ports, partner, .. }) = self.tenants.get_mut(key) else {
+            return;
+        };
+        let (partner, cleaned_since) = (*partner, session.is_cleaned().then(clock::now));
         // What does not fit the buffer is no packet of ours; as an empty one it is counted malformed.
         let len = if truncated { 0 } else { len };
         let buffer = self.buffer.as_mut_slice();
@@ -91,11 +95,13 @@ impl Worker {
         self.shared.counters.received.add(1);
         let Ok((crossing, fed)) = done else { return self.retire(key) };
         self.fed_agents |= fed;
-        self.share_cleaning_time(key, now);
-        match (crossing, waited) {
-            (Some(crossing), _) => self.carry(key, &crossing, since),
-            (None, Some(waited)) => self.shared.counters.count_residence(waited),
-            (None, None) => {}
+        if let Some(begun) = cleaned_since {
+            self.share_cleaning_time(key, begun);
+        }
+        match (crossing, partner, waited) {
+            (Some(crossing), Some(partner), _) => self.carry(partner, &crossing, since),
+            (None, _, Some(waited)) => self.shared.counters.count_residence(waited),
+            _ => {}
         }
     }
 
@@ -103,9 +109,6 @@ impl Worker {
     /// than within one.
     fn share_cleaning_time(&mut self, key: SlabKey, begun: Instant) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
-        if !tenant.session.is_cleaned() {
-            return;
-        }
         self.cleaning += clock::now().saturating_duration_since(begun);
         if self.cleaning > CLEANING_SHARE {
             tenant.bypass_left = BYPASS_TICKS;
@@ -123,9 +126,6 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// One in so many wake-ups asks how long datagrams have waited though they cannot be late.
 const SAMPLED: u32 = 8;
-
-/// What of a session every packet needs: it is laid out to come first.
-const HOT_BYTES: usize = 1_024;
 
 /// Read from one socket before the next one has its turn.
 const DATAGRAMS_PER_TURN: usize = 8;

@@ -2,12 +2,15 @@
 //!
 //! Every `unsafe` block of the crate is here. Each function owns what it hands to the kernel for the
 //! length of the call; nothing borrowed survives it.
+//!
+//! What is called for every packet goes to the kernel by `syscall(2)`: the C library's own functions are
+//! points at which a thread may be cancelled, which costs each call two locked operations.
 
 #![expect(unsafe_code, reason = "system calls that std does not wrap; see each SAFETY comment")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::mem::{MaybeUninit, size_of, zeroed};
+use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -15,6 +18,11 @@ use std::time::Duration;
 /// Turns the kernel's −1 into an error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The result of `syscall(2)`: −1 is an error.
+fn check_long(result: libc::c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// The size of a small structure, as the socket calls want it.
@@ -111,15 +119,22 @@ impl Poller {
     }
 
     fn wait_ms(&self, ready: &mut Ready, timeout_ms: libc::c_int) -> io::Result<()> {
-        const MAX: libc::c_int = 64;
-        const { assert!(MAX as usize == Ready::MAX) };
+        let no_mask = std::ptr::null::<libc::sigset_t>();
         ready.count = 0;
-        // SAFETY: the array has room for `MAX` events and outlives the call.
-        let found = check(unsafe {
-            libc::epoll_wait(self.fd.as_raw_fd(), ready.events.as_mut_ptr(), MAX, timeout_ms)
+        // SAFETY: the array has room for `MAX` events and outlives the call; no signal mask is given.
+        let found = check_long(unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait,
+                self.fd.as_raw_fd(),
+                ready.events.as_mut_ptr(),
+                Ready::MAX,
+                timeout_ms,
+                no_mask,
+                0_usize,
+            )
         });
         match found {
-            Ok(count) => ready.count = count.unsigned_abs() as usize,
+            Ok(count) => ready.count = count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -242,23 +257,24 @@ type Control = [u64; 8];
 /// # Errors
 /// What the system reports, for example a pending ICMP error.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-    let mut name_length = length_of::<libc::sockaddr_storage>();
+    // SAFETY: all-zero is a valid `sockaddr_in6`.
+    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+    let mut name_length = length_of::<libc::sockaddr_in6>();
     // SAFETY: buffer and name outlive the call and have the lengths given. With MSG_TRUNC the result
     // may be more than the buffer's length; no more than that is written.
     let got = unsafe {
-        libc::recvfrom(
+        libc::syscall(
+            libc::SYS_recvfrom,
             socket.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
+            buffer.as_mut_ptr(),
             buffer.len(),
             libc::MSG_DONTWAIT | libc::MSG_TRUNC,
-            name.as_mut_ptr().cast(),
+            &raw mut name,
             &raw mut name_length,
         )
     };
     let Some(len) = length_received(got)? else { return Ok(None) };
-    // SAFETY: zeroed storage is a valid `sockaddr_storage`, whatever the kernel wrote into it.
-    let from = address(&unsafe { name.assume_init() }).ok_or(io::ErrorKind::InvalidData)?;
+    let from = address(&name).ok_or(io::ErrorKind::InvalidData)?;
     let truncated = len > buffer.len();
     Ok(Some(Received { len: len.min(buffer.len()), truncated, from, arrived: None }))
 }
@@ -271,48 +287,98 @@ pub(crate) fn receive_stamped(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<Option<Received>> {
-    let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    // SAFETY: all-zero is a valid `sockaddr_in6`.
+    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
     let mut control: Control = [0; 8];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero is a valid `msghdr`: null pointers and zero lengths.
     let mut message: libc::msghdr = unsafe { zeroed() };
-    message.msg_name = name.as_mut_ptr().cast();
-    message.msg_namelen = length_of::<libc::sockaddr_storage>();
+    message.msg_name = (&raw mut name).cast();
+    message.msg_namelen = length_of::<libc::sockaddr_in6>();
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of::<Control>();
     // SAFETY: name, part, buffer and control outlive the call and have the lengths given.
-    let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let got = unsafe {
+        let descriptor = socket.as_raw_fd();
+        libc::syscall(libc::SYS_recvmsg, descriptor, &raw mut message, libc::MSG_DONTWAIT)
+    };
     let Some(len) = length_received(got)? else { return Ok(None) };
-    // SAFETY: zeroed storage is a valid `sockaddr_storage`, whatever the kernel wrote into it.
-    let from = address(&unsafe { name.assume_init() }).ok_or(io::ErrorKind::InvalidData)?;
+    let from = address(&name).ok_or(io::ErrorKind::InvalidData)?;
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
     let arrived = arrival(&message);
     Ok(Some(Received { len, truncated, from, arrived }))
 }
 
 /// What a receiving call returned; `None` when there was nothing to receive.
-fn length_received(got: libc::ssize_t) -> io::Result<Option<usize>> {
-    if got >= 0 {
-        return Ok(Some(got.unsigned_abs()));
+fn length_received(got: libc::c_long) -> io::Result<Option<usize>> {
+    match check_long(got) {
+        Ok(len) => Ok(Some(len)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
 }
 
-/// The address the kernel wrote, for the two families we bind.
-fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match libc::c_int::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage holds a `sockaddr_in`, which fits in it.
-            let v4 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+/// Sends one datagram; the kernel takes it now or not at all.
+///
+/// # Errors
+/// What the system reports: no room, no route, a pending ICMP error.
+pub(crate) fn send(socket: BorrowedFd<'_>, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    match to {
+        SocketAddr::V4(to) => {
+            // SAFETY: all-zero is a valid `sockaddr_in`.
+            let mut name: libc::sockaddr_in = unsafe { zeroed() };
+            name.sin_family = FAMILY_V4;
+            name.sin_port = to.port().to_be();
+            name.sin_addr.s_addr = to.ip().to_bits().to_be();
+            send_to(socket, &name, datagram)
+        }
+        SocketAddr::V6(to) => {
+            // SAFETY: all-zero is a valid `sockaddr_in6`.
+            let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+            name.sin6_family = FAMILY_V6;
+            name.sin6_port = to.port().to_be();
+            name.sin6_addr.s6_addr = to.ip().octets();
+            name.sin6_scope_id = to.scope_id();
+            send_to(socket, &name, datagram)
+        }
+    }
+}
+
+/// Sends to a `sockaddr` of one family or the other.
+fn send_to<A>(socket: BorrowedFd<'_>, name: &A, datagram: &[u8]) -> io::Result<()> {
+    // SAFETY: datagram and name outlive the call and have the lengths given; `A` is an address, and of
+    // whatever else the kernel would say that it is none.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_sendto,
+            socket.as_raw_fd(),
+            datagram.as_ptr(),
+            datagram.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(name),
+            length_of::<A>(),
+        )
+    };
+    check_long(sent).map(drop)
+}
+
+const FAMILY_V4: libc::sa_family_t = 2;
+const FAMILY_V6: libc::sa_family_t = 10;
+const _: () = assert!(libc::AF_INET == 2 && libc::AF_INET6 == 10);
+
+/// The address the kernel wrote, for the two families we bind; `sockaddr_in6` is the longer of both.
+fn address(v6: &libc::sockaddr_in6) -> Option<SocketAddr> {
+    match v6.sin6_family {
+        FAMILY_V4 => {
+            // SAFETY: the family says that there is a `sockaddr_in`, which is shorter and needs no
+            // other alignment.
+            let v4 = unsafe { &*std::ptr::from_ref(v6).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
         }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that the storage holds a `sockaddr_in6`, which fits in it.
-            let v6 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+        FAMILY_V6 => {
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             // Flow labels differ per packet and say nothing about who sent it.
             Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
@@ -399,7 +465,7 @@ mod tests {
             let mut buffer = [0; 8];
             assert!(receive(socket.as_fd(), &mut buffer).unwrap().is_none());
             let peer = UdpSocket::bind(any).unwrap();
-            peer.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
+            send(peer.as_fd(), socket.local_addr().unwrap(), b"hello").unwrap();
             let got = receive(socket.as_fd(), &mut buffer).unwrap().unwrap();
             assert_eq!(&buffer[..got.len], b"hello");
             assert_eq!(got.from, peer.local_addr().unwrap());
@@ -419,6 +485,16 @@ mod tests {
             assert!(got.truncated && got.len <= 10);
             assert_eq!(got.arrived, None);
         }
+    }
+
+    #[test]
+    fn a_datagram_that_cannot_be_sent_is_an_error() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let other_family = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9);
+        assert!(send(socket.as_fd(), other_family, b"hello").is_err());
+        let too_long = vec![0; 70_000];
+        let error = send(socket.as_fd(), socket.local_addr().unwrap(), &too_long).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     }
 
     #[test]

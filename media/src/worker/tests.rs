@@ -46,13 +46,15 @@ struct Phone {
     socket: UdpSocket,
     gateway: SocketAddr,
     sequence: u16,
+    options: LegOptions,
 }
 
 impl Phone {
     fn new() -> Self {
         let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, gateway: SocketAddr::new(LOOPBACK, 9), sequence: 0 }
+        let options = LegOptions::new(LOOPBACK, [9; 32]);
+        Self { socket, gateway: SocketAddr::new(LOOPBACK, 9), sequence: 0, options }
     }
 
     fn plan(&self) -> Plan {
@@ -75,8 +77,7 @@ impl Phone {
     fn open(&mut self, workers: &Workers, key: u64, pool: &PortPool, far: Far) -> WorkerId {
         let ports = pool.allocate(clock::now()).unwrap();
         self.gateway = SocketAddr::new(LOOPBACK, ports.port());
-        let options = LegOptions::new(LOOPBACK, [9; 32]);
-        let open = Open { ports, plan: self.plan(), far, options };
+        let open = Open { ports, plan: self.plan(), far, options: self.options.clone() };
         workers.open(SessionKey(key), open).unwrap()
     }
 
@@ -281,11 +282,16 @@ struct Stalling {
 
 impl Stalling {
     fn start() -> Self {
+        Self::at(|event| matches!(event, Event::FirstPacket { .. }))
+    }
+
+    /// Stalls at another event.
+    fn at(is_it: fn(&Event) -> bool) -> Self {
         let (release, wait) = sync_channel::<()>(0);
         let (told, stalled) = sync_channel(1);
         let wait = Mutex::new(wait);
         let tell = Box::new(move |event| {
-            if matches!(event, Event::FirstPacket { .. }) {
+            if is_it(&event) {
                 let _ = told.send(());
                 let _ = wait.lock().unwrap().recv();
             }
@@ -326,6 +332,26 @@ fn a_stalled_worker_goes_on_with_a_gap_and_without_a_long_burst() {
     assert!(report.drops.stale >= 9, "{:?}", report.drops);
     let metrics = stalling.workers.metrics()[0];
     assert!(metrics.missed_ticks >= 8 && metrics.made_up_ticks >= 2, "{metrics:?}");
+}
+
+#[test]
+fn a_worker_stalled_within_a_tick_knows_what_has_waited_for_too_long() {
+    let stalling = Stalling::at(|event| matches!(event, Event::MediaTimeout { .. }));
+    let (pool, mut phone) = (pool(60, 1), Phone::new());
+    phone.options.media_timeout_ms = 60;
+    phone.open(&stalling.workers, 1, &pool, Far::Echo);
+    stalling.workers.gate(SessionKey(1), true).unwrap();
+    stalling.stalled.recv_timeout(PATIENCE).unwrap();
+    (0..10).for_each(|_| phone.say(0x90));
+    phone.socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+    while phone.try_hear_header().is_some() {}
+    stalling.release.send(()).unwrap();
+    phone.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..5 {
+        phone.hear_header();
+    }
+    let report = close(&stalling.workers, 1);
+    assert!(report.drops.stale >= 9, "{:?}", report.drops);
 }
 
 #[test]

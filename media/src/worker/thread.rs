@@ -43,6 +43,9 @@ pub(super) struct Worker {
     /// When it was last woken, and how often it was.
     pub(super) woken: Instant,
     pub(super) wakes: u32,
+    /// What stands for the arrival of datagrams that are not late: when it was woken, or the tick it
+    /// was woken for, so that no session's time goes back.
+    pub(super) moment: Instant,
     /// The kernel is asked when datagrams have arrived.
     pub(super) stamped: bool,
     /// Both clocks as they were at the last tick: what the kernel's stamps are understood by.
@@ -132,6 +135,7 @@ impl Worker {
             deadline: clock::now(),
             woken: clock::now(),
             wakes: 0,
+            moment: clock::now(),
             stamped: true,
             anchor: WallAnchor::now(),
             tenants: Slab::new(options.max_sessions),
@@ -160,11 +164,13 @@ impl Worker {
             }
             let now = clock::now();
             self.shared.heartbeat.busy(now);
-            self.stamped = self.may_be_late(&ready, now);
+            self.moment = now;
             let is_due = ready.tokens().any(|token| token == ALARM);
             let is_late = is_due && self.is_late(now);
+            self.stamped = self.may_be_late(&ready, now) || is_late;
             if is_due && !is_late {
                 self.tick();
+                self.moment = self.anchor.at;
             }
             let mut stop = self.serve(&ready);
             if is_late {
@@ -347,7 +353,7 @@ impl Worker {
                     self.with(key, |session, now| session.gate(now, open));
                 }
                 Command::Connect { key, far } => {
-                    let key = self.with(key, |session, _| session.connect(*far));
+                    let key = self.with(key, |session, _| session.replace_far(*far));
                     if let Some(key) = key {
                         self.dissolve(key);
                         self.show_door(key);
@@ -446,10 +452,11 @@ impl Worker {
 
     fn last_words(&self, tenant: &mut Tenant) -> LegReport {
         let now = clock::now();
-        let Tenant { session, ports, .. } = tenant;
+        let Tenant { session, ports, rested, .. } = tenant;
         let since = Some(now);
         let mut network = Network { ports, shared: &self.shared, events: &self.events, since };
         let done = catch_unwind(AssertUnwindSafe(|| {
+            session.make_up_for(std::mem::take(rested));
             self.shared.counters.count_drops(&session.take_drops());
             session.close(now, &mut network)
         }));

@@ -1,6 +1,7 @@
 //! Two sessions that are each other's far side, without a worker between them.
 
 use super::*;
+use crate::session::budget::PEER_BURST;
 
 /// Two sessions with a peer each, bridged both ways.
 struct Bridge {
@@ -456,13 +457,16 @@ fn what_crosses_depends_on_nothing_but_the_inputs() {
 }
 
 #[test]
-fn a_bridged_session_that_only_relays_may_be_left_alone_for_100_ms() {
+fn a_bridged_session_that_only_relays_may_be_left_alone_for_a_while() {
     let mut shut = Bridge::shut(&plan(), &plan());
     shut.tick();
     assert_eq!(shut.a.session.rest(), 0, "its gate is shut");
     let mut bridge = Bridge::new(&plan(), &plan());
     bridge.tick();
     assert_eq!(bridge.b.session.rest(), REST_TICKS);
+    let spent = PEER_BURST / 2 + 10;
+    (0..spent).for_each(|n| drop(bridge.say(u8::try_from(n % 100).unwrap())));
+    assert_eq!(bridge.a.session.rest(), 0, "its peer sends too much to be left alone");
     bridge.b.session.dial('5', 100);
     assert_eq!(bridge.b.session.rest(), 0, "a key is sent in pieces of 20 ms");
     let mut agentless = World::new(&plan(), Far::Echo);
@@ -486,10 +490,10 @@ fn a_session_that_was_left_alone_loses_neither_budget_nor_time() {
                 }
             }
             ticked.tick();
-            if frame % 5 == 4 {
+            if frame % (REST_TICKS + 1) == REST_TICKS {
                 for world in [&mut rested.a, &mut rested.b] {
-                    world.now += Duration::from_millis(80);
-                    world.session.make_up_for(4);
+                    world.now += Duration::from_millis(20 * u64::from(REST_TICKS));
+                    world.session.make_up_for(REST_TICKS);
                     world.tick();
                 }
             }
