@@ -3,7 +3,7 @@
 import os
 import time
 
-from . import calls, machine
+from . import calls, machine, windows
 from .report import median, progress, spread
 
 SHARE = 6
@@ -12,8 +12,7 @@ RTPENGINE, RTPENGINE_SDES = "kamailio-rtpengine", 18.7
 # Calls a second while a run sets up.
 RAMP = 50
 COLUMNS = ("what", "calls", "runs", "loss % (worst)", "added latency p50 µs", "p99 µs", "p99.9 µs",
-           "CPU % / 100 calls", "KiB / call", "load before",
-           "stolen %")
+           "CPU % / 100 calls", "… in quiet windows", "KiB / call", "load before", "stolen %")
 
 
 def measure(kit, report):
@@ -35,8 +34,13 @@ def _media(kit, target, kind, count):
     """One run of the rig's generator."""
     progress(f"{target.name}: {count} calls, {kind}")
     seconds = 4 if kit.quick else 10
-    return kit.undisturbed(lambda: kit.rig.media(target, kind, count, seconds, RAMP),
-                           getattr(target, "idle_kib", None))
+
+    def run():
+        with windows.Windows(target.pid(), count) as watched:
+            made = kit.rig.media(target, kind, count, seconds, RAMP)
+        return made | {"windows": watched.costs()}
+
+    return kit.undisturbed(run, getattr(target, "idle_kib", None))
 
 
 def _floor(kit, count):
@@ -51,9 +55,11 @@ def _bare_loop(kit, count):
         machine.GATEWAY_CPU, program, 30000, count, "epoll", seconds + 20))
     try:
         time.sleep(0.5)
-        return kit.rig.rtpload(None, [
-            "--mode", "static", "--static", "127.0.0.1:30000", "--calls", str(count),
-            "--time", str(seconds), "--warm", "2", "--pid", str(relay.pid)])
+        with windows.Windows(relay.pid, count) as watched:
+            made = kit.rig.rtpload(None, [
+                "--mode", "static", "--static", "127.0.0.1:30000", "--calls", str(count),
+                "--time", str(seconds), "--warm", "2", "--pid", str(relay.pid)])
+        return made | {"windows": watched.costs()}
     finally:
         relay.terminate()
         relay.wait()
@@ -68,8 +74,8 @@ def _size(kit, report, count):
             groups.setdefault(target.name, []).append(_media(kit, target, "relay", count))
         groups.setdefault("floor", []).append(_floor(kit, count))
     own, floor = _sound(groups[kit.gateway.name]), _sound(groups["floor"])
-    cost, least = median(_costs(own)), median(_costs(floor))
-    beside = f" (floor {least:.1f})" if least else ""
+    cost, least, where = _compared(own, floor)
+    beside = f" (floor {least:.1f}{where})" if least else ""
     report.check(f"relay of {count}: CPU per 100 calls{beside}", cost, "%",
                  ("<=", least * 1.15 if least else None, None))
     report.check(f"relay of {count}: memory", own[0]["kib_per_call"] if own else None,
@@ -117,6 +123,24 @@ def _costs(runs):
     return [run["sut_cpu_pct_per_100"] for run in runs]
 
 
+def _quiet(runs):
+    """The median of the windows that count, and how many they are."""
+    middle = windows.middle(_windows(runs))
+    return "–" if middle is None else f"{middle:.2f} of {len(_windows(runs))}"
+
+
+def _compared(own, floor):
+    """What both cost, and where that is from: from quiet windows if both have enough of them."""
+    ours, theirs = (windows.middle(_windows(runs)) for runs in (own, floor))
+    if ours is None or theirs is None:
+        return median(_costs(own)), median(_costs(floor)), ""
+    return ours, theirs, f"; {len(_windows(own))} and {len(_windows(floor))} quiet windows"
+
+
+def _windows(runs):
+    return [cost for run in runs for cost in run["windows"]]
+
+
 def _latency(run, which):
     """Of the slower direction, µs."""
     return max(run["lat_ab_us"][which], run["lat_ba_us"][which])
@@ -126,10 +150,10 @@ def _row(name, count, runs):
     sound = _sound(runs)
     if not sound:
         why = runs[0].get("error") or f"{runs[0].get('up')} of {count} calls came up"
-        return (name, count, len(runs), why, *["–"] * 7)
+        return (name, count, len(runs), why, *["–"] * 8)
     return (name, count, len(sound), f"{max(run['loss_pct'] for run in sound):.3f}",
             *(spread([_latency(run, which) for run in sound], 0)
               for which in ("p50", "p99", "p999")),
-            spread(_costs(sound)),
+            spread(_costs(sound)), _quiet(sound),
             "" if name == "floor" else f"{sound[0]['kib_per_call']:.0f}",
             spread([run["load"] for run in sound]), spread([run["stolen_pct"] for run in sound]))
