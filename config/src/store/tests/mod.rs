@@ -91,6 +91,9 @@ pub(crate) fn options() -> StoreOptions {
     }
 }
 
+/// Rows that a statement which fills a table adds at once.
+const PORTION: usize = 2_000;
+
 impl Scratch {
     pub(crate) async fn new() -> Self {
         Self::with(options()).await
@@ -165,16 +168,21 @@ impl Scratch {
     /// Adds so many jobs of a kind that are to be done at a time.
     pub(super) async fn fill_jobs(&self, org: &Org, kind: &str, (count, run_at): (u64, i64)) {
         let sql = "WITH RECURSIVE n(i) AS
-                 (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+                 (SELECT CAST(?6 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
              INSERT INTO jobs (id, organization_id, kind, payload, progress, status, run_at,
                  created_at, updated_at)
              SELECT ?3 || i, ?2, ?3, '{}', '{}', 'waiting', ?4, i + ?5, 0 FROM n";
-        let mut tx = self.0.db.write().await.unwrap();
-        let fill = super::sql::query(sql).bind(i64::try_from(count).unwrap());
-        let fill = fill.bind(org.organisation().to_string()).bind(kind).bind(run_at);
-        let fill = fill.bind(i64::try_from(kind.len()).unwrap() * 1_000_000); // times of their own
-        fill.execute(&mut tx).await.unwrap();
-        self.commit(tx, super::After::default()).await.unwrap();
+        let count = i64::try_from(count).unwrap();
+        let own_times = i64::try_from(kind.len()).unwrap() * 1_000_000;
+        // In portions: a statement has five seconds, on a disk that is busy too.
+        for first in (1..=count).step_by(PORTION) {
+            let last = count.min(first - 1 + i64::try_from(PORTION).unwrap());
+            let mut tx = self.0.db.write().await.unwrap();
+            let fill = super::sql::query(sql).bind(last).bind(org.organisation().to_string());
+            let fill = fill.bind(kind).bind(run_at).bind(own_times).bind(first);
+            fill.execute(&mut tx).await.unwrap();
+            self.commit(tx, super::After::default()).await.unwrap();
+        }
     }
 
     pub(super) async fn make_trunk(&self, org: &Org, body: Value) -> Result<Trunk, StoreError> {
