@@ -226,14 +226,14 @@ impl Session {
 
     /// For how many ticks from now on it may be left alone: while it does nothing but relay there is
     /// nothing to be done 50 times a second. See [`Session::make_up_for`].
-    pub(crate) fn rest(&self) -> u32 {
+    pub(crate) fn rest(&self) -> u16 {
         let relays = self.gate_open && self.is_bridged() && !self.leg.is_cleaned();
         let rests = relays && self.leg.may_rest() && !self.leg.is_dialling();
         if rests { REST_TICKS } else { 0 }
     }
 
     /// Lets the `ticks` pass for which it was left alone.
-    pub(crate) fn make_up_for(&mut self, ticks: u32) {
+    pub(crate) fn make_up_for(&mut self, ticks: u16) {
         if ticks > 0 {
             self.leg.make_up_for(ticks);
         }
@@ -515,7 +515,7 @@ const ON_TIME: Duration = Duration::from_millis(FRAME_MS as u64 / 2);
 
 /// What a relaying session has to do can wait for 200 ms: reports, time-outs, the end of a digit whose
 /// own end was lost, and a budget that lasts for half a second.
-const REST_TICKS: u32 = 9;
+const REST_TICKS: u16 = 9;
 
 const _: () =
     assert!(Session::HOT_BYTES <= 12 * 64, "fetched ahead for every packet: keep it small");

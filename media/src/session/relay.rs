@@ -87,7 +87,7 @@ impl Leg {
     }
 
     /// Lets `ticks` pass in which there was nothing to do but to relay.
-    pub(super) fn make_up_for(&mut self, ticks: u32) {
+    pub(super) fn make_up_for(&mut self, ticks: u16) {
         self.budget.refill(u64::from(ticks));
         (0..ticks).for_each(|_| self.stream.pass());
     }

@@ -28,7 +28,6 @@ impl Worker {
     /// Reads what is there at one socket, as much as it may at a turn.
     pub(super) fn receive(&mut self, token: u64) {
         let (key, channel) = parse_token(token);
-        self.fetch_ahead(key);
         for _ in 0..DATAGRAMS_PER_TURN {
             let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
                 return;
@@ -59,12 +58,23 @@ impl Worker {
         }
     }
 
-    /// While the kernel is asked for a datagram, the processor fetches what it will be needed for.
-    fn fetch_ahead(&mut self, key: SlabKey) {
-        let Some(tenant) = self.tenants.get_mut(key) else { return };
-        sys::prefetch(&*tenant.session, Session::HOT_BYTES);
-        let partner = tenant.partner.and_then(|partner| self.tenants.get_mut(partner));
-        if let Some(partner) = partner {
+    /// While the kernel is asked for the datagram of one place, the processor fetches what that one
+    /// and the next ones will be needed for: where the sessions are two places ahead, the session
+    /// itself one place ahead, and now the one that it is carried over to.
+    pub(super) fn fetch_ahead(&self, ready: &Ready, place: usize) {
+        let key = |place| ready.token(place).map(|token| parse_token(token).0);
+        if let Some(later) = key(place + 2) {
+            self.tenants.fetch(later);
+        }
+        if let Some(next) = key(place + 1).and_then(|key| self.tenants.get(key)) {
+            sys::prefetch(&*next.session, Session::HOT_BYTES);
+            next.partner.into_iter().for_each(|partner| self.tenants.fetch(partner));
+        }
+        let Some(tenant) = key(place).and_then(|key| self.tenants.get(key)) else { return };
+        if place == 0 {
+            sys::prefetch(&*tenant.session, Session::HOT_BYTES);
+        }
+        if let Some(partner) = tenant.partner.and_then(|partner| self.tenants.get(partner)) {
             sys::prefetch(&*partner.session, Session::HOT_BYTES);
         }
     }
@@ -131,4 +141,4 @@ const SAMPLED: u32 = 8;
 const DATAGRAMS_PER_TURN: usize = 8;
 
 /// Read from one leg in 20 ms: 25,600 a second, fifty times what its budget lets through.
-const DATAGRAMS_PER_TICK: u32 = 512;
+const DATAGRAMS_PER_TICK: u16 = 512;

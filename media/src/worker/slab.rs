@@ -1,5 +1,7 @@
 //! Where a worker keeps its sessions: a slab whose keys cannot be mistaken for a later tenant's.
 
+use super::sys;
+
 /// Names one tenancy of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SlabKey {
@@ -32,6 +34,8 @@ pub(crate) struct Slab<T> {
     limit: usize,
 }
 
+/// In a cache line of its own: of hundreds of tenants one is wanted at a time.
+#[repr(align(64))]
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
@@ -59,9 +63,21 @@ impl<T> Slab<T> {
         }
     }
 
+    pub(crate) fn get(&self, key: SlabKey) -> Option<&T> {
+        let slot = self.slots.get(key.index as usize)?;
+        if slot.generation == key.generation { slot.value.as_ref() } else { None }
+    }
+
     pub(crate) fn get_mut(&mut self, key: SlabKey) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation == key.generation { slot.value.as_mut() } else { None }
+    }
+
+    /// Has the processor fetch the value of a key, which will be wanted soon.
+    pub(crate) fn fetch(&self, key: SlabKey) {
+        if let Some(slot) = self.slots.get(key.index as usize) {
+            sys::prefetch(slot, size_of::<Slot<T>>());
+        }
     }
 
     pub(crate) fn remove(&mut self, key: SlabKey) -> Option<T> {

@@ -59,6 +59,11 @@ impl Ready {
         self.count == Self::MAX
     }
 
+    /// What is ready in a place, counted from nought.
+    pub(crate) fn token(&self, place: usize) -> Option<u64> {
+        self.events.get(..self.count)?.get(place).map(|event| event.u64)
+    }
+
     /// The tokens that are ready.
     pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().take(self.count).map(|event| event.u64)

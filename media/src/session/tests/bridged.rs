@@ -482,7 +482,7 @@ fn a_session_that_was_left_alone_loses_neither_budget_nor_time() {
     let (mut ticked, mut rested) = (Bridge::new(&plan(), &plan()), Bridge::new(&plan(), &plan()));
     let mut sent = [Vec::new(), Vec::new()];
     for packets in PACKETS {
-        for frame in 0..50_u32 {
+        for frame in 0..50_u16 {
             for (bridge, sent) in [&mut ticked, &mut rested].into_iter().zip(&mut sent) {
                 for _ in 0..packets {
                     let (_, header, _) = bridge.say(VOICE).expect("it is within its budget");
