@@ -58,14 +58,18 @@ impl Worker {
         }
     }
 
+    /// As soon as it is known what is ready: has the processor fetch where the first sessions are.
+    pub(super) fn fetch_first(&self, ready: &Ready) {
+        let keys = ready.tokens().take(2).map(|token| parse_token(token).0);
+        keys.for_each(|key| self.tenants.fetch(key));
+    }
+
     /// While the kernel is asked for the datagram of one place, the processor fetches what that one
     /// and the next ones will be needed for: where the sessions are two places ahead, the session
     /// itself one place ahead, and now the one that it is carried over to.
     pub(super) fn fetch_ahead(&self, ready: &Ready, place: usize) {
         let key = |place| ready.token(place).map(|token| parse_token(token).0);
-        if let Some(later) = key(place + 2) {
-            self.tenants.fetch(later);
-        }
+        key(place + 2).into_iter().for_each(|later| self.tenants.fetch(later));
         if let Some(next) = key(place + 1).and_then(|key| self.tenants.get(key)) {
             sys::prefetch(&*next.session, Session::HOT_BYTES);
             next.partner.into_iter().for_each(|partner| self.tenants.fetch(partner));
@@ -135,7 +139,7 @@ const FRESH: Duration = Duration::from_millis(2);
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// One in so many wake-ups asks how long datagrams have waited though they cannot be late.
-const SAMPLED: u32 = 8;
+const SAMPLED: u32 = 32;
 
 /// Read from one socket before the next one has its turn.
 const DATAGRAMS_PER_TURN: usize = 8;

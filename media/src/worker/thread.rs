@@ -164,6 +164,7 @@ impl Worker {
                 tracing::error!(%error, "media worker cannot wait for its sockets and stops");
                 break;
             }
+            self.fetch_first(&ready);
             let now = clock::now();
             self.shared.heartbeat.busy(now);
             self.moment = now;
