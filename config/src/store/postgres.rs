@@ -50,10 +50,14 @@ const READERS: u32 = 4;
 const STATEMENTS: usize = 256;
 
 /// How long the server may take to accept the first connection, at the start of a node.
-const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+const FIRST_CONNECTION: Duration = Duration::from_secs(10 + STALL_S);
 
 /// How long the server may take to begin, commit or roll back.
-const TURNAROUND: Duration = Duration::from_secs(2);
+const TURNAROUND: Duration = Duration::from_secs(2 + STALL_S);
+
+/// How much longer our own tests wait for the server, in seconds: on a machine that others share it may
+/// stand still for longer than any call would wait.
+const STALL_S: u64 = if cfg!(test) { 20 } else { 0 };
 
 /// How long bringing the tables up to date may take, with other nodes doing so too, in seconds.
 const MIGRATE_S: u64 = 120;
@@ -63,7 +67,7 @@ const STATEMENT_MS: u64 = 30_000;
 
 /// After how long the server ends a transaction whose node says nothing more, in milliseconds: its
 /// node is stopped or cut off, and it may hold the write lock.
-const IDLE_MS: u64 = 4_000;
+const IDLE_MS: u64 = 4_000 + 1_000 * STALL_S;
 
 /// Connections to one database of a server.
 pub(super) struct PostgresServer {
@@ -91,7 +95,9 @@ impl PostgresServer {
             );
             PgPoolOptions::new()
                 .max_connections(most)
-                .acquire_timeout(Duration::from_millis(busy_budget_ms.max(BUSY_BUDGET_MS)))
+                .acquire_timeout(Duration::from_millis(
+                    busy_budget_ms.max(BUSY_BUDGET_MS) + 1_000 * STALL_S,
+                ))
                 .after_connect(move |connection, _| {
                     let settings = AssertSqlSafe(settings.clone());
                     Box::pin(

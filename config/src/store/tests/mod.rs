@@ -174,7 +174,7 @@ impl Scratch {
              SELECT ?3 || i, ?2, ?3, '{}', '{}', 'waiting', ?4, i + ?5, 0 FROM n";
         let count = i64::try_from(count).unwrap();
         let own_times = i64::try_from(kind.len()).unwrap() * 1_000_000;
-        // In portions: a statement has five seconds, on a disk that is busy too.
+        // In portions: each has to be written in time, on a disk that is busy too.
         for first in (1..=count).step_by(PORTION) {
             let last = count.min(first - 1 + i64::try_from(PORTION).unwrap());
             let mut tx = self.0.db.write().await.unwrap();
