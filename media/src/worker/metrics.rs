@@ -143,7 +143,7 @@ pub struct WorkerMetrics {
     /// Datagrams and frames not used, by cause.
     pub drops: Drops,
     /// Kernel receive to handled or, if it was relayed, to sent; and tick deadline to sent: how long
-    /// media lay in this box. While datagrams come closely one in eight is measured.
+    /// media lay in this box. While datagrams come closely one in 32 is measured.
     pub residence: Residence,
 }
 
