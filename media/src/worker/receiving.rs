@@ -21,8 +21,9 @@ impl Worker {
     /// long datagrams wait.
     pub(super) fn may_be_late(&mut self, ready: &Ready, now: Instant) -> bool {
         let idle = now.saturating_duration_since(std::mem::replace(&mut self.woken, now));
+        let was_full = std::mem::replace(&mut self.was_full, ready.is_full());
         self.wakes = self.wakes.wrapping_add(1);
-        idle > MOMENT || ready.is_full() || self.wakes.is_multiple_of(SAMPLED)
+        idle > MOMENT || was_full || ready.is_full() || self.wakes.is_multiple_of(SAMPLED)
     }
 
     /// Reads what is there at one socket, as much as it may at a turn.

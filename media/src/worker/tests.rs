@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -273,11 +274,12 @@ fn a_session_that_panics_takes_nobody_with_it() {
     assert_eq!(pool.counts().in_use, 0);
 }
 
-/// A worker that stalls whenever a session hears its peer for the first time, until released.
+/// A worker that stalls once, when a session hears its peer for the first time, until released.
 struct Stalling {
-    workers: Workers,
     stalled: Receiver<()>,
+    /// Dropped before the workers, which would be waited for otherwise.
     release: SyncSender<()>,
+    workers: Workers,
 }
 
 impl Stalling {
@@ -289,9 +291,9 @@ impl Stalling {
     fn at(is_it: fn(&Event) -> bool) -> Self {
         let (release, wait) = sync_channel::<()>(0);
         let (told, stalled) = sync_channel(1);
-        let wait = Mutex::new(wait);
+        let (wait, has_stalled) = (Mutex::new(wait), AtomicBool::new(false));
         let tell = Box::new(move |event| {
-            if is_it(&event) {
+            if is_it(&event) && !has_stalled.swap(true, Ordering::Relaxed) {
                 let _ = told.send(());
                 let _ = wait.lock().unwrap().recv();
             }

@@ -43,6 +43,8 @@ pub(super) struct Worker {
     /// When it was last woken, and how often it was.
     pub(super) woken: Instant,
     pub(super) wakes: u32,
+    /// There may have been more than it found then.
+    pub(super) was_full: bool,
     /// What stands for the arrival of datagrams that are not late: when it was woken, or the tick it
     /// was woken for, so that no session's time goes back.
     pub(super) moment: Instant,
@@ -137,6 +139,7 @@ impl Worker {
             deadline: clock::now(),
             woken: clock::now(),
             wakes: 0,
+            was_full: false,
             moment: clock::now(),
             stamped: true,
             anchor: WallAnchor::now(),
