@@ -55,8 +55,8 @@ const FIRST_CONNECTION: Duration = Duration::from_secs(10 + STALL_S);
 /// How long the server may take to begin, commit or roll back.
 const TURNAROUND: Duration = Duration::from_secs(2 + STALL_S);
 
-/// How much longer our own tests wait for the server, in seconds: on a machine that others share it may
-/// stand still for longer than any call would wait.
+/// How much longer this crate's unit tests wait for the server, in seconds: on a machine that others
+/// share it may stand still for longer than any call would wait.
 const STALL_S: u64 = if cfg!(test) { 20 } else { 0 };
 
 /// How long bringing the tables up to date may take, with other nodes doing so too, in seconds.
