@@ -2,7 +2,7 @@
 
 On a shared machine a run of ten seconds is hardly ever left alone, and when the host takes the
 processor away packets pile up and are cheaper in heaps. So what a process and the kernel's UDP did is
-looked at five times a second, and only windows count in which nothing was stolen.
+looked at five times a second, and only windows count in which next to nothing was stolen.
 """
 
 import os
