@@ -509,8 +509,8 @@ pub(crate) fn rtp(sequence: u16, timestamp: u32, ssrc: u32, payload: &[u8]) -> V
     packet
 }
 
-/// How many datagrams come within a time.
-fn listen(socket: &UdpSocket, time: Duration) -> u32 {
+/// How many datagrams come within a time, give or take the time-out of the socket.
+pub(crate) fn listen(socket: &UdpSocket, time: Duration) -> u32 {
     let (until, mut count, mut buffer) = (now() + time, 0, [0; 2_048]);
     while now() < until {
         count += u32::from(socket.recv_from(&mut buffer).is_ok());
@@ -544,7 +544,7 @@ impl Sprayer {
         let sent = Arc::<AtomicU32>::default();
         let sprayed = Arc::clone(&sent);
         let thread = std::thread::spawn(move || {
-            let mut round = 0;
+            let (mut round, mut due) = (0, now());
             while !stopped.load(Ordering::Relaxed) {
                 let (packet, begun) = (make(round), now());
                 for port in ports.clone() {
@@ -552,7 +552,9 @@ impl Sprayer {
                     sprayed.fetch_add(1, Ordering::Relaxed);
                 }
                 round = round.wrapping_add(1);
-                let left = ROUND.saturating_sub(now() - begun).max(Duration::from_millis(1));
+                // A wait may last milliseconds longer than it should: the next one is shorter by that.
+                due = (due + ROUND).max(begun);
+                let left = due.saturating_duration_since(now()).max(Duration::from_millis(1));
                 count.fetch_add(listen(&socket, left), Ordering::Relaxed);
             }
         });
