@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Type};
 
 use crate::callee::{Callee, OWN, QUIET, SDP, THEIRS, assert_ended, described, kind, response};
 use crate::common::{Gateway, PATIENCE, PEER, drain, eventually, now, offer};
@@ -155,6 +156,49 @@ fn a_server_that_resets_the_handshake_is_left_for_one_whose_name_is_right() {
     finish(carrier);
 }
 
+/// A call out that is answered: its id, the connection it has, and where its media is to go.
+fn answered(
+    gateway: &Gateway,
+    agent: &str,
+    listener: &TcpListener,
+    audio: &UdpSocket,
+) -> (String, Line, SocketAddr) {
+    let id = gateway.place(OWN, agent);
+    let mut line = Line::accept(listener);
+    let invite = line.expect("INVITE");
+    let port = audio.local_addr().unwrap().port();
+    line.answer(&invite, "200 OK", &offer(PEER, port, "RTP/AVP 0", ""));
+    line.expect("ACK");
+    gateway.await_status(&id, "in_progress");
+    (id, line, described(&invite))
+}
+
+#[test]
+fn a_call_that_ends_while_its_connection_is_replaced_says_so_on_the_next_one() {
+    // One connection may wait to be accepted; another has to try again after a second.
+    let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((PEER, 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let gateway = Gateway::empty(&[]);
+    let agent = gateway.caller(OWN, &address.to_string(), &json!({"transport": "TCP"}));
+    let audio = UdpSocket::bind((PEER, 0)).unwrap();
+    let (id, line, _) = answered(&gateway, &agent, &listener, &audio);
+    let ahead = TcpStream::connect(address).unwrap();
+    line.reset();
+    eventually("the broken connection is noticed", PATIENCE, || {
+        gateway.log().iter().any(|line| line.contains("connection lost, opening another"))
+    });
+    gateway.hang_up(&id);
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    drop((Line::accept(&listener), ahead));
+    let mut line = Line::accept(&listener);
+    let bye = line.expect("BYE");
+    line.answer(&bye, "200 OK", "");
+    gateway.wait_until_quiet();
+}
+
 #[test]
 fn a_connection_that_breaks_in_mid_call_is_opened_again_and_the_call_goes_on() {
     let listener = listen(PEER);
@@ -163,15 +207,9 @@ fn a_connection_that_breaks_in_mid_call_is_opened_again_and_the_call_goes_on() {
     let agent = gateway.caller(OWN, &address, &json!({"transport": "TCP"}));
     let audio = UdpSocket::bind((PEER, 0)).unwrap();
     let place = |gateway: &Gateway| {
-        let id = gateway.place(OWN, &agent);
-        let mut line = Line::accept(&listener);
-        let invite = line.expect("INVITE");
-        let port = audio.local_addr().unwrap().port();
-        line.answer(&invite, "200 OK", &offer(PEER, port, "RTP/AVP 0", ""));
-        line.expect("ACK");
-        gateway.await_status(&id, "in_progress");
+        let (id, line, media) = answered(gateway, &agent, &listener, &audio);
         line.reset();
-        (id, described(&invite))
+        (id, media)
     };
     let (id, media) = place(&gateway);
     for n in 0..50_u16 {

@@ -13,6 +13,7 @@ use sip::Request;
 use sip::endpoint::{Content, DialogId, Reply, ServerTx};
 use tracing::{debug, error, info};
 
+use super::flows::Farewell;
 use super::inputs::Alarm;
 use super::leg::{Leg, Media, Side};
 use super::record::Record;
@@ -274,6 +275,7 @@ impl Shard {
         self.send_bye(now, (key, side), (dialog, login), reason.row());
     }
 
+    /// BYE in a dialog: at once or, while its connection is being replaced, on the next one.
     pub(super) fn send_bye(
         &mut self,
         now: Instant,
@@ -281,6 +283,9 @@ impl Shard {
         (dialog, login): (DialogId, Option<Arc<super::login::Login>>),
         row: EndRow,
     ) {
+        if self.awaits_connection((key, side), || Farewell { dialog, login: login.clone(), row }) {
+            return;
+        }
         let reason = reason_header(row);
         let agent = &self.services.settings.sip.user_agent;
         let content =

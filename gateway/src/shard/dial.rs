@@ -156,7 +156,7 @@ impl Shard {
             return;
         }
         if let Reached::Connected { ticket, result } = &reached
-            && self.handle_reconnected(*ticket, result)
+            && self.handle_reconnected(now, *ticket, result)
         {
             return;
         }

@@ -1,16 +1,20 @@
 //! When a connection breaks under a call: media does not care, but the next BYE must find a way.
 //!
 //! A leg that we dialled over TCP or TLS gets another connection to the same target, whose certificate
-//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4). A leg that was dialled
-//! to us waits for its peer, which knows where we are; where it is nobody has proved.
+//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4); a call that ends
+//! meanwhile says so on the other connection. A leg that was dialled to us waits for its peer, which knows where we are; where it is nobody has proved.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use sip::Flow;
+use sip::endpoint::DialogId;
 use tracing::{debug, info};
 
 use super::Shard;
 use super::leg::Side;
+use super::login::Login;
+use crate::call::end::EndRow;
 use crate::net::reach::{ConnectError, Connection};
 
 /// Marks tickets of connections for legs that are up; the others are for legs being dialled.
@@ -18,6 +22,13 @@ const UP: u64 = 1 << 63;
 
 fn ticket(key: u64, side: Side) -> u64 {
     UP | side.session(key).0
+}
+
+/// The BYE of a leg that is over, for when there is a connection again.
+pub(super) struct Farewell {
+    pub(super) dialog: DialogId,
+    pub(super) login: Option<Arc<Login>>,
+    pub(super) row: EndRow,
 }
 
 impl Shard {
@@ -39,7 +50,37 @@ impl Shard {
             let target = self.calls.get(&key).and_then(|call| call.leg(side)?.target.clone());
             if let Some(target) = target {
                 info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
+                self.moving.entry(ticket(key, side)).or_default();
                 self.services.reach.connect(ticket(key, side), target, 0);
+            }
+        }
+    }
+
+    /// Whether a leg's BYE has to wait for another connection; then it does.
+    pub(super) fn awaits_connection(
+        &mut self,
+        (key, side): (u64, Side),
+        farewell: impl FnOnce() -> Farewell,
+    ) -> bool {
+        let place = self.moving.get_mut(&ticket(key, side)).filter(|place| place.is_none());
+        place.map(|place| *place = Some(farewell())).is_some()
+    }
+
+    /// Says the BYE of a leg that was over before there was another connection.
+    fn bid_farewell(
+        &mut self,
+        now: Instant,
+        (key, side): (u64, Side),
+        Farewell { dialog, login, row }: Farewell,
+        result: &Result<Connection, ConnectError>,
+    ) {
+        let flow = result.as_ref().map(|connection| connection.flow);
+        match flow.map(|flow| self.endpoint.move_dialog(dialog, flow)) {
+            Ok(Ok(())) => self.send_bye(now, (key, side), (dialog, login), row),
+            Ok(Err(why)) => debug!(call = key, %why, "the dialog is over"),
+            Err(why) => {
+                info!(call = key, ?side, %why, "no other connection: BYE was not sent");
+                self.endpoint.forget(dialog);
             }
         }
     }
@@ -47,6 +88,7 @@ impl Shard {
     /// The other connection is there, or is not to be had. False when the ticket is a dial's.
     pub(super) fn handle_reconnected(
         &mut self,
+        now: Instant,
         ticket: u64,
         result: &Result<Connection, ConnectError>,
     ) -> bool {
@@ -54,6 +96,10 @@ impl Shard {
             return false;
         }
         let (key, side) = Side::of(media::SessionKey(ticket & !UP));
+        if let Some(farewell) = self.moving.remove(&ticket).flatten() {
+            self.bid_farewell(now, (key, side), farewell, result);
+            return true;
+        }
         let leg = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side));
         let Some((leg, dialog)) = leg.and_then(|leg| leg.dialog.map(|dialog| (leg, dialog))) else {
             return true;

@@ -109,6 +109,9 @@ pub struct Shard {
     next_dial: u64,
     /// Requests of ours in dialogs that await their answer.
     requests: HashMap<ClientTx, Pending>,
+    /// Legs whose connection has broken and that are getting another, by ticket, and the BYE that
+    /// waits for it.
+    moving: HashMap<u64, Option<flows::Farewell>>,
     /// Calls that wait for their turn to be placed.
     queue: DialQueue,
     /// Trunks that are known to their carriers, or are to be.
@@ -160,6 +163,7 @@ impl Shard {
             dial_by_tx: HashMap::new(),
             next_dial: 1,
             requests: HashMap::new(),
+            moving: HashMap::new(),
             queue,
             registrations: register::Registrations::default(),
             plain_trunks: HashMap::new(),
@@ -499,7 +503,8 @@ impl Shard {
     /// Says that the drain is over once no call and no BYE of ours is open.
     fn finish_drain(&mut self) {
         let bye = |pending: &Pending| pending.kind == request::Kind::Bye;
-        if !self.calls.is_empty() || self.requests.values().any(bye) {
+        let waits = self.moving.values().any(Option::is_some);
+        if !self.calls.is_empty() || waits || self.requests.values().any(bye) {
             return;
         }
         if let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take()) {
