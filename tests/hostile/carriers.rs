@@ -191,12 +191,15 @@ fn a_call_that_ends_while_its_connection_is_replaced_says_so_on_the_next_one() {
         gateway.log().iter().any(|line| line.contains("connection lost, opening another"))
     });
     gateway.hang_up(&id);
-    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    eventually("the call has ended", PATIENCE, || {
+        gateway.log().iter().any(|line| line.contains("call ended"))
+    });
     drop((Line::accept(&listener), ahead));
     let mut line = Line::accept(&listener);
     let bye = line.expect("BYE");
     line.answer(&bye, "200 OK", "");
-    gateway.wait_until_quiet();
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
 }
 
 #[test]
@@ -234,7 +237,7 @@ fn a_connection_that_breaks_in_mid_call_is_opened_again_and_the_call_goes_on() {
     drop(listener);
     gateway.hang_up(&id);
     assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
-    gateway.wait_until_quiet();
+    finish(gateway);
 }
 
 /// A gateway that calls out over a single datagram server.

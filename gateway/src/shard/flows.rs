@@ -24,6 +24,19 @@ fn ticket(key: u64, side: Side) -> u64 {
     UP | side.session(key).0
 }
 
+/// A leg that is getting another connection.
+pub(super) struct Moving {
+    broken: Flow,
+    farewell: Option<Farewell>,
+}
+
+impl Moving {
+    /// The leg is over, and its BYE waits for the connection.
+    pub(super) fn holds_bye(&self) -> bool {
+        self.farewell.is_some()
+    }
+}
+
 /// The BYE of a leg that is over, for when there is a connection again.
 pub(super) struct Farewell {
     pub(super) dialog: DialogId,
@@ -50,39 +63,48 @@ impl Shard {
             let target = self.calls.get(&key).and_then(|call| call.leg(side)?.target.clone());
             if let Some(target) = target {
                 info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
-                self.moving.entry(ticket(key, side)).or_default();
+                let moving = Moving { broken: *flow, farewell: None };
+                self.moving.entry(ticket(key, side)).or_insert(moving);
                 self.services.reach.connect(ticket(key, side), target, 0);
             }
         }
     }
 
-    /// Whether a leg's BYE has to wait for another connection; then it does.
+    /// Whether a leg's BYE has to wait for another connection; then it does. Not if the peer itself has
+    /// taken the dialog elsewhere.
     pub(super) fn awaits_connection(
         &mut self,
         (key, side): (u64, Side),
         farewell: impl FnOnce() -> Farewell,
     ) -> bool {
-        let place = self.moving.get_mut(&ticket(key, side)).filter(|place| place.is_none());
-        place.map(|place| *place = Some(farewell())).is_some()
+        let Some(moving) = self.moving.get_mut(&ticket(key, side)) else { return false };
+        let farewell = farewell();
+        if moving.holds_bye() || self.endpoint.flow_of(farewell.dialog) != Some(moving.broken) {
+            return false;
+        }
+        moving.farewell = Some(farewell);
+        true
     }
 
-    /// Says the BYE of a leg that was over before there was another connection.
+    /// Says the BYE of a leg that was over before there was another connection. Where there is none
+    /// it fails, as it does on any connection that is gone, and its dialog is forgotten.
     fn bid_farewell(
         &mut self,
         now: Instant,
         (key, side): (u64, Side),
-        Farewell { dialog, login, row }: Farewell,
+        (broken, Farewell { dialog, login, row }): (Flow, Farewell),
         result: &Result<Connection, ConnectError>,
     ) {
-        let flow = result.as_ref().map(|connection| connection.flow);
-        match flow.map(|flow| self.endpoint.move_dialog(dialog, flow)) {
-            Ok(Ok(())) => self.send_bye(now, (key, side), (dialog, login), row),
-            Ok(Err(why)) => debug!(call = key, %why, "the dialog is over"),
-            Err(why) => {
-                info!(call = key, ?side, %why, "no other connection: BYE was not sent");
-                self.endpoint.forget(dialog);
+        match result {
+            Ok(connection) if self.endpoint.flow_of(dialog) == Some(broken) => {
+                if let Err(why) = self.endpoint.move_dialog(dialog, connection.flow) {
+                    debug!(call = key, %why, "the dialog did not move");
+                }
             }
+            Ok(_) => {}
+            Err(why) => info!(call = key, ?side, %why, "no other connection for BYE"),
         }
+        self.send_bye(now, (key, side), (dialog, login), row);
     }
 
     /// The other connection is there, or is not to be had. False when the ticket is a dial's.
@@ -96,8 +118,8 @@ impl Shard {
             return false;
         }
         let (key, side) = Side::of(media::SessionKey(ticket & !UP));
-        if let Some(farewell) = self.moving.remove(&ticket).flatten() {
-            self.bid_farewell(now, (key, side), farewell, result);
+        if let Some(Moving { broken, farewell: Some(farewell) }) = self.moving.remove(&ticket) {
+            self.bid_farewell(now, (key, side), (broken, farewell), result);
             return true;
         }
         let leg = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side));

@@ -109,9 +109,8 @@ pub struct Shard {
     next_dial: u64,
     /// Requests of ours in dialogs that await their answer.
     requests: HashMap<ClientTx, Pending>,
-    /// Legs whose connection has broken and that are getting another, by ticket, and the BYE that
-    /// waits for it.
-    moving: HashMap<u64, Option<flows::Farewell>>,
+    /// Legs whose connection has broken and that are getting another, by ticket.
+    moving: HashMap<u64, flows::Moving>,
     /// Calls that wait for their turn to be placed.
     queue: DialQueue,
     /// Trunks that are known to their carriers, or are to be.
@@ -503,7 +502,7 @@ impl Shard {
     /// Says that the drain is over once no call and no BYE of ours is open.
     fn finish_drain(&mut self) {
         let bye = |pending: &Pending| pending.kind == request::Kind::Bye;
-        let waits = self.moving.values().any(Option::is_some);
+        let waits = self.moving.values().any(flows::Moving::holds_bye);
         if !self.calls.is_empty() || waits || self.requests.values().any(bye) {
             return;
         }
