@@ -3,7 +3,7 @@
 //! time, and nothing of it is left.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -198,6 +198,24 @@ fn a_call_that_ends_while_its_connection_is_replaced_says_so_on_the_next_one() {
     let mut line = Line::accept(&listener);
     let bye = line.expect("BYE");
     line.answer(&bye, "200 OK", "");
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+}
+
+#[test]
+fn a_bye_that_nobody_read_before_its_connection_ended_comes_again_on_the_next_one() {
+    let listener = listen(PEER);
+    let gateway = Gateway::empty(&[]);
+    let address = listener.local_addr().unwrap().to_string();
+    let agent = gateway.caller(OWN, &address, &json!({"transport": "TCP"}));
+    let audio = UdpSocket::bind((PEER, 0)).unwrap();
+    let (id, line, _) = answered(&gateway, &agent, &listener, &audio);
+    // FIN: for half a second the gateway still writes what it has to say.
+    line.stream.shutdown(Shutdown::Both).unwrap();
+    gateway.hang_up(&id);
+    let mut next = Line::accept(&listener);
+    let bye = next.expect("BYE");
+    next.answer(&bye, "200 OK", "");
     assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
     finish(gateway);
 }

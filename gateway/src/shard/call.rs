@@ -17,7 +17,7 @@ use super::flows::Farewell;
 use super::inputs::Alarm;
 use super::leg::{Leg, Media, Side};
 use super::record::Record;
-use super::request::{Kind, Pending};
+use super::request::Pending;
 use super::session_id::SessionId;
 use super::transfer::Transfer;
 use super::wanted::Outcome;
@@ -268,31 +268,21 @@ impl Shard {
     /// BYE on one of the call's legs.
     fn hang_up_leg(&mut self, now: Instant, (key, side): (u64, Side), reason: EndReason) {
         let leg = self.calls.get(&key).and_then(|call| call.leg(side));
-        let Some((dialog, login)) = leg.and_then(|leg| Some((leg.dialog?, leg.login.clone())))
-        else {
-            return;
-        };
-        self.send_bye(now, (key, side), (dialog, login), reason.row());
+        if let Some(farewell) = leg.and_then(|leg| leg.farewell(reason)) {
+            self.send_bye(now, (key, side), farewell);
+        }
     }
 
-    /// BYE in a dialog: at once or, while its connection is being replaced, on the next one.
-    pub(super) fn send_bye(
-        &mut self,
-        now: Instant,
-        (key, side): (u64, Side),
-        (dialog, login): (DialogId, Option<Arc<super::login::Login>>),
-        row: EndRow,
-    ) {
-        if self.awaits_connection((key, side), || Farewell { dialog, login: login.clone(), row }) {
-            return;
-        }
-        let reason = reason_header(row);
+    /// BYE in a dialog. When its connection is gone it is said once more on the next one.
+    pub(super) fn send_bye(&mut self, now: Instant, (key, side): (u64, Side), bye: Farewell) {
+        let dialog = bye.dialog;
+        let reason = reason_header(bye.row);
         let agent = &self.services.settings.sip.user_agent;
         let content =
             Content { headers: &[("Reason", &reason), ("User-Agent", agent)], body: None };
         match self.endpoint.request(now, dialog, sip::Method::Bye, content) {
             Ok(tx) => {
-                self.requests.insert(tx, Pending::new(key, side, Kind::Bye, login));
+                self.requests.insert(tx, Pending::bye(key, side, bye));
             }
             Err(why) => {
                 debug!(call = key, %why, "BYE was not sent");

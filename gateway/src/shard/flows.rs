@@ -1,9 +1,11 @@
 //! When a connection breaks under a call: media does not care, but the next BYE must find a way.
 //!
 //! A leg that we dialled over TCP or TLS gets another connection to the same target, whose certificate
-//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4); a call that ends
-//! meanwhile says so on the other connection. A leg that was dialled to us waits for its peer, which knows where we are; where it is nobody has proved.
+//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4). A BYE that is lost with
+//! its connection, or said while there is none, is said once more on the other one. A leg that was
+//! dialled to us waits for its peer, which knows where we are; where it is nobody has proved.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +17,7 @@ use super::Shard;
 use super::leg::Side;
 use super::login::Login;
 use crate::call::end::EndRow;
+use crate::net::reach::Target;
 use crate::net::reach::{ConnectError, Connection};
 
 /// Marks tickets of connections for legs that are up; the others are for legs being dialled.
@@ -26,7 +29,9 @@ fn ticket(key: u64, side: Side) -> u64 {
 
 /// A leg that is getting another connection.
 pub(super) struct Moving {
+    /// The flow of its dialog so far.
     broken: Flow,
+    /// The leg is over, and its BYE waits for the connection.
     farewell: Option<Farewell>,
 }
 
@@ -37,11 +42,13 @@ impl Moving {
     }
 }
 
-/// The BYE of a leg that is over, for when there is a connection again.
+/// The BYE of a leg that is over, and all it takes to say it once more.
 pub(super) struct Farewell {
     pub(super) dialog: DialogId,
     pub(super) login: Option<Arc<Login>>,
     pub(super) row: EndRow,
+    /// Where the peer can be reached again; `None` when the BYE is not said once more.
+    pub(super) target: Option<Target>,
 }
 
 impl Shard {
@@ -62,49 +69,54 @@ impl Shard {
         for (key, side) in legs {
             let target = self.calls.get(&key).and_then(|call| call.leg(side)?.target.clone());
             if let Some(target) = target {
-                info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
-                let moving = Moving { broken: *flow, farewell: None };
-                self.moving.entry(ticket(key, side)).or_insert(moving);
-                self.services.reach.connect(ticket(key, side), target, 0);
+                self.replace_connection((key, side), *flow, target);
             }
         }
     }
 
-    /// Whether a leg's BYE has to wait for another connection; then it does. Not if the peer itself has
-    /// taken the dialog elsewhere.
-    pub(super) fn awaits_connection(
-        &mut self,
-        (key, side): (u64, Side),
-        farewell: impl FnOnce() -> Farewell,
-    ) -> bool {
-        let Some(moving) = self.moving.get_mut(&ticket(key, side)) else { return false };
-        let farewell = farewell();
-        if moving.holds_bye() || self.endpoint.flow_of(farewell.dialog) != Some(moving.broken) {
-            return false;
+    /// Asks for another connection, unless one is on its way already.
+    fn replace_connection(&mut self, (key, side): (u64, Side), broken: Flow, target: Target) {
+        if let Entry::Vacant(place) = self.moving.entry(ticket(key, side)) {
+            info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
+            place.insert(Moving { broken, farewell: None });
+            self.services.reach.connect(ticket(key, side), target, 0);
         }
-        moving.farewell = Some(farewell);
-        true
     }
 
-    /// Says the BYE of a leg that was over before there was another connection. Where there is none
-    /// it fails, as it does on any connection that is gone, and its dialog is forgotten.
+    /// A BYE is lost with its flow: it waits for another connection, or its dialog is forgotten.
+    pub(super) fn handle_bye_lost(&mut self, (key, side): (u64, Side), mut farewell: Farewell) {
+        let dialog = farewell.dialog;
+        let (Some(target), Some(broken)) = (farewell.target.take(), self.endpoint.flow_of(dialog))
+        else {
+            return self.endpoint.forget(dialog);
+        };
+        self.replace_connection((key, side), broken, target);
+        match self.moving.get_mut(&ticket(key, side)) {
+            Some(moving) if !moving.holds_bye() => moving.farewell = Some(farewell),
+            _ => self.endpoint.forget(dialog),
+        }
+    }
+
+    /// Says a BYE once more. Where there is no other connection it fails, as it does on any that is
+    /// gone, and its dialog is forgotten.
     fn bid_farewell(
         &mut self,
         now: Instant,
         (key, side): (u64, Side),
-        (broken, Farewell { dialog, login, row }): (Flow, Farewell),
+        (broken, farewell): (Flow, Farewell),
         result: &Result<Connection, ConnectError>,
     ) {
         match result {
-            Ok(connection) if self.endpoint.flow_of(dialog) == Some(broken) => {
-                if let Err(why) = self.endpoint.move_dialog(dialog, connection.flow) {
+            // Unless the peer itself has taken the dialog elsewhere.
+            Ok(connection) if self.endpoint.flow_of(farewell.dialog) == Some(broken) => {
+                if let Err(why) = self.endpoint.move_dialog(farewell.dialog, connection.flow) {
                     debug!(call = key, %why, "the dialog did not move");
                 }
             }
             Ok(_) => {}
             Err(why) => info!(call = key, ?side, %why, "no other connection for BYE"),
         }
-        self.send_bye(now, (key, side), (dialog, login), row);
+        self.send_bye(now, (key, side), farewell);
     }
 
     /// The other connection is there, or is not to be had. False when the ticket is a dial's.

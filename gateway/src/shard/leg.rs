@@ -19,6 +19,7 @@ use tracing::{debug, error, info};
 use super::Shard;
 use super::body::{self, Body};
 use super::call::{Agent, Call};
+use super::flows::Farewell;
 use super::inputs::Alarm;
 use super::login::Login;
 use super::request::{Kind, Pending};
@@ -404,8 +405,8 @@ impl Shard {
         let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.take_leg(side)) else {
             return;
         };
-        if let Some(dialog) = leg.dialog {
-            self.send_bye(now, (key, side), (dialog, leg.login.clone()), reason.row());
+        if let Some(farewell) = leg.farewell(reason) {
+            self.send_bye(now, (key, side), farewell);
         }
         self.retire_leg(&leg);
         if matches!(leg.media, Media::Open) {
@@ -419,6 +420,14 @@ impl Shard {
             self.by_dialog.remove(&dialog);
         }
         self.part(&leg.flow);
+    }
+}
+
+impl Leg {
+    /// The BYE that ends its dialog.
+    pub(super) fn farewell(&self, reason: EndReason) -> Option<Farewell> {
+        let (login, target) = (self.login.clone(), self.target.clone());
+        Some(Farewell { dialog: self.dialog?, login, row: reason.row(), target })
     }
 }
 

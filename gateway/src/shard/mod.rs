@@ -372,9 +372,9 @@ impl Shard {
             Event::Response { tx, response, dialog } => {
                 self.handle_response(now, tx, &response, dialog);
             }
-            Event::Failed { tx, why } => {
+            Event::Failed { tx, why, dialog } => {
                 if !self.handle_dial_failed(now, tx, why) && !self.handle_register_failed(now, tx) {
-                    self.handle_request_failed(now, tx, why);
+                    self.handle_request_failed(now, (tx, dialog), why);
                 }
             }
             Event::Malformed { flow, why } => {

@@ -8,6 +8,7 @@ use sip::endpoint::{ClientTx, DialogId, Failure};
 use tracing::debug;
 
 use super::Shard;
+use super::flows::Farewell;
 use super::leg::{Offer, Side};
 use super::login::{Answers, Login};
 
@@ -31,11 +32,18 @@ pub(super) struct Pending {
     pub(super) kind: Kind,
     login: Option<Arc<Login>>,
     answers: Answers,
+    /// A BYE that is said once more when its flow fails.
+    farewell: Option<Farewell>,
 }
 
 impl Pending {
     pub(super) fn new(call: u64, side: Side, kind: Kind, login: Option<Arc<Login>>) -> Self {
-        Pending { call, side, kind, login, answers: Answers::default() }
+        Pending { call, side, kind, login, answers: Answers::default(), farewell: None }
+    }
+
+    pub(super) fn bye(call: u64, side: Side, farewell: Farewell) -> Self {
+        let login = farewell.login.clone();
+        Pending { farewell: Some(farewell), ..Pending::new(call, side, Kind::Bye, login) }
     }
 }
 
@@ -89,9 +97,9 @@ impl Shard {
         match self.endpoint.retry_with(now, tx, &headers) {
             Ok(new) => {
                 let answers = std::mem::take(&mut pending.answers);
-                let login = Some(login);
+                let (login, farewell) = (Some(login), pending.farewell.take());
                 let Pending { call, side, kind, .. } = *pending;
-                self.requests.insert(new, Pending { call, side, kind, login, answers });
+                self.requests.insert(new, Pending { call, side, kind, login, answers, farewell });
                 true
             }
             Err(why) => {
@@ -102,7 +110,12 @@ impl Shard {
     }
 
     /// A request in a dialog that will not be answered.
-    pub(super) fn handle_request_failed(&mut self, now: Instant, tx: ClientTx, why: Failure) {
+    pub(super) fn handle_request_failed(
+        &mut self,
+        now: Instant,
+        (tx, dialog): (ClientTx, Option<DialogId>),
+        why: Failure,
+    ) {
         let Some(pending) = self.requests.remove(&tx) else { return };
         debug!(call = pending.call, kind = ?pending.kind, ?why, "a request was not answered");
         match pending.kind {
@@ -114,6 +127,13 @@ impl Shard {
                 }
             }
             Kind::Refer => self.handle_refer_response(now, pending.call, 408),
+            Kind::Bye if why == Failure::Transport => match (pending.farewell, dialog) {
+                (Some(farewell), _) => {
+                    self.handle_bye_lost((pending.call, pending.side), farewell);
+                }
+                (None, Some(dialog)) => self.endpoint.forget(dialog),
+                (None, None) => {}
+            },
             Kind::Bye | Kind::Info => {}
         }
     }

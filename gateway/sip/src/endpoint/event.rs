@@ -108,6 +108,8 @@ pub enum Event {
         tx: ClientTx,
         /// Why.
         why: Failure,
+        /// The dialog the request was sent in. A BYE whose flow failed leaves it to the application.
+        dialog: Option<DialogId>,
     },
     /// Bytes that are no SIP message we can use.
     Malformed {

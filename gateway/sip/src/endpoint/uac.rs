@@ -169,7 +169,8 @@ impl Endpoint {
 
     /// Sends a request in a dialog: BYE, INFO, re-INVITE, UPDATE and so on, with the dialog's
     /// Call-ID, tags, next number, route set and target, on its flow. A BYE ends the dialog when it
-    /// is answered, save with 401 or 407: then `retry_with` or `forget` is up to the application.
+    /// is answered, save with 401 or 407: then `retry_with` or `forget` is up to the application. So
+    /// it is when the flow fails: another BYE after `move_dialog`, or `forget`.
     /// While our 2xx is unacknowledged it waits for the ACK (RFC 3261 §15).
     ///
     /// # Errors
@@ -498,9 +499,11 @@ impl Endpoint {
     /// A request of ours ends without a final response.
     fn client_failed(&mut self, now: Instant, tx: ClientTx, why: Failure) {
         let method = self.clients.get(tx.0).map(|client| client.request.method());
-        self.tell_failed(tx, why);
+        let told = self.tell_failed(tx, why);
         match method {
             Some(Method::Invite) => self.own_invite_done(tx, None),
+            // The application may say it on another flow, in the same dialog.
+            Some(Method::Bye) if told && why == Failure::Transport => {}
             Some(Method::Bye) => self.own_bye_done(tx),
             _ => {}
         }
@@ -510,13 +513,15 @@ impl Endpoint {
         }
     }
 
-    /// Tells the application, once, that a request failed.
-    pub(super) fn tell_failed(&mut self, tx: ClientTx, why: Failure) {
-        let Some(client) = self.clients.get_mut(tx.0) else { return };
-        if !client.finished && !client.quiet {
-            self.events.push_back(Event::Failed { tx, why });
+    /// Tells the application, once, that a request failed. False when it does not hear of it.
+    pub(super) fn tell_failed(&mut self, tx: ClientTx, why: Failure) -> bool {
+        let Some(client) = self.clients.get_mut(tx.0) else { return false };
+        let told = !client.finished && !client.quiet;
+        if told {
+            self.events.push_back(Event::Failed { tx, why, dialog: client.dialog });
         }
         client.finished = true;
+        told
     }
 
     /// Whether the application wants to hear of this request.

@@ -368,8 +368,34 @@ fn a_failed_flow_fails_our_requests_on_it_and_no_others() {
     let flow = solo.flow;
     solo.endpoint.handle_flow_failed(solo.now, &flow);
     solo.drain();
-    let Event::Failed { tx: failed, why: Failure::Transport } = solo.event() else { panic!() };
+    let Event::Failed { tx: failed, why: Failure::Transport, .. } = solo.event() else { panic!() };
     assert_eq!(failed, tx);
+}
+
+#[test]
+fn a_bye_whose_flow_fails_leaves_its_dialog_for_another_flow_and_a_silent_one_does_not() {
+    let mut solo = Solo::with(Default::default(), Transport::Tcp);
+    let (dialog, _) = solo.connected();
+    solo.endpoint.request(solo.now, dialog, Method::Bye, Content::default()).unwrap();
+    solo.drain();
+    let first = solo.one();
+    let (broken, next) = (solo.flow, sip::Flow { connection: 2, ..solo.flow });
+    solo.endpoint.handle_flow_failed(solo.now, &broken);
+    solo.drain();
+    let Event::Failed { why: Failure::Transport, dialog: left, .. } = solo.event() else {
+        panic!()
+    };
+    assert_eq!(left, Some(dialog));
+    solo.endpoint.move_dialog(dialog, next).unwrap();
+    solo.endpoint.request(solo.now, dialog, Method::Bye, Content::default()).unwrap();
+    let sent = solo.endpoint.poll_transmit().unwrap();
+    assert_eq!(sent.flow, next);
+    let again = String::from_utf8(sent.bytes.to_vec()).unwrap();
+    assert_eq!(header(&again, "Call-ID"), header(&first, "Call-ID"));
+    assert_ne!(header(&again, "CSeq"), header(&first, "CSeq"));
+    solo.pass(33_000);
+    assert!(matches!(solo.event(), Event::Failed { why: Failure::Timeout, .. }));
+    assert_eq!(solo.endpoint.flow_of(dialog), None);
 }
 
 #[test]

@@ -302,6 +302,7 @@ fn a_dialog_whose_connection_broke_goes_on_over_another_one() {
     solo.drain();
     let Event::Failed { tx, .. } = solo.event() else { panic!() };
     assert_eq!(tx, bye);
+    solo.endpoint.forget(dialog);
     assert_eq!(solo.endpoint.move_dialog(dialog, newer), Err(CommandError::Gone));
     assert_eq!(solo.endpoint.flow_of(dialog), None);
 }

@@ -23,7 +23,7 @@ fn timers_a_and_b_repeat_an_unanswered_invite_until_32_seconds() {
     sent.clear();
     assert!(solo.events().is_empty());
     solo.pass(32_000);
-    let Event::Failed { tx: failed, why: Failure::Timeout } = solo.event() else { panic!() };
+    let Event::Failed { tx: failed, why: Failure::Timeout, .. } = solo.event() else { panic!() };
     assert_eq!(failed, tx);
     let mut solo = Solo::new();
     solo.call();
