@@ -179,6 +179,8 @@ pub enum CommandError {
     Unknown,
     /// The worker has too much to do; try again.
     MailboxFull,
+    /// The worker has as many sessions as it takes.
+    Full,
     /// The two sessions live on different workers, or are one and the same.
     Apart,
 }
@@ -188,6 +190,7 @@ impl std::fmt::Display for CommandError {
         match self {
             Self::Unknown => f.write_str("no media session of this key"),
             Self::MailboxFull => f.write_str("the media worker's mailbox is full"),
+            Self::Full => f.write_str("the media worker has no place for another session"),
             Self::Apart => f.write_str("the media sessions are not beside each other"),
         }
     }

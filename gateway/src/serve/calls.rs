@@ -23,6 +23,8 @@ use crate::shard::{Command, Inputs, LiveTable, Services, Shard};
 
 /// Commands that may wait for the shard, besides calls to be placed.
 const COMMAND_DEPTH: usize = 1_024;
+/// Third legs of calls that are being transferred.
+const SPARE_SESSIONS: usize = 64;
 
 /// The network, as the shard sees it.
 pub(super) struct Wires {
@@ -96,6 +98,8 @@ fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts>
         threads: settings.media.workers,
         realtime: settings.media.realtime,
         prompt_bell: true,
+        // Whatever worker they are on, `sip.max_calls` is what bounds calls.
+        max_sessions: 2 * settings.sip.max_calls as usize + SPARE_SESSIONS,
         ..media::WorkerOptions::default()
     };
     let lost = metrics.shed.get_or_create_owned(&LimitLabels { limit: "media_events" });

@@ -188,8 +188,8 @@ impl Workers {
     /// Opens a session on the worker that has the fewest. Its gate is shut.
     ///
     /// # Errors
-    /// [`CommandError::MailboxFull`] when that worker takes no more; the ports go back to their
-    /// pool.
+    /// [`CommandError::Full`] when all workers have their sessions, `MailboxFull` when this one has
+    /// too much to do; the ports go back to their pool.
     pub fn open(&self, key: SessionKey, open: Open) -> Result<WorkerId, CommandError> {
         let loads = self.links.iter().map(|link| link.load.load(Ordering::Relaxed));
         let (index, _) =
@@ -201,8 +201,8 @@ impl Workers {
     /// shut.
     ///
     /// # Errors
-    /// [`CommandError::Unknown`] when there is no session `beside`, `MailboxFull` when its worker
-    /// takes no more; the ports go back to their pool.
+    /// [`CommandError::Unknown`] when there is no session `beside`, `Full` and `MailboxFull` when its
+    /// worker takes no more; the ports go back to their pool.
     pub fn open_beside(
         &self,
         key: SessionKey,
@@ -221,7 +221,7 @@ impl Workers {
     ) -> Result<WorkerId, CommandError> {
         let link = self.links.get(worker.0).ok_or(CommandError::Unknown)?;
         if link.load.load(Ordering::Relaxed) >= self.max_sessions {
-            return Err(CommandError::MailboxFull);
+            return Err(CommandError::Full);
         }
         let Open { ports, plan, far, options } = open;
         // Everything the session will ever need is allocated here, not on the worker.

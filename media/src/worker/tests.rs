@@ -443,7 +443,7 @@ fn sessions_are_spread_and_the_limit_is_exact() {
     let (ports, options) =
         (pool.allocate(clock::now()).unwrap(), LegOptions::new(LOOPBACK, [0; 32]));
     let open = Open { ports, plan: Phone::new().plan(), far: Far::Echo, options };
-    assert_eq!(workers.open(SessionKey(4), open), Err(CommandError::MailboxFull));
+    assert_eq!(workers.open(SessionKey(4), open), Err(CommandError::Full));
     assert_eq!(pool.counts().in_use, 4);
     close(&workers, 0);
     Phone::new().open(&workers, 5, &pool, Far::Echo);
