@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Type};
 
 use crate::callee::{Callee, OWN, QUIET, SDP, THEIRS, assert_ended, described, kind, response};
-use crate::common::{Gateway, PATIENCE, PEER, drain, eventually, now, offer};
+use crate::common::{Gateway, PATIENCE, PEER, drain, eventually, header, now, offer};
 use crate::failover::{AT_ONCE, SECOND, finish, zone};
 use crate::names::Names;
 
@@ -30,7 +30,10 @@ impl Line {
             accepted = listener.accept().ok();
             accepted.is_some()
         });
-        let (stream, _) = accepted.unwrap();
+        Line::on(accepted.unwrap().0, listener)
+    }
+
+    fn on(stream: TcpStream, listener: &TcpListener) -> Line {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         Line { stream, address: listener.local_addr().unwrap(), waiting: String::new() }
@@ -55,7 +58,7 @@ impl Line {
 
     fn take(&mut self) -> Option<String> {
         let (head, rest) = self.waiting.split_once("\r\n\r\n")?;
-        let length: usize = crate::common::header(head, "Content-Length").parse().unwrap_or(0);
+        let length: usize = header(head, "Content-Length").parse().unwrap_or(0);
         if rest.len() < length {
             return None;
         }
@@ -216,6 +219,67 @@ fn a_bye_that_nobody_read_before_its_connection_ended_comes_again_on_the_next_on
     let mut next = Line::accept(&listener);
     let bye = next.expect("BYE");
     next.answer(&bye, "200 OK", "");
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+}
+
+#[test]
+fn a_dialog_that_its_peer_has_taken_to_another_connection_stays_there() {
+    let listener = listen(PEER);
+    let gateway = Gateway::empty(&[]);
+    let address = listener.local_addr().unwrap().to_string();
+    let agent = gateway.caller(OWN, &address, &json!({"transport": "TCP"}));
+    let id = gateway.place(OWN, &agent);
+    let mut first = Line::accept(&listener);
+    let invite = first.expect("INVITE");
+    first.answer(&invite, "200 OK", &offer(PEER, 9, "RTP/AVP 0", ""));
+    first.expect("ACK");
+    gateway.await_status(&id, "in_progress");
+    let contact = header(&invite, "Contact");
+    let host = contact.trim_start_matches("<sip:").split([';', '>']).next().unwrap();
+    let to: SocketAddr = host.rsplit('@').next().unwrap().parse().unwrap();
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((PEER, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let mut own = Line::on(socket.into(), &listener);
+    let options = format!(
+        "OPTIONS {target} SIP/2.0\r\nVia: SIP/2.0/TCP {address};branch=z9hG4bKown\r\n\
+         Max-Forwards: 70\r\nFrom: {ours};tag=line\r\nTo: {theirs}\r\nCall-ID: {call_id}\r\n\
+         CSeq: 7 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+        target = contact.trim_matches(['<', '>']),
+        ours = header(&invite, "To"),
+        theirs = header(&invite, "From"),
+        call_id = header(&invite, "Call-ID"),
+    );
+    own.stream.write_all(options.as_bytes()).unwrap();
+    own.expect("200 OPTIONS");
+    first.reset();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::park_timeout(QUIET);
+    assert!(listener.accept().is_err(), "another connection although there is one");
+    gateway.hang_up(&id);
+    let bye = own.expect("BYE");
+    own.answer(&bye, "200 OK", "");
+    assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
+    finish(gateway);
+}
+
+#[test]
+fn a_connection_that_ends_as_soon_as_it_is_opened_is_not_opened_again_until_the_bye() {
+    let listener = listen(PEER);
+    let gateway = Gateway::empty(&[]);
+    let address = listener.local_addr().unwrap().to_string();
+    let agent = gateway.caller(OWN, &address, &json!({"transport": "TCP"}));
+    let audio = UdpSocket::bind((PEER, 0)).unwrap();
+    let (id, line, _) = answered(&gateway, &agent, &listener, &audio);
+    line.reset();
+    Line::accept(&listener).reset();
+    std::thread::park_timeout(QUIET);
+    assert!(listener.accept().is_err(), "a third connection");
+    gateway.hang_up(&id);
+    let mut last = Line::accept(&listener);
+    let bye = last.expect("BYE");
+    last.answer(&bye, "200 OK", "");
     assert_ended(&gateway.ended(&id), "completed", "operator_hung_up", "operator");
     finish(gateway);
 }

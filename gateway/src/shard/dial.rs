@@ -570,6 +570,7 @@ impl Dial {
         let leg = Leg {
             flow: connection.flow,
             hold: Some(connection.hold),
+            moved_at: None,
             target: self.target.take().filter(|target| target.transport.is_reliable()),
             dialog: self.answered_in,
             contact: std::mem::take(&mut self.contact),

@@ -1,19 +1,20 @@
 //! When a connection breaks under a call: media does not care, but the next BYE must find a way.
 //!
 //! A leg that we dialled over TCP or TLS gets another connection to the same target, whose certificate
-//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4). A BYE that is lost with
-//! its connection, or said while there is none, is said once more on the other one. A leg that was
-//! dialled to us waits for its peer, which knows where we are; where it is nobody has proved.
+//! is checked like the first one's, and its dialog moves there (RFC 3261 §18.4). When such a call ends and
+//! its BYE is lost with the connection, or there is none, the BYE is said once more on the other one. A leg
+//! that was dialled to us waits for its peer, which knows where we are; where it is nobody has proved.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sip::Flow;
 use sip::endpoint::DialogId;
 use tracing::{debug, info};
 
 use super::Shard;
+use super::call::Call;
 use super::leg::Side;
 use super::login::Login;
 use crate::call::end::EndRow;
@@ -22,6 +23,9 @@ use crate::net::reach::{ConnectError, Connection};
 
 /// Marks tickets of connections for legs that are up; the others are for legs being dialled.
 const UP: u64 = 1 << 63;
+
+/// A connection that lasts no longer is not replaced for a call that goes on.
+const SOON: Duration = Duration::from_secs(1);
 
 fn ticket(key: u64, side: Side) -> u64 {
     UP | side.session(key).0
@@ -56,8 +60,14 @@ impl Shard {
     pub(super) fn handle_flow_closed(&mut self, now: Instant, flow: &Flow) {
         self.endpoint.handle_flow_failed(now, flow);
         self.handle_registrar_closed(now, flow);
-        let uses = |call: &super::call::Call, side: Side| {
-            call.leg(side).is_some_and(|leg| leg.flow == *flow && leg.target.is_some())
+        let uses = |call: &Call, side: Side| {
+            call.leg(side).is_some_and(|leg| {
+                // A peer may have taken its dialog elsewhere. One that ends each connection at once is left
+                // alone, until there is a BYE to say.
+                let lasted = leg.moved_at.is_none_or(|at| now.duration_since(at) >= SOON);
+                let flow_now = leg.dialog.and_then(|dialog| self.endpoint.flow_of(dialog));
+                leg.target.is_some() && lasted && flow_now == Some(*flow)
+            })
         };
         let legs: Vec<(u64, Side)> = self
             .calls
@@ -92,7 +102,9 @@ impl Shard {
         };
         self.replace_connection((key, side), broken, target);
         match self.moving.get_mut(&ticket(key, side)) {
-            Some(moving) if !moving.holds_bye() => moving.farewell = Some(farewell),
+            Some(moving) if !moving.holds_bye() => {
+                *moving = Moving { broken, farewell: Some(farewell) };
+            }
             _ => self.endpoint.forget(dialog),
         }
     }
@@ -130,24 +142,41 @@ impl Shard {
             return false;
         }
         let (key, side) = Side::of(media::SessionKey(ticket & !UP));
-        if let Some(Moving { broken, farewell: Some(farewell) }) = self.moving.remove(&ticket) {
-            self.bid_farewell(now, (key, side), (broken, farewell), result);
-            return true;
-        }
-        let leg = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side));
-        let Some((leg, dialog)) = leg.and_then(|leg| leg.dialog.map(|dialog| (leg, dialog))) else {
-            return true;
-        };
-        match result {
-            Ok(connection) => match self.endpoint.move_dialog(dialog, connection.flow) {
-                Ok(()) => {
-                    leg.flow = connection.flow;
-                    leg.hold = Some(connection.hold.clone());
-                }
-                Err(why) => debug!(call = key, %why, "the dialog did not move"),
+        match self.moving.remove(&ticket) {
+            Some(Moving { broken, farewell: Some(farewell) }) => {
+                self.bid_farewell(now, (key, side), (broken, farewell), result);
+            }
+            Some(Moving { broken, farewell: None }) => match result {
+                Ok(connection) => self.move_leg(now, (key, side), broken, connection),
+                Err(why) => info!(call = key, ?side, %why, "no other connection"),
             },
-            Err(why) => info!(call = key, ?side, %why, "no other connection"),
+            None => {}
         }
         true
+    }
+
+    /// A leg that is up goes on over another connection, unless its peer has taken it elsewhere.
+    fn move_leg(
+        &mut self,
+        now: Instant,
+        (key, side): (u64, Side),
+        broken: Flow,
+        connection: &Connection,
+    ) {
+        let leg = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side));
+        let Some((leg, dialog)) = leg.and_then(|leg| leg.dialog.map(|dialog| (leg, dialog))) else {
+            return;
+        };
+        if self.endpoint.flow_of(dialog) != Some(broken) {
+            return;
+        }
+        match self.endpoint.move_dialog(dialog, connection.flow) {
+            Ok(()) => {
+                leg.flow = connection.flow;
+                leg.hold = Some(connection.hold.clone());
+                leg.moved_at = Some(now);
+            }
+            Err(why) => debug!(call = key, %why, "the dialog did not move"),
+        }
     }
 }

@@ -251,6 +251,7 @@ impl Shard {
             contact: contact(&flow, secure),
             flow,
             hold: None,
+            moved_at: None,
             target: None,
             dialog: None,
             awaiting_answer: prepared.plan.is_none(),

@@ -74,6 +74,8 @@ pub(super) struct Leg {
     pub(super) hold: Option<Hold>,
     /// Where a leg that we dialled over a connection can be reached again.
     pub(super) target: Option<Target>,
+    /// When its connection was last replaced.
+    pub(super) moved_at: Option<Instant>,
     pub(super) dialog: Option<DialogId>,
     /// Our Contact in this dialog.
     pub(super) contact: String,
@@ -298,7 +300,11 @@ impl Shard {
     ) {
         let accepted = (200..300).contains(&response.status());
         let Some(leg) = self.calls.get_mut(&key).and_then(|call| call.leg_mut(side)) else {
-            return self.acknowledge_orphan(now, dialog.filter(|_| accepted));
+            // The leg's BYE is out, or waits for a connection.
+            if let Some(dialog) = dialog.filter(|_| accepted) {
+                let _ = self.endpoint.ack(now, dialog, None);
+            }
+            return;
         };
         let offer = std::mem::replace(&mut leg.offer, Offer::None);
         self.settle_offer(now, (key, side), response, dialog);

@@ -316,6 +316,7 @@ impl Shard {
                 }
                 Err(error) => {
                     debug!(remote = %transmit.flow.remote, ?error, "flow failed");
+                    self.services.outbound.forget(transmit.flow.connection);
                     self.endpoint.handle_flow_failed(now, &transmit.flow);
                     self.drain_events(now);
                 }
@@ -501,9 +502,12 @@ impl Shard {
 
     /// Says that the drain is over once no call and no BYE of ours is open.
     fn finish_drain(&mut self) {
+        if self.drain.is_none() || !self.calls.is_empty() {
+            return;
+        }
         let bye = |pending: &Pending| pending.kind == request::Kind::Bye;
         let waits = self.moving.values().any(flows::Moving::holds_bye);
-        if !self.calls.is_empty() || waits || self.requests.values().any(bye) {
+        if waits || self.requests.values().any(bye) {
             return;
         }
         if let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take()) {

@@ -206,6 +206,9 @@ impl Endpoint {
         }
         // The peer's newest connection, or the port its NAT has given it by now, is the way back.
         session.flow = flow;
+        if let Some(bye) = session.held_bye {
+            self.move_client(bye, flow);
+        }
         let Some(tx) = self.open_server(now, flow, &request, true) else { return };
         if let Some(server) = self.servers.get_mut(tx.0) {
             server.within = true;

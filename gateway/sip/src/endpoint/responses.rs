@@ -206,7 +206,9 @@ impl Endpoint {
     fn hang_up(&mut self, now: Instant, tx: ClientTx, dialog: DialogId) {
         self.own_invite_done(tx, Some(dialog));
         // This can only fail for want of room; the callee then gives up by itself after 64·T1.
-        let _ = self.dismiss(now, dialog);
+        if self.dismiss(now, dialog).is_err() {
+            self.forget(dialog);
+        }
         self.tell_failed(tx, Failure::Cancelled);
     }
 
