@@ -183,6 +183,15 @@ impl Journal {
         self.0.queue().open.remove(&id);
     }
 
+    /// Whether entries come faster than the store takes them: most places are taken, decisions aside, though
+    /// nothing is wrong with the store. What begins now may go unrecorded soon.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let queue = self.0.queue();
+        let taken = queue.taken() - queue.decisions.len();
+        !queue.stats.stalled && taken > self.0.capacity / 4 * 3
+    }
+
     /// Says that nothing more will come: the writer ends when all is written.
     pub fn finish(&self) {
         self.0.queue().finished = true;
@@ -612,6 +621,24 @@ mod tests {
         assert_eq!((journal.stats().queued, journal.stats().dropped_conversations), (8, 2));
         journal.record(closed(&calls[4], ConversationStatus::Completed));
         assert_eq!(journal.stats().dropped_conversations, 3, "it never began");
+    }
+
+    #[test]
+    fn a_journal_is_behind_when_conversations_fill_it_and_the_store_works() {
+        let (journal, _writer) = Journal::new(8);
+        for _ in 0..8 {
+            journal.record(decision("flood"));
+        }
+        assert!(!journal.is_behind(), "decisions make way");
+        let calls: Vec<_> = (0..4).map(|n| opened(OrganisationId::random(), n)).collect();
+        for call in &calls[..3] {
+            journal.record(open(call));
+        }
+        assert!(!journal.is_behind());
+        journal.record(open(&calls[3]));
+        assert!(journal.is_behind());
+        journal.0.queue().stats.stalled = true;
+        assert!(!journal.is_behind(), "calls go on without a store");
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub enum Rule {
     TrunkRate,
     /// The gateway's own `max_calls` are in use.
     GatewayFull,
+    /// Calls come faster than the gateway can set them up.
+    Overloaded,
     /// The gateway is stopping.
     Draining,
     /// No free media ports.
@@ -100,7 +102,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tables, metrics and tests.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 22] = [
         Rule::SourceUnknown,
         Rule::SourceNotAllowed,
         Rule::CredentialsWrong,
@@ -115,6 +117,7 @@ impl Rule {
         Rule::TrunkFull,
         Rule::TrunkRate,
         Rule::GatewayFull,
+        Rule::Overloaded,
         Rule::Draining,
         Rule::NoMediaPorts,
         Rule::MediaIncompatible,
@@ -143,6 +146,7 @@ impl Rule {
             Rule::TrunkFull          => ("trunk_full",           503, "The trunk's max_concurrent_calls are in use."),
             Rule::TrunkRate          => ("trunk_rate",           503, "Calls come faster than the trunk's calls_per_second."),
             Rule::GatewayFull        => ("gateway_full",         503, "The gateway's own limit of calls is reached."),
+            Rule::Overloaded         => ("overloaded",           503, "Calls come faster than the gateway can set them up."),
             Rule::Draining           => ("draining",             503, "The gateway is stopping and takes no new calls."),
             Rule::NoMediaPorts       => ("no_media_ports",       503, "All media ports are in use."),
             Rule::MediaIncompatible  => ("media_incompatible",   488, "The caller's offer and the trunk's rules have no media in common."),

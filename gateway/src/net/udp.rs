@@ -86,6 +86,9 @@ fn refused(socket: &UdpSocket, error: &io::Error) -> Vec<SocketAddr> {
     to
 }
 
+/// Datagrams that are read before others on the same thread have their turn: half of the queue to the shard.
+const READS_PER_TURN: usize = super::INBOUND_DEPTH / 2;
+
 /// Refusals that are taken note of before datagrams are read again.
 const REFUSALS_PER_TURN: usize = 64;
 
@@ -105,6 +108,8 @@ pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<HashMap<SocketAddr, Arc<
 
 /// Reads datagrams until the shard is gone. Full queue: the datagram is dropped and counted.
 ///
+/// All that has come is taken out of the kernel's buffer at once: how much waits is known only of the queue.
+///
 /// The flow's local address is ours as the peer sees it, so that Via and Contact name what it can
 /// reach.
 pub async fn receive(
@@ -113,10 +118,20 @@ pub async fn receive(
     inbound: mpsc::Sender<Inbound>,
     dropped: Arc<AtomicU64>,
 ) {
-    let mut buffer = vec![0u8; MAX_DATAGRAM];
+    let (mut buffer, mut reads) = (vec![0u8; MAX_DATAGRAM], 0_usize);
     loop {
-        let (length, remote) = match socket.recv_from(&mut buffer).await {
+        reads = (reads + 1) % READS_PER_TURN;
+        if reads == 0 {
+            tokio::task::yield_now().await;
+        }
+        let (length, remote) = match socket.try_recv_from(&mut buffer) {
             Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if socket.readable().await.is_err() {
+                    return;
+                }
+                continue;
+            }
             Err(error) => {
                 for remote in refused(&socket, &error) {
                     // A full queue has more urgent things in it.

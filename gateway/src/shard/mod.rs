@@ -56,7 +56,7 @@ use crate::call::machine::{Input, State};
 use crate::call::queue::{DialQueue, QueueLimits};
 use crate::call::{EndReason, pace::Bucket};
 use crate::clock;
-use crate::net::{Inbound, SendError};
+use crate::net::{INBOUND_DEPTH, Inbound, SendError};
 use crate::observe::health::Phase;
 use crate::observe::metric::{LimitLabels, MessageLabels};
 
@@ -76,6 +76,11 @@ pub const REALM: &str = "trunkline";
 
 /// Messages handled before outputs are flushed and other inputs get their turn.
 const BATCH: usize = 64;
+
+/// Messages that may wait for the shard before calls that begin are refused: a quarter of the queue. Less
+/// than a twentieth of a second's work, and more than a host that pauses lets pile up at everyday rates. What
+/// is under way must not wait behind calls that come faster than they can be set up.
+const CROWDED: usize = INBOUND_DEPTH / 4;
 
 /// How often the snapshot is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -126,8 +131,8 @@ pub struct Shard {
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
     peers: HashMap<IpAddr, u32>,
-    /// How fast strangers may leave records.
-    strangers: Option<Bucket>,
+    /// How fast floods may leave records.
+    floods: Option<Bucket>,
     drain: Option<Drain>,
     next_key: u64,
     random: crate::random::Random,
@@ -171,7 +176,7 @@ impl Shard {
             sessions: Sessions::default(),
             loads: HashMap::new(),
             peers: HashMap::new(),
-            strangers: None,
+            floods: None,
             drain: None,
             next_key: 1,
             random,
@@ -211,6 +216,7 @@ impl Shard {
                 }
                 Some(inbound) = inputs.inbound.recv() => {
                     let now = clock::now();
+                    self.endpoint.set_busy(self.is_overloaded(inputs.inbound.len()));
                     self.handle_inbound(now, inbound);
                     for _ in 1..BATCH {
                         let Ok(inbound) = inputs.inbound.try_recv() else { break };
@@ -226,6 +232,11 @@ impl Shard {
             }
             self.settle(now);
         }
+    }
+
+    /// Whether calls come faster than they can be set up, or than their records can be kept.
+    fn is_overloaded(&self, waiting: usize) -> bool {
+        waiting >= CROWDED || self.services.journal.is_behind()
     }
 
     /// How full everything is, for the metrics.

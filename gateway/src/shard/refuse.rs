@@ -13,9 +13,10 @@ use crate::call::admission::{Admitted, Considered, Refusal, Rule};
 use crate::call::pace::Bucket;
 use crate::observe::metric::RuleLabels;
 
-/// Refusals of sources that no trunk lists, silent or not, that leave a decision record and a log
-/// line, per second; a flood of strangers is counted and fills neither the disk nor the log.
-const STRANGERS_RECORDED_PER_SECOND: u32 = 20;
+/// Refusals of sources that no trunk lists, silent or not, and of calls beyond what the gateway can set up, that
+/// leave a decision record and a log line, per second; a flood is counted and fills neither the disk nor
+/// the log.
+const FLOODS_RECORDED_PER_SECOND: u32 = 20;
 
 impl Shard {
     /// 401 with one challenge per algorithm, the most wanted first (RFC 8760 §2.4).
@@ -79,6 +80,7 @@ impl Shard {
             415 => Rule::BodyUnsupported,
             416 => Rule::UriUnsupported,
             420 => Rule::ExtensionRequired,
+            503 if self.endpoint.is_busy() => Rule::Overloaded,
             _ => Rule::GatewayFull,
         };
         let listed = snapshot.trunks_allowing(refused.flow.remote.ip());
@@ -111,8 +113,15 @@ impl Shard {
         let rule = refusal.rule.code();
         self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
         let listed = !snapshot.trunks_allowing(attempt.source.ip()).is_empty();
-        if !listed && !self.may_record_stranger(now) {
-            return self.shed("stranger_record");
+        let flood = if !listed {
+            Some("stranger_record")
+        } else if refusal.rule == Rule::Overloaded {
+            Some("overload_record")
+        } else {
+            None
+        };
+        if let Some(limit) = flood.filter(|_| !self.may_record_flood(now)) {
+            return self.shed(limit);
         }
         info!(
             rule, status = refusal.status, source = %attempt.source,
@@ -121,10 +130,10 @@ impl Shard {
         self.services.journal.record(record::decision(attempt, snapshot, refusal, detail));
     }
 
-    /// Log lines and records that strangers cause are limited, so that a flood fills neither.
-    fn may_record_stranger(&mut self, now: Instant) -> bool {
-        let rate = STRANGERS_RECORDED_PER_SECOND;
-        self.strangers.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
+    /// Log lines and records that strangers and overload cause are limited, so that a flood fills neither.
+    fn may_record_flood(&mut self, now: Instant) -> bool {
+        let rate = FLOODS_RECORDED_PER_SECOND;
+        self.floods.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
     }
 }
 

@@ -18,8 +18,8 @@ PARTS = {"signalling": signalling, "relay": relay, "agents": agents, "churn": ch
 DEFAULT_MINUTES = {True: 2, False: 20}
 # A generator that was late by more than this says nothing about the gateway.
 HELD_UP_MS = 100
-# Enough for three times the highest rate for a few seconds; more take long to provision.
-NUMBERS = 12_000
+# Enough for three times the highest rate for a few seconds; as many take a minute or two to provision.
+NUMBERS = {True: 12_000, False: 48_000}
 
 
 class Kit:
@@ -31,7 +31,7 @@ class Kit:
         self.program = places.binary()
         needs_floor = "agents" in self.parts
         self.rig, self.why_no_rig = places.open_rig(needs_floor)
-        self.numbers = options.numbers or NUMBERS
+        self.numbers = options.numbers or NUMBERS[self.quick]
         self.gateway = Trunkline(self.program, self.numbers)
         self.peers, self.runs, self.deadline, self.part_ends = [], [], 0.0, 0.0
 

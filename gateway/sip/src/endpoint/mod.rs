@@ -88,6 +88,8 @@ pub struct Endpoint {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     refused: VecDeque<Refused>,
+    /// New calls are refused.
+    busy: bool,
 }
 
 /// How much an endpoint holds at the moment.
@@ -126,6 +128,7 @@ impl Endpoint {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             refused: VecDeque::new(),
+            busy: false,
             random,
             options,
         }
@@ -185,6 +188,19 @@ impl Endpoint {
         let clients = self.clients.ids().map(ClientTx).filter(client).map(Owner::Client);
         let servers = self.servers.ids().map(ServerTx).filter(server).map(Owner::Server);
         clients.chain(servers).collect()
+    }
+
+    /// From now on calls that begin are refused with 503 and Retry-After, without a transaction and before
+    /// they cost anything else; what is under way goes on (RFC 7339 §4: the least work is the INVITE that is
+    /// refused). Or that is over.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+
+    /// Whether calls that begin are refused.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// The next message to send.

@@ -307,6 +307,9 @@ impl Endpoint {
         if trust == Trust::Stranger && self.strangers >= self.options.max_strangers {
             return;
         }
+        if self.busy && request.method() == Method::Invite {
+            return self.refuse_busy(flow, &request, trust);
+        }
         let Some(tx) = self.open_server(now, flow, &request, trust == Trust::Known) else {
             return self.refuse_busy(flow, &request, trust);
         };

@@ -1,7 +1,7 @@
 //! Called from outside: RFC 3261 §8.2, §9.2, §13.3.
 
 use sip::Transport;
-use sip::endpoint::{CommandError, Event, Options, Reply};
+use sip::endpoint::{CommandError, Event, Options, Reply, Trust};
 
 use crate::support::*;
 
@@ -236,6 +236,31 @@ fn commands_that_cannot_be_carried_out_change_nothing() {
     assert_eq!(solo.endpoint.load().dialogs, 0);
     solo.answer(tx, 200);
     assert_eq!(solo.lines(), ["SIP/2.0 200 OK"]);
+}
+
+#[test]
+fn a_busy_endpoint_refuses_calls_that_begin_and_nothing_else() {
+    let mut solo = Solo::new();
+    let (_, tag) = solo.called();
+    let held = solo.endpoint.load();
+    solo.endpoint.set_busy(true);
+    let another = opening("INVITE", "z9hG4bKanother", "").replace("Call-ID: ", "Call-ID: another-");
+    solo.say(&another);
+    let refusal = solo.one();
+    assert!(refusal.starts_with("SIP/2.0 503 "), "{refusal}");
+    assert!(!header(&refusal, "Retry-After").is_empty());
+    assert_eq!(solo.endpoint.poll_refused().map(|refused| refused.status), Some(503));
+    assert_eq!(solo.endpoint.load(), held, "it has cost nothing that lasts");
+    solo.trust = Trust::Stranger;
+    solo.say(&another);
+    assert_eq!(solo.sent(), Vec::<String>::new(), "a stranger learns nothing");
+    solo.trust = Trust::Known;
+    solo.say(&opening("OPTIONS", "z9hG4bKoptions", ""));
+    assert!(matches!(solo.event(), Event::Request { .. }));
+    solo.say(&within("BYE", 2, &tag, "z9hG4bKbye", ""));
+    assert!(matches!(solo.event(), Event::InDialog { .. }));
+    solo.endpoint.set_busy(false);
+    solo.invited(&another);
 }
 
 #[test]
