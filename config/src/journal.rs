@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::ids::ConversationId;
 use crate::model::{Conversation, ConversationChange, ConversationClose, Decision};
@@ -36,6 +37,9 @@ const PAUSE_MAX_MS: u64 = 1_000;
 
 /// How long what the store does not take, though it is there, is tried again, in milliseconds.
 const REFUSED_MS: u64 = 10_000;
+
+/// How long one transaction may take before the store counts as frozen, in milliseconds.
+const FROZEN_MS: u64 = 2_000;
 
 /// How often an idle writer looks after the store, in milliseconds.
 const IDLE_MS: u64 = 30_000;
@@ -111,6 +115,8 @@ struct Queue {
     open: HashSet<ConversationId>,
     /// Entries the writer has taken and not yet made durable.
     in_flight: usize,
+    /// When it took them.
+    taken_at: Option<Instant>,
     finished: bool,
     stats: JournalStats,
 }
@@ -183,13 +189,15 @@ impl Journal {
         self.0.queue().open.remove(&id);
     }
 
-    /// Whether entries come faster than the store takes them: most places are taken, decisions aside, though
-    /// nothing is wrong with the store. What begins now may go unrecorded soon.
+    /// Whether entries come faster than the store takes them: most places that are not promised hold entries
+    /// about conversations, though nothing is wrong with the store. What begins now may go unrecorded soon.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         let queue = self.0.queue();
-        let taken = queue.taken() - queue.decisions.len();
-        !queue.stats.stalled && taken > self.0.capacity / 4 * 3
+        let free = self.0.capacity.saturating_sub(queue.open.len());
+        let crowded = queue.conversations.len() + queue.in_flight > free / 4 * 3;
+        let frozen = |at: Instant| at.elapsed() > Duration::from_millis(FROZEN_MS);
+        crowded && !queue.stats.stalled && !queue.taken_at.is_some_and(frozen)
     }
 
     /// Says that nothing more will come: the writer ends when all is written.
@@ -269,6 +277,7 @@ impl Queue {
         let decisions = self.decisions.len().min(BATCH - conversations);
         batch.extend(self.decisions.drain(..decisions));
         self.in_flight = batch.len();
+        self.taken_at = Some(Instant::now());
     }
 }
 

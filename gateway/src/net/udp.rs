@@ -13,6 +13,7 @@ use sip::{Flow, Transport};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 
 use super::Inbound;
 use super::address::Seen;
@@ -124,14 +125,8 @@ pub async fn receive(
         if reads == 0 {
             tokio::task::yield_now().await;
         }
-        let (length, remote) = match socket.try_recv_from(&mut buffer) {
+        let (length, remote) = match unconstrained(socket.recv_from(&mut buffer)).await {
             Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if socket.readable().await.is_err() {
-                    return;
-                }
-                continue;
-            }
             Err(error) => {
                 for remote in refused(&socket, &error) {
                     // A full queue has more urgent things in it.

@@ -65,8 +65,8 @@ impl Shard {
                 // A peer may have taken its dialog elsewhere. One that ends each connection at once is left
                 // alone, until there is a BYE to say.
                 let lasted = leg.moved_at.is_none_or(|at| now.duration_since(at) >= SOON);
-                let flow_now = leg.dialog.and_then(|dialog| self.endpoint.flow_of(dialog));
-                leg.target.is_some() && lasted && flow_now == Some(*flow)
+                let flow_now = || leg.dialog.and_then(|dialog| self.endpoint.flow_of(dialog));
+                leg.target.is_some() && lasted && flow_now() == Some(*flow)
             })
         };
         let legs: Vec<(u64, Side)> = self
@@ -86,10 +86,16 @@ impl Shard {
 
     /// Asks for another connection, unless one is on its way already.
     fn replace_connection(&mut self, (key, side): (u64, Side), broken: Flow, target: Target) {
-        if let Entry::Vacant(place) = self.moving.entry(ticket(key, side)) {
-            info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
-            place.insert(Moving { broken, farewell: None });
-            self.services.reach.connect(ticket(key, side), target, 0);
+        match self.moving.entry(ticket(key, side)) {
+            Entry::Vacant(place) => {
+                info!(call = key, ?side, remote = %target.address, "connection lost, opening another");
+                place.insert(Moving { broken, farewell: None });
+                self.services.reach.connect(ticket(key, side), target, 0);
+            }
+            Entry::Occupied(mut place) if !place.get().holds_bye() => {
+                place.get_mut().broken = broken
+            }
+            Entry::Occupied(_) => {}
         }
     }
 
@@ -102,9 +108,7 @@ impl Shard {
         };
         self.replace_connection((key, side), broken, target);
         match self.moving.get_mut(&ticket(key, side)) {
-            Some(moving) if !moving.holds_bye() => {
-                *moving = Moving { broken, farewell: Some(farewell) };
-            }
+            Some(moving) if !moving.holds_bye() => moving.farewell = Some(farewell),
             _ => self.endpoint.forget(dialog),
         }
     }

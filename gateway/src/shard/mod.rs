@@ -77,9 +77,9 @@ pub const REALM: &str = "trunkline";
 /// Messages handled before outputs are flushed and other inputs get their turn.
 const BATCH: usize = 64;
 
-/// Messages that may wait for the shard before calls that begin are refused: a quarter of the queue. Less
-/// than a twentieth of a second's work, and more than a host that pauses lets pile up at everyday rates. What
-/// is under way must not wait behind calls that come faster than they can be set up.
+/// Messages that may wait for the shard before calls that begin are refused: a quarter of the queue. About
+/// a twentieth of a second's work, and more than a host that pauses lets pile up at everyday rates. What is
+/// under way must not wait behind calls that come faster than they can be set up.
 const CROWDED: usize = INBOUND_DEPTH / 4;
 
 /// How often the snapshot is looked at.
@@ -131,8 +131,10 @@ pub struct Shard {
     loads: HashMap<TrunkId, Load>,
     /// Sources of admitted calls: their messages are answered while the call lives.
     peers: HashMap<IpAddr, u32>,
-    /// How fast floods may leave records.
-    floods: Option<Bucket>,
+    /// How fast strangers may leave records.
+    strangers: Option<Bucket>,
+    /// How fast calls that are refused for overload may.
+    overload: Option<Bucket>,
     drain: Option<Drain>,
     next_key: u64,
     random: crate::random::Random,
@@ -176,7 +178,8 @@ impl Shard {
             sessions: Sessions::default(),
             loads: HashMap::new(),
             peers: HashMap::new(),
-            floods: None,
+            strangers: None,
+            overload: None,
             drain: None,
             next_key: 1,
             random,
@@ -231,6 +234,10 @@ impl Shard {
                 self.guarded(now, None, |shard| shard.handle_timeout(now));
             }
             self.settle(now);
+            if !inputs.inbound.is_empty() {
+                // Audio of agents, on the same thread, does not wait until all is handled.
+                tokio::task::yield_now().await;
+            }
         }
     }
 

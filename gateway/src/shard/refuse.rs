@@ -80,7 +80,7 @@ impl Shard {
             415 => Rule::BodyUnsupported,
             416 => Rule::UriUnsupported,
             420 => Rule::ExtensionRequired,
-            503 if self.endpoint.is_busy() => Rule::Overloaded,
+            503 if self.endpoint.is_busy() && refused.trust == Trust::Known => Rule::Overloaded,
             _ => Rule::GatewayFull,
         };
         let listed = snapshot.trunks_allowing(refused.flow.remote.ip());
@@ -114,13 +114,17 @@ impl Shard {
         self.services.metrics.refused.get_or_create(&RuleLabels { rule }).inc();
         let listed = !snapshot.trunks_allowing(attempt.source.ip()).is_empty();
         let flood = if !listed {
-            Some("stranger_record")
+            Some(("stranger_record", &mut self.strangers))
         } else if refusal.rule == Rule::Overloaded {
-            Some("overload_record")
+            Some(("overload_record", &mut self.overload))
         } else {
             None
         };
-        if let Some(limit) = flood.filter(|_| !self.may_record_flood(now)) {
+        if let Some((limit, bucket)) = flood
+            && !bucket
+                .get_or_insert_with(|| Bucket::full(FLOODS_RECORDED_PER_SECOND, now))
+                .take(FLOODS_RECORDED_PER_SECOND, now)
+        {
             return self.shed(limit);
         }
         info!(
@@ -128,12 +132,6 @@ impl Shard {
             organization = refusal.organisation.map(|id| id.to_string()), "INVITE refused"
         );
         self.services.journal.record(record::decision(attempt, snapshot, refusal, detail));
-    }
-
-    /// Log lines and records that strangers and overload cause are limited, so that a flood fills neither.
-    fn may_record_flood(&mut self, now: Instant) -> bool {
-        let rate = FLOODS_RECORDED_PER_SECOND;
-        self.floods.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
     }
 }
 
