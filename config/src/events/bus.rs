@@ -397,7 +397,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{CallEvent, Conversation, Direction, EventKind};
+    use crate::model::CallEvent;
 
     const LIMITS: StreamLimits = StreamLimits { per_organisation: 2, total: 3 };
     const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
@@ -416,8 +416,7 @@ mod tests {
     }
 
     fn told(organisation: OrganisationId, sequence: u32) -> Arc<Told> {
-        let row = Conversation::begun(organisation, Direction::Inbound, START);
-        let event = CallEvent::of(EventKind::Ringing, sequence, START, &row);
+        let event = CallEvent { sequence, ..CallEvent::test(organisation, START) };
         Arc::new(Told::new(event).unwrap())
     }
 
@@ -512,9 +511,12 @@ mod tests {
     async fn large_events_make_way_for_one_another_but_never_for_nothing() {
         let (bus, own) = (bus().0, OrganisationId::random());
         let (mut stream, _place) = bus.subscribe(own, Start::Now, LIMITS).unwrap();
-        let mut row = Conversation::begun(own, Direction::Inbound, START);
-        row.custom_metadata = Some(json!({ "x": "x".repeat(EVENT_RING_BYTES.value_usize()) }));
-        let large = CallEvent::of(EventKind::Ringing, 7, START, &row);
+        let metadata = json!({ "x": "x".repeat(EVENT_RING_BYTES.value_usize()) });
+        let large = CallEvent {
+            sequence: 7,
+            custom_metadata: Some(metadata),
+            ..CallEvent::test(own, START)
+        };
         bus.publish(&Arc::new(Told::new(large).unwrap()));
         assert_eq!(read(&mut stream).await, ["7"]);
         bus.publish(&told(own, 8));

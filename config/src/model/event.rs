@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Conversation, ConversationStatus, Decision, Direction, EndReason, Transfer};
+use super::{ConversationStatus, Decision, Direction, EndReason, Transfer};
 use crate::clock::Timestamp;
 use crate::ids::{
     AgentId, AgentVersionId, ConversationId, DecisionId, EventId, OrganisationId, TrunkId,
@@ -137,33 +137,6 @@ impl CallEvent {
     /// The version of the form.
     pub const SCHEMA_VERSION: u32 = 1;
 
-    /// What a conversation's record says has happened.
-    #[must_use]
-    pub fn of(kind: EventKind, sequence: u32, at: Timestamp, row: &Conversation) -> Self {
-        Self {
-            id: EventId::random(),
-            schema_version: Self::SCHEMA_VERSION,
-            kind,
-            sequence,
-            at,
-            organization_id: row.organization_id,
-            conversation_id: Some(row.id),
-            decision_id: None,
-            direction: row.direction,
-            status: Some(row.status),
-            user_id: row.user_id.clone(),
-            agent_number: row.agent_number.clone(),
-            agent_id: row.agent_id,
-            agent_version_id: row.agent_version_id,
-            trunk_id: row.trunk_id,
-            trunk_call_id: row.trunk_call_id.clone(),
-            duration: row.duration,
-            end_reason: row.end_reason.clone(),
-            transfer: row.transfer.clone(),
-            custom_metadata: row.custom_metadata.clone(),
-        }
-    }
-
     /// A refused call; `None` when nobody can tell whose it would have been.
     #[must_use]
     pub fn refused(decision: &Decision) -> Option<Self> {
@@ -261,14 +234,10 @@ mod tests {
 
     #[test]
     fn what_is_sensitive_is_absent_key_and_all() {
-        let mut row = Conversation::begun(
-            OrganisationId::random(),
-            Direction::Inbound,
-            Timestamp::from_micros(1),
-        );
-        row.custom_metadata = Some(json!({ "canary": 1 }));
-        row.initial_context = Some("canary".to_owned());
-        let event = CallEvent::of(EventKind::Ringing, 1, row.created_at, &row);
+        let event = CallEvent {
+            custom_metadata: Some(json!({ "canary": 1 })),
+            ..CallEvent::test(OrganisationId::random(), Timestamp::from_micros(1))
+        };
         assert_eq!(serde_json::to_value(&event).unwrap()["custom_metadata"], json!({"canary": 1}));
         let safe = serde_json::to_string(&event.without_sensitive()).unwrap();
         assert!(!safe.contains("canary") && !safe.contains("custom_metadata"), "{safe}");

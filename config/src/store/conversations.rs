@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::database::Database;
-use super::events::Teller;
+use super::events::{News, Teller, telling};
 use super::post_runs::PostActions;
 use super::rows::{
     free_stamp, free_stamp_in, json_opt, parsed, parsed_opt, raw, time, time_opt, to_json,
@@ -48,11 +48,11 @@ impl Store {
     ) -> Result<Opened, StoreError> {
         conversation.organization_id = scope.organisation();
         let mut tx = self.0.db.write().await?;
-        let is_new = self.insert_conversation(&mut tx, &conversation).await?;
         let mut teller = Teller::new(self);
-        if is_new {
-            let told = (begun(&conversation), conversation.created_at);
-            teller.tell(&mut tx, conversation.id, told).await?;
+        let begun = self.insert_conversation(&mut tx, &conversation).await?;
+        let is_new = begun.is_some();
+        if let Some(news) = begun {
+            teller.tell(&mut tx, &news).await?;
         }
         let stored = load(&mut tx, scope, conversation.id).await.map_err(|error| match error {
             StoreError::NotFound(_) => StoreError::Conflict("id is already taken".to_owned()),
@@ -78,8 +78,10 @@ impl Store {
     ) -> Result<Conversation, StoreError> {
         let mut tx = self.0.db.write().await?;
         load(&mut tx, scope, change.id).await?;
-        let (kinds, mut teller) = (apply_change(&mut tx, change).await?, Teller::new(self));
-        teller.tell(&mut tx, change.id, (kinds, change.at)).await?;
+        let mut teller = Teller::new(self);
+        if let Some(news) = apply_change(&mut tx, change).await? {
+            teller.tell(&mut tx, &news).await?;
+        }
         let stored = load(&mut tx, scope, change.id).await?;
         self.commit(tx, teller.after()).await?;
         Ok(stored)
@@ -110,12 +112,11 @@ impl Store {
         close: &ConversationClose,
         teller: &mut Teller<'_>,
     ) -> Result<bool, StoreError> {
-        let kinds = apply_close(tx, close).await?;
-        teller.tell(tx, close.id, (kinds, close.closed_at)).await?;
+        let Some(news) = apply_close(tx, close).await? else { return Ok(false) };
+        teller.tell(tx, &news).await?;
         match &close.post {
-            // Nothing to tell is nothing changed: it had ended.
-            Some(post) if !kinds.is_empty() => self.insert_post_run(tx, close.id, post).await,
-            _ => Ok(false),
+            Some(post) => self.insert_post_run(tx, close.id, post).await,
+            None => Ok(false),
         }
     }
 
@@ -219,20 +220,22 @@ impl Store {
             if present.status.is_terminal() {
                 continue;
             }
-            let done = sql::query(
+            let written = sql::query(telling!(
                 "UPDATE conversations SET status = 'failed', end_reason = ?1, ended_at = ?2,
-                     updated_at = ?2, transfer = ?3
-                 WHERE id = ?4",
-            )
+                     updated_at = ?2, transfer = ?3, event_count = event_count + 1
+                 WHERE id = ?4"
+            ))
             .bind(&reason)
             .bind(now.micros())
             .bind(to_json_opt(settled(present.transfer).as_ref())?)
             .bind(id)
-            .execute(&mut tx)
+            .fetch_written(&mut tx)
             .await?;
-            closed += done.rows_affected();
+            let Some(row) = written else { continue };
+            closed += 1;
             let conversation = id.parse().map_err(|_| StoreError::Fault)?;
-            teller.tell(&mut tx, conversation, (&[EventKind::Ended], now)).await?;
+            let news = News { kinds: &[EventKind::Ended], at: now, row };
+            teller.tell(&mut tx, &news).await?;
             if let Some(post) = named.of(&mut tx, id).await? {
                 job_added |= self.insert_post_run(&mut tx, conversation, &post).await?;
             }
@@ -241,22 +244,24 @@ impl Store {
         Ok(closed)
     }
 
-    /// Adds a row, unless there is one with its id; says which.
+    /// Adds a row, unless there is one with its id, and returns what there is to tell.
     pub(super) async fn insert_conversation(
         &self,
         tx: &mut Connection,
         row: &Conversation,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<News>, StoreError> {
+        let kinds = begun(row);
         let created_at = free_stamp(tx, FREE_STAMP, row.created_at).await?;
-        let done = sql::query(
+        let inserted = sql::query(telling!(
             "INSERT INTO conversations (id, organization_id, node, direction, channel, status,
                  user_id, agent_id, agent_version_id, agent_number, web_widget_id, trunk_id,
                  trunk_call_id, duration, user_turn_count, end_reason, quality, summary,
                  initial_context, custom_metadata, conversation, recording_details, answered_at,
-                 ended_at, created_at, updated_at, transfer)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (id) DO NOTHING",
-        )
+                 ended_at, created_at, updated_at, transfer, event_count)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+                 ?)
+             ON CONFLICT (id) DO NOTHING"
+        ))
         .bind(row.id.to_string())
         .bind(row.organization_id.to_string())
         .bind(&self.0.options.node)
@@ -284,9 +289,10 @@ impl Store {
         .bind(created_at.micros())
         .bind(row.updated_at.max(created_at).micros())
         .bind(to_json_opt(row.transfer.as_ref())?)
-            .execute(tx)
-            .await?;
-        Ok(done.rows_affected() > 0)
+        .bind(count(kinds))
+        .fetch_written(tx)
+        .await?;
+        Ok(inserted.map(|stored| News { kinds, at: row.created_at, row: stored }))
     }
 }
 
@@ -300,36 +306,46 @@ fn settled(transfer: Option<Transfer>) -> Option<Transfer> {
 }
 
 /// What there is to tell of a conversation that has just begun.
-pub(super) const fn begun(row: &Conversation) -> &'static [EventKind] {
+const fn begun(row: &Conversation) -> &'static [EventKind] {
     match row.status {
         ConversationStatus::Ringing => &[EventKind::Ringing],
         _ => &[], // one that waits to be placed is heard of when it rings
     }
 }
 
+/// How many events those are, as the record counts them.
+fn count(kinds: &[EventKind]) -> i64 {
+    i64::try_from(kinds.len()).unwrap_or(i64::MAX)
+}
+
 /// Moves a conversation forward and adds what is known; its status never moves backward, and what is
-/// over stays as it is. Returns what there is to tell.
+/// over stays as it is: of that there is nothing to tell.
 pub(super) async fn apply_change(
     tx: &mut Connection,
     change: &ConversationChange,
-) -> Result<&'static [EventKind], StoreError> {
-    let Some(Present { status, .. }) = present(tx, &change.id.to_string()).await? else {
-        return Ok(&[]);
-    };
+) -> Result<Option<News>, StoreError> {
+    let id = change.id.to_string();
+    let Some(Present { status, .. }) = present(tx, &id).await? else { return Ok(None) };
     if change.status.is_terminal() || status.is_terminal() {
-        return Ok(&[]);
+        return Ok(None);
     }
     let moves = status.may_become(change.status);
     let status = if moves { change.status } else { status };
-    sql::query(
+    let kinds: &[_] = match status {
+        ConversationStatus::Ringing if moves => &[EventKind::Ringing],
+        ConversationStatus::InProgress if moves => &[EventKind::Answered],
+        _ => &[],
+    };
+    let row = sql::query(telling!(
         "UPDATE conversations SET status = ?1, answered_at = coalesce(answered_at, ?2),
              trunk_call_id = coalesce(?3, trunk_call_id), transfer = coalesce(?4, transfer),
              agent_id = coalesce(?5, agent_id), agent_version_id = coalesce(?6, agent_version_id),
              initial_context = coalesce(?7, initial_context),
              custom_metadata = coalesce(?8, custom_metadata),
-             updated_at = CASE WHEN updated_at < ?9 THEN ?9 ELSE updated_at END
-         WHERE id = ?10",
-    )
+             updated_at = CASE WHEN updated_at < ?9 THEN ?9 ELSE updated_at END,
+             event_count = event_count + ?10
+         WHERE id = ?11"
+    ))
     .bind(to_word(status)?)
     .bind(change.answered_at.map(Timestamp::micros))
     .bind(change.trunk_call_id.as_deref())
@@ -339,45 +355,46 @@ pub(super) async fn apply_change(
     .bind(change.initial_context.as_deref())
     .bind(to_json_opt(change.custom_metadata.as_ref())?)
     .bind(change.at.micros())
-    .bind(change.id.to_string())
-    .execute(tx)
+    .bind(count(kinds))
+    .bind(id)
+    .fetch_written(tx)
     .await?;
-    Ok(match status {
-        ConversationStatus::Ringing if moves => &[EventKind::Ringing],
-        ConversationStatus::InProgress if moves => &[EventKind::Answered],
-        _ => &[],
-    })
+    Ok(row.map(|row| News { kinds, at: change.at, row }))
 }
 
-/// Ends a conversation; the second end does nothing. Returns what there is to tell.
+/// Ends a conversation, and returns what there is to tell; the second end does nothing.
 pub(super) async fn apply_close(
     tx: &mut Connection,
     close: &ConversationClose,
-) -> Result<&'static [EventKind], StoreError> {
-    let Some(present) = present(tx, &close.id.to_string()).await? else { return Ok(&[]) };
+) -> Result<Option<News>, StoreError> {
+    let id = close.id.to_string();
+    let Some(present) = present(tx, &id).await? else { return Ok(None) };
     if !close.status.is_terminal() || !present.status.may_become(close.status) {
-        return Ok(&[]);
+        return Ok(None);
     }
     let transfer = close.transfer.clone().or_else(|| settled(present.transfer));
-    sql::query(
+    let kinds: &[_] = match close.status {
+        ConversationStatus::Transferred => &[EventKind::Transferred, EventKind::Ended],
+        _ => &[EventKind::Ended],
+    };
+    let row = sql::query(telling!(
         "UPDATE conversations SET status = ?1, end_reason = ?2, duration = ?3, transfer = ?4,
              quality = coalesce(?5, quality), ended_at = ?6,
-             updated_at = CASE WHEN updated_at < ?6 THEN ?6 ELSE updated_at END
-         WHERE id = ?7",
-    )
+             updated_at = CASE WHEN updated_at < ?6 THEN ?6 ELSE updated_at END,
+             event_count = event_count + ?7
+         WHERE id = ?8"
+    ))
     .bind(to_word(close.status)?)
     .bind(to_json(&close.end_reason)?)
     .bind(close.duration_s)
     .bind(to_json_opt(transfer.as_ref())?)
     .bind(to_json_opt(close.quality.as_ref())?)
     .bind(close.closed_at.micros())
-    .bind(close.id.to_string())
-    .execute(tx)
+    .bind(count(kinds))
+    .bind(id)
+    .fetch_written(tx)
     .await?;
-    Ok(match close.status {
-        ConversationStatus::Transferred => &[EventKind::Transferred, EventKind::Ended],
-        _ => &[EventKind::Ended],
-    })
+    Ok(row.map(|row| News { kinds, at: close.closed_at, row }))
 }
 
 /// The conversations of a node that are open.
@@ -405,7 +422,7 @@ async fn present(tx: &mut Connection, id: &str) -> Result<Option<Present>, Store
     Ok(Some(Present { status, transfer }))
 }
 
-/// A conversation, whosever it is: for what is told of it.
+/// A conversation, whosever it is: for what is run after it.
 pub(super) async fn find(
     tx: &mut Connection,
     id: ConversationId,

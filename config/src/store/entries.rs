@@ -19,14 +19,14 @@ impl Store {
         for entry in entries {
             match entry {
                 Entry::ConversationOpened(row) => {
-                    if self.insert_conversation(&mut tx, row).await? {
-                        let kinds = conversations::begun(row);
-                        teller.tell(&mut tx, row.id, (kinds, row.created_at)).await?;
+                    if let Some(news) = self.insert_conversation(&mut tx, row).await? {
+                        teller.tell(&mut tx, &news).await?;
                     }
                 }
                 Entry::ConversationChanged(change) => {
-                    let kinds = conversations::apply_change(&mut tx, change).await?;
-                    teller.tell(&mut tx, change.id, (kinds, change.at)).await?;
+                    if let Some(news) = conversations::apply_change(&mut tx, change).await? {
+                        teller.tell(&mut tx, &news).await?;
+                    }
                 }
                 Entry::ConversationClosed(close) => {
                     job_added |= self.end_conversation(&mut tx, close, &mut teller).await?;

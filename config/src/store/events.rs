@@ -7,18 +7,43 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::rows::{free_stamp, free_stamp_in, json, parsed, raw, small, to_word};
-use super::sql::{self, Connection};
-use super::{After, Store, StoreError, conversations};
+use super::rows::{
+    free_stamp, free_stamp_in, json, json_opt, parsed, parsed_opt, raw, small, to_word, word,
+};
+use super::sql::{self, Connection, Row};
+use super::{After, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::events::Told;
-use crate::ids::{ConversationId, DeliveryId, OrganisationId, WebhookId};
+use crate::ids::{DeliveryId, EventId, OrganisationId, WebhookId};
 use crate::model::{CallEvent, Decision, EventKind};
 
 const FREE_STAMP: &str = free_stamp_in!("webhook_deliveries");
 
 /// Microseconds of an hour.
 const HOUR_US: i64 = 3_600_000_000;
+
+/// A statement that writes a conversation, and returns of its record what events tell.
+macro_rules! telling {
+    ($sql:literal) => {
+        concat!(
+            $sql,
+            " RETURNING id, organization_id, direction, status, user_id, agent_number, agent_id,
+                 agent_version_id, trunk_id, trunk_call_id, duration, end_reason, transfer,
+                 custom_metadata, event_count"
+        )
+    };
+}
+pub(super) use telling;
+
+/// What the change of a conversation's record tells.
+pub(super) struct News {
+    /// What has happened, in order.
+    pub(super) kinds: &'static [EventKind],
+    /// When.
+    pub(super) at: Timestamp,
+    /// The record afterwards, from a statement of [`telling`] that has counted these events.
+    pub(super) row: Row,
+}
 
 /// The events of one transaction.
 pub(super) struct Teller<'s> {
@@ -55,13 +80,12 @@ impl<'s> Teller<'s> {
     pub(super) async fn tell(
         &mut self,
         tx: &mut Connection,
-        id: ConversationId,
-        (kinds, at): (&[EventKind], Timestamp),
+        news: &News,
     ) -> Result<(), StoreError> {
-        for kind in kinds {
-            let sequence = next_sequence(tx, id).await?;
-            let Some(row) = conversations::find(tx, id).await? else { continue };
-            self.add(tx, CallEvent::of(*kind, sequence, at, &row)).await?;
+        let counted = small(&news.row, "event_count")?;
+        let before = counted.saturating_sub(u32::try_from(news.kinds.len()).unwrap_or(u32::MAX));
+        for (kind, sequence) in news.kinds.iter().zip(before + 1..) {
+            self.add(tx, news.event(*kind, sequence)?).await?;
         }
         Ok(())
     }
@@ -125,6 +149,34 @@ impl<'s> Teller<'s> {
     }
 }
 
+impl News {
+    fn event(&self, kind: EventKind, sequence: u32) -> Result<CallEvent, StoreError> {
+        let row = &self.row;
+        Ok(CallEvent {
+            id: EventId::random(),
+            schema_version: CallEvent::SCHEMA_VERSION,
+            kind,
+            sequence,
+            at: self.at,
+            organization_id: parsed(row, "organization_id")?,
+            conversation_id: Some(parsed(row, "id")?),
+            decision_id: None,
+            direction: word(row, "direction")?,
+            status: Some(word(row, "status")?),
+            user_id: raw(row, "user_id")?,
+            agent_number: raw(row, "agent_number")?,
+            agent_id: parsed_opt(row, "agent_id")?,
+            agent_version_id: parsed_opt(row, "agent_version_id")?,
+            trunk_id: parsed_opt(row, "trunk_id")?,
+            trunk_call_id: raw(row, "trunk_call_id")?,
+            duration: raw(row, "duration")?,
+            end_reason: json_opt(row, "end_reason")?,
+            transfer: json_opt(row, "transfer")?,
+            custom_metadata: json_opt(row, "custom_metadata")?,
+        })
+    }
+}
+
 async fn load_hooks(
     tx: &mut Connection,
     (organisation, most): (OrganisationId, u32),
@@ -148,19 +200,6 @@ async fn load_hooks(
         })
     };
     rows.iter().map(hook).collect()
-}
-
-/// Counts one more event of a conversation, and returns its number.
-async fn next_sequence(tx: &mut Connection, id: ConversationId) -> Result<u32, StoreError> {
-    sql::query("UPDATE conversations SET event_count = event_count + 1 WHERE id = ?")
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-    let row = sql::query("SELECT event_count FROM conversations WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_one(&mut *tx)
-        .await?;
-    small(&row, "event_count")
 }
 
 async fn count_dropped(tx: &mut Connection, webhook: WebhookId) -> Result<(), StoreError> {

@@ -159,6 +159,15 @@ impl Query {
         }
     }
 
+    /// Runs a statement that writes for the row that it returns, if it returns one. It runs to its end:
+    /// SQLite refuses what breaks a foreign key only after the rows.
+    pub(super) async fn fetch_written(
+        self,
+        on: &mut Connection,
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.fetch_all(on).await?.pop())
+    }
+
     /// Runs it for all its rows.
     pub(super) async fn fetch_all(self, on: &mut Connection) -> Result<Vec<Row>, StoreError> {
         match on {
