@@ -98,6 +98,7 @@ fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts>
         threads: settings.media.workers,
         realtime: settings.media.realtime,
         prompt_bell: true,
+        gathered: true, // the shard wakes them when it has settled what came
         // Whatever worker they are on, `sip.max_calls` is what bounds calls.
         max_sessions: 2 * settings.sip.max_calls as usize + SPARE_SESSIONS,
         ..media::WorkerOptions::default()

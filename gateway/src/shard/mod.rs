@@ -321,9 +321,11 @@ impl Shard {
         if known { Trust::Known } else { Trust::Stranger }
     }
 
-    /// Handles what the endpoint has to say, then sends what it has to send.
+    /// Handles what the endpoint has to say, lets media hear what has been decided, then sends what the
+    /// endpoint has to send.
     fn settle(&mut self, now: Instant) {
         self.drain_events(now);
+        self.services.workers.wake();
         while let Some(transmit) = self.endpoint.poll_transmit() {
             self.count_message(transmit.flow, "out");
             match self.services.outbound.send(&transmit.flow, transmit.bytes) {
@@ -341,6 +343,7 @@ impl Shard {
             }
         }
         self.finish_drain();
+        self.services.workers.wake();
     }
 
     fn drain_events(&mut self, now: Instant) {

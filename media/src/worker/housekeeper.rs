@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Shared, post};
+use super::{Shared, put};
 use crate::clock;
 use crate::command::{Command, Reply};
 use crate::ports::{PortPair, PortPool};
@@ -140,8 +140,8 @@ fn go_round(duties: &Duties, pools: &[PortPool], (before, now): (Instant, Instan
     let mut later = lock(&duties.later);
     for _ in 0..later.len() {
         let Some(Later { mailbox, shared, command }) = later.pop_front() else { break };
-        match post(&mailbox, &shared, command) {
-            Ok(()) => {}
+        match put(&mailbox, &shared, command) {
+            Ok(_) => shared.mail.ring(),
             Err(TrySendError::Full(command)) => {
                 later.push_back(Later { mailbox, shared, command });
             }

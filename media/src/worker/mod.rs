@@ -51,7 +51,7 @@ mod thread;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -86,14 +86,28 @@ pub struct WorkerOptions {
     /// Ring the tick bell as soon as an agent was given something instead of once in 20 ms. Its
     /// listener then hears it often, and a [`crate::board::Board`] tells whom it is for.
     pub prompt_bell: bool,
+    /// Let commands wait for [`Workers::wake`] instead of waking a worker with each. For who gives many
+    /// at a time: where both share a core, a command then costs no change of threads and back.
+    pub gathered: bool,
 }
 
 impl Default for WorkerOptions {
-    /// One thread per core but one, real-time, 1024 commands, 2000 sessions each, one bell a tick.
+    /// One thread per core but one, real-time, 1024 commands, 2000 sessions each, one bell a tick, each
+    /// command heard at once.
     fn default() -> Self {
-        Self { threads: 0, realtime: true, mailbox: 1_024, max_sessions: 2_000, prompt_bell: false }
+        Self {
+            threads: 0,
+            realtime: true,
+            mailbox: 1_024,
+            max_sessions: 2_000,
+            prompt_bell: false,
+            gathered: false,
+        }
     }
 }
+
+/// Commands that are gathered before a worker is woken in any case.
+const GATHERED: usize = 64;
 
 /// Receives what workers tell on their own account; called on their threads.
 pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
@@ -112,6 +126,9 @@ struct Link {
     shared: Arc<Shared>,
     /// Sessions routed to this worker, opened or about to be.
     load: AtomicUsize,
+    gathered: bool,
+    /// Commands wait for [`Workers::wake`].
+    unheard: AtomicBool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -182,7 +199,14 @@ impl Workers {
             })?;
         let _ = is_ready.recv();
         self.housekeeper.watch(Arc::clone(&shared));
-        Ok(Link { mailbox, shared, load: AtomicUsize::new(0), thread: Some(thread) })
+        Ok(Link {
+            mailbox,
+            shared,
+            load: AtomicUsize::new(0),
+            gathered: options.gathered,
+            unheard: AtomicBool::new(false),
+            thread: Some(thread),
+        })
     }
 
     /// Opens a session on the worker that has the fewest. Its gate is shut.
@@ -333,6 +357,16 @@ impl Workers {
         self.post(key, Command::Report { key, reply: Box::new(reply) })
     }
 
+    /// Wakes the workers that have been given commands since the last time; of use with
+    /// [`WorkerOptions::gathered`].
+    pub fn wake(&self) {
+        for link in &self.links {
+            if link.unheard.swap(false, Ordering::Relaxed) {
+                link.shared.mail.ring();
+            }
+        }
+    }
+
     /// How many workers there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -399,25 +433,32 @@ impl Drop for Workers {
 impl Link {
     /// Puts `command` into the mailbox, or hands it back.
     fn post(&self, command: Command) -> Result<(), TrySendError<Command>> {
-        post(&self.mailbox, &self.shared, command)
+        let outcome = put(&self.mailbox, &self.shared, command);
+        match outcome {
+            Ok(waiting) if self.gathered && waiting < GATHERED => {
+                self.unheard.store(true, Ordering::Relaxed);
+            }
+            _ => self.shared.mail.ring(), // a full mailbox may be one that was not heard of
+        }
+        outcome.map(drop)
     }
 }
 
-/// Puts `command` into a worker's mailbox and wakes it, or hands the command back.
-fn post(
+/// Puts `command` into a worker's mailbox and says how many wait there, or hands the command back.
+fn put(
     mailbox: &SyncSender<Command>,
     shared: &Shared,
     command: Command,
-) -> Result<(), TrySendError<Command>> {
+) -> Result<usize, TrySendError<Command>> {
     // Counted first: the worker may have taken it before we are back here.
-    shared.counters.mailbox.fetch_add(1, Ordering::Relaxed);
-    let posted = mailbox.try_send(command);
-    if posted.is_ok() {
-        shared.mail.ring();
-    } else {
-        shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
+    let waiting = shared.counters.mailbox.fetch_add(1, Ordering::Relaxed) + 1;
+    match mailbox.try_send(command) {
+        Ok(()) => Ok(waiting),
+        Err(refused) => {
+            shared.counters.mailbox.fetch_sub(1, Ordering::Relaxed);
+            Err(refused)
+        }
     }
-    posted
 }
 
 /// `asked`, or one per core but one: that one is for signalling.

@@ -489,6 +489,34 @@ fn a_close_that_finds_the_mailbox_full_is_still_done() {
 }
 
 #[test]
+fn gathered_commands_are_heard_when_the_workers_are_woken_or_when_they_are_many() {
+    let options =
+        WorkerOptions { threads: 1, realtime: false, gathered: true, ..WorkerOptions::default() };
+    let workers = Workers::start(&options, Box::new(drop)).unwrap();
+    let (pool, mut phone) = (pool(66, 1), Phone::new());
+    phone.open(&workers, 1, &pool, Far::Echo);
+    let (reply, reports) = sync_channel(2 * GATHERED);
+    let ask = || {
+        let reply = reply.clone();
+        workers.report(SessionKey(1), move |_| drop(reply.send(()))).unwrap();
+    };
+    ask();
+    let ticks = || workers.metrics()[0].ticks;
+    let before = ticks();
+    while ticks() < before + 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(workers.metrics()[0].mailbox, 2, "it is awake, and nobody has told it");
+    assert!(reports.try_recv().is_err());
+    workers.wake();
+    reports.recv_timeout(PATIENCE).expect("it was told");
+    (0..GATHERED).for_each(|_| ask());
+    for _ in 0..GATHERED {
+        reports.recv_timeout(PATIENCE).expect("so many are a reason of their own");
+    }
+}
+
+#[test]
 fn the_class_is_what_the_system_permits() {
     let options = WorkerOptions { threads: 1, realtime: true, ..WorkerOptions::default() };
     let workers = Workers::start(&options, Box::new(drop)).unwrap();
