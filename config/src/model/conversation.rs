@@ -69,6 +69,10 @@ pub enum ConversationStatus {
 }
 
 impl ConversationStatus {
+    /// Those of which more may come.
+    pub const OPEN: [Self; 4] =
+        [Self::TokenCreated, Self::Triggered, Self::Ringing, Self::InProgress];
+
     /// Whether it is over; what is over never changes.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
@@ -384,6 +388,7 @@ mod tests {
             Unanswered,
         ];
         for from in all {
+            assert_eq!(ConversationStatus::OPEN.contains(&from), !from.is_terminal());
             assert!(!from.may_become(from));
             for to in all.into_iter().filter(|_| from.is_terminal()) {
                 assert!(!from.may_become(to), "{from:?} -> {to:?}");

@@ -318,35 +318,52 @@ fn count(kinds: &[EventKind]) -> i64 {
     i64::try_from(kinds.len()).unwrap_or(i64::MAX)
 }
 
+/// The statuses that are meant, as one text to look a status up in.
+fn words(meant: impl Fn(ConversationStatus) -> bool) -> Result<String, StoreError> {
+    let words = ConversationStatus::OPEN.into_iter().filter(|status| meant(*status)).map(to_word);
+    Ok(words.collect::<Result<Vec<_>, _>>()?.join(" "))
+}
+
 /// Moves a conversation forward and adds what is known; its status never moves backward, and what is
 /// over stays as it is: of that there is nothing to tell.
 pub(super) async fn apply_change(
     tx: &mut Connection,
     change: &ConversationChange,
 ) -> Result<Option<News>, StoreError> {
-    let id = change.id.to_string();
-    let Some(Present { status, .. }) = present(tx, &id).await? else { return Ok(None) };
-    if change.status.is_terminal() || status.is_terminal() {
+    if change.status.is_terminal() {
         return Ok(None);
     }
-    let moves = status.may_become(change.status);
-    let status = if moves { change.status } else { status };
-    let kinds: &[_] = match status {
+    // The usual one first: without a look at the record each is one statement.
+    match write_change(tx, change, true).await? {
+        Some(news) => Ok(Some(news)),
+        None => write_change(tx, change, false).await,
+    }
+}
+
+/// Writes a change to a conversation that it moves on, or to an open one that stays where it is. If it is
+/// neither, nothing is written.
+async fn write_change(
+    tx: &mut Connection,
+    change: &ConversationChange,
+    moves: bool,
+) -> Result<Option<News>, StoreError> {
+    let kinds: &[_] = match change.status {
         ConversationStatus::Ringing if moves => &[EventKind::Ringing],
         ConversationStatus::InProgress if moves => &[EventKind::Answered],
         _ => &[],
     };
     let row = sql::query(telling!(
-        "UPDATE conversations SET status = ?1, answered_at = coalesce(answered_at, ?2),
+        "UPDATE conversations SET status = coalesce(?1, status),
+             answered_at = coalesce(answered_at, ?2),
              trunk_call_id = coalesce(?3, trunk_call_id), transfer = coalesce(?4, transfer),
              agent_id = coalesce(?5, agent_id), agent_version_id = coalesce(?6, agent_version_id),
              initial_context = coalesce(?7, initial_context),
              custom_metadata = coalesce(?8, custom_metadata),
              updated_at = CASE WHEN updated_at < ?9 THEN ?9 ELSE updated_at END,
              event_count = event_count + ?10
-         WHERE id = ?11"
+         WHERE id = ?11 AND instr(?12, status) > 0"
     ))
-    .bind(to_word(status)?)
+    .bind(moves.then(|| to_word(change.status)).transpose()?)
     .bind(change.answered_at.map(Timestamp::micros))
     .bind(change.trunk_call_id.as_deref())
     .bind(to_json_opt(change.transfer.as_ref())?)
@@ -356,7 +373,8 @@ pub(super) async fn apply_change(
     .bind(to_json_opt(change.custom_metadata.as_ref())?)
     .bind(change.at.micros())
     .bind(count(kinds))
-    .bind(id)
+    .bind(change.id.to_string())
+    .bind(words(|status| status.may_become(change.status) == moves)?)
     .fetch_written(tx)
     .await?;
     Ok(row.map(|row| News { kinds, at: change.at, row }))
@@ -367,12 +385,27 @@ pub(super) async fn apply_close(
     tx: &mut Connection,
     close: &ConversationClose,
 ) -> Result<Option<News>, StoreError> {
-    let id = close.id.to_string();
-    let Some(present) = present(tx, &id).await? else { return Ok(None) };
-    if !close.status.is_terminal() || !present.status.may_become(close.status) {
+    if !close.status.is_terminal() {
         return Ok(None);
     }
-    let transfer = close.transfer.clone().or_else(|| settled(present.transfer));
+    // The usual one first: nothing is known of a transfer, or its end is. It needs no look at the record.
+    if let Some(news) = write_close(tx, close, close.transfer.as_ref()).await? {
+        return Ok(Some(news));
+    }
+    match present(tx, &close.id.to_string()).await? {
+        Some(Present { status, transfer }) if !status.is_terminal() => {
+            write_close(tx, close, settled(transfer).as_ref()).await
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Writes an end to a conversation that is open, unless a transfer is left of which nothing is said.
+async fn write_close(
+    tx: &mut Connection,
+    close: &ConversationClose,
+    transfer: Option<&Transfer>,
+) -> Result<Option<News>, StoreError> {
     let kinds: &[_] = match close.status {
         ConversationStatus::Transferred => &[EventKind::Transferred, EventKind::Ended],
         _ => &[EventKind::Ended],
@@ -382,16 +415,17 @@ pub(super) async fn apply_close(
              quality = coalesce(?5, quality), ended_at = ?6,
              updated_at = CASE WHEN updated_at < ?6 THEN ?6 ELSE updated_at END,
              event_count = event_count + ?7
-         WHERE id = ?8"
+         WHERE id = ?8 AND instr(?9, status) > 0 AND (?4 IS NOT NULL OR transfer IS NULL)"
     ))
     .bind(to_word(close.status)?)
     .bind(to_json(&close.end_reason)?)
     .bind(close.duration_s)
-    .bind(to_json_opt(transfer.as_ref())?)
+    .bind(to_json_opt(transfer)?)
     .bind(to_json_opt(close.quality.as_ref())?)
     .bind(close.closed_at.micros())
     .bind(count(kinds))
-    .bind(id)
+    .bind(close.id.to_string())
+    .bind(words(|status| status.may_become(close.status))?)
     .fetch_written(tx)
     .await?;
     Ok(row.map(|row| News { kinds, at: close.closed_at, row }))
