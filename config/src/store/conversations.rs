@@ -6,8 +6,8 @@ use super::database::Database;
 use super::events::{News, Teller, telling};
 use super::post_runs::PostActions;
 use super::rows::{
-    free_stamp, free_stamp_in, json_opt, parsed, parsed_opt, raw, time, time_opt, to_json,
-    to_json_opt, to_value, to_word, word,
+    free_stamp_in, json_opt, parsed, parsed_opt, raw, time, time_opt, to_json, to_json_opt,
+    to_value, to_word, word,
 };
 use super::sql::{self, Connection, QueryBuilder, Row};
 use super::{After, Change, Store, StoreError, post_runs};
@@ -18,8 +18,6 @@ use crate::model::{
     AgentName, Annotation, Conversation, ConversationChange, ConversationClose, ConversationStatus,
     EndReason, EventKind, Transfer, TransferStatus,
 };
-
-const FREE_STAMP: &str = free_stamp_in!("conversations");
 
 /// Conversations with their agents' names, up to the WHERE clause.
 const SELECT: &str = "
@@ -251,16 +249,18 @@ impl Store {
         row: &Conversation,
     ) -> Result<Option<News>, StoreError> {
         let kinds = begun(row);
-        let created_at = free_stamp(tx, FREE_STAMP, row.created_at).await?;
         let inserted = sql::query(telling!(
             "INSERT INTO conversations (id, organization_id, node, direction, channel, status,
                  user_id, agent_id, agent_version_id, agent_number, web_widget_id, trunk_id,
                  trunk_call_id, duration, user_turn_count, end_reason, quality, summary,
                  initial_context, custom_metadata, conversation, recording_details, answered_at,
                  ended_at, created_at, updated_at, transfer, event_count)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-                 ?)
-             ON CONFLICT (id) DO NOTHING"
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                 ?19, ?20, ?21, ?22, ?23, ?24, free.stamp,
+                 CASE WHEN ?26 > free.stamp THEN ?26 ELSE free.stamp END, ?27, ?28
+             FROM (",
+            free_stamp_in!("conversations", "?25"),
+            " AS stamp) AS free WHERE TRUE ON CONFLICT (id) DO NOTHING"
         ))
         .bind(row.id.to_string())
         .bind(row.organization_id.to_string())
@@ -286,8 +286,8 @@ impl Store {
         .bind(to_json_opt(row.recording_details.as_ref())?)
         .bind(row.answered_at.map(Timestamp::micros))
         .bind(row.ended_at.map(Timestamp::micros))
-        .bind(created_at.micros())
-        .bind(row.updated_at.max(created_at).micros())
+        .bind(row.created_at.micros())
+        .bind(row.updated_at.micros())
         .bind(to_json_opt(row.transfer.as_ref())?)
         .bind(count(kinds))
         .fetch_written(tx)

@@ -24,9 +24,9 @@ const HOUR_US: i64 = 3_600_000_000;
 
 /// A statement that writes a conversation, and returns of its record what events tell.
 macro_rules! telling {
-    ($sql:literal) => {
+    ($($sql:expr),+) => {
         concat!(
-            $sql,
+            $($sql,)+
             " RETURNING id, organization_id, direction, status, user_id, agent_number, agent_id,
                  agent_version_id, trunk_id, trunk_call_id, duration, end_reason, transfer,
                  custom_metadata, event_count"

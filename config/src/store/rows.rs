@@ -118,15 +118,25 @@ pub(super) fn to_word<T: Serialize>(value: T) -> Result<String, StoreError> {
     }
 }
 
-/// The query for [`free_stamp`] in one table: the time that is wanted, or the first gap after it.
+/// The query for [`free_stamp`] in one table: the time that is wanted, or the first gap after it. As a
+/// part of another statement it says where that has the time.
 macro_rules! free_stamp_in {
     ($table:literal) => {
+        free_stamp_in!($table, "?1")
+    };
+    ($table:literal, $wanted:literal) => {
         concat!(
-            "SELECT coalesce((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM ",
+            "SELECT coalesce((SELECT ",
+            $wanted,
+            " WHERE NOT EXISTS (SELECT 1 FROM ",
             $table,
-            " WHERE created_at = ?1)), (SELECT t.created_at + 1 FROM ",
+            " WHERE created_at = ",
+            $wanted,
+            ")), (SELECT t.created_at + 1 FROM ",
             $table,
-            " t WHERE t.created_at >= ?1 AND NOT EXISTS (SELECT 1 FROM ",
+            " t WHERE t.created_at >= ",
+            $wanted,
+            " AND NOT EXISTS (SELECT 1 FROM ",
             $table,
             " n WHERE n.created_at = t.created_at + 1) ORDER BY t.created_at LIMIT 1))"
         )
