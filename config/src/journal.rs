@@ -195,7 +195,7 @@ impl Journal {
     pub fn is_behind(&self) -> bool {
         let queue = self.0.queue();
         let free = self.0.capacity.saturating_sub(queue.open.len());
-        let crowded = queue.conversations.len() + queue.in_flight > free / 4 * 3;
+        let crowded = queue.conversations.len() > free / 4 * 3;
         let frozen = |at: Instant| at.elapsed() > Duration::from_millis(FROZEN_MS);
         crowded && !queue.stats.stalled && !queue.taken_at.is_some_and(frozen)
     }
@@ -285,6 +285,7 @@ impl JournalWriter {
     /// First closes what a crash left open, then writes until [`Journal::finish`] and all is written.
     /// Waits for a database that is unavailable for as long as it takes.
     pub async fn run(self, store: Store) {
+        self.shared.queue().taken_at = Some(Instant::now()); // its first transaction may hang too
         self.close_left_open(&store).await;
         let (mut batch, mut lost) = (Vec::with_capacity(BATCH), 0);
         loop {
@@ -317,18 +318,22 @@ impl JournalWriter {
         let mut pause = PAUSE_FIRST_MS;
         loop {
             match store.close_left_open().await {
-                Ok(0) => return,
+                Ok(0) => break,
                 Ok(closed) => {
                     tracing::warn!(closed, "conversations left open by a crash were closed");
-                    return;
+                    break;
                 }
-                Err(StoreError::Unavailable(_)) => pause = rest(pause).await,
+                Err(StoreError::Unavailable(_)) => {
+                    self.shared.queue().stats.stalled = true;
+                    pause = rest(pause).await;
+                }
                 Err(error) => {
                     tracing::error!(%error, "conversations left open by a crash stay open");
-                    return;
+                    break;
                 }
             }
         }
+        self.shared.queue().stats.stalled = false;
     }
 
     /// Waits for the bell; meanwhile looks after the store now and then.

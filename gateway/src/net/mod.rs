@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use config::settings::Advertise;
@@ -40,6 +41,8 @@ pub enum Inbound {
         flow: Flow,
         /// The message.
         bytes: Bytes,
+        /// When it was read.
+        at: Instant,
     },
     /// A datagram of ours was refused on its way, or ICMP says so: anybody may.
     Refused {

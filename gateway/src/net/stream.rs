@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 
 use super::tls::ServerIdentity;
 use super::{CONNECTION_DEPTH, Inbound, Outbound, address};
+use crate::clock;
 
 /// A connection that has sent no whole message by then is closed.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -295,7 +296,10 @@ impl Streams {
             match framer.next_frame() {
                 Ok(Some(Frame::Message(bytes))) => {
                     patience.message_came();
-                    self.inbound.send(Inbound::Message { flow, bytes }).await.ok()?;
+                    self.inbound
+                        .send(Inbound::Message { flow, bytes, at: clock::now() })
+                        .await
+                        .ok()?;
                 }
                 // RFC 5626 §3.5.1: a double CRLF is answered by a single one.
                 Ok(Some(Frame::Ping)) => {

@@ -17,6 +17,7 @@ use tokio::task::unconstrained;
 
 use super::Inbound;
 use super::address::Seen;
+use crate::clock;
 
 /// Largest datagram that is read whole: the largest UDP payload.
 const MAX_DATAGRAM: usize = 65_535;
@@ -141,10 +142,11 @@ pub async fn receive(
         let local = seen.by(remote.ip());
         let flow = Flow { transport: Transport::Udp, local, remote, connection: 0 };
         let bytes = Bytes::copy_from_slice(datagram);
-        match inbound.try_send(Inbound::Message { flow, bytes }) {
+        match inbound.try_send(Inbound::Message { flow, bytes, at: clock::now() }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 dropped.fetch_add(1, Ordering::Relaxed);
+                reads = READS_PER_TURN - 1; // whoever empties the queue goes first
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return,
         }

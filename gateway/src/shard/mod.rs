@@ -56,7 +56,7 @@ use crate::call::machine::{Input, State};
 use crate::call::queue::{DialQueue, QueueLimits};
 use crate::call::{EndReason, pace::Bucket};
 use crate::clock;
-use crate::net::{INBOUND_DEPTH, Inbound, SendError};
+use crate::net::{Inbound, SendError};
 use crate::observe::health::Phase;
 use crate::observe::metric::{LimitLabels, MessageLabels};
 
@@ -76,11 +76,6 @@ pub const REALM: &str = "trunkline";
 
 /// Messages handled before outputs are flushed and other inputs get their turn.
 const BATCH: usize = 64;
-
-/// Messages that may wait for the shard before calls that begin are refused: a quarter of the queue. About
-/// a twentieth of a second's work, and more than a host that pauses lets pile up at everyday rates. What is
-/// under way must not wait behind calls that come faster than they can be set up.
-const CROWDED: usize = INBOUND_DEPTH / 4;
 
 /// How often the snapshot is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -219,7 +214,8 @@ impl Shard {
                 }
                 Some(inbound) = inputs.inbound.recv() => {
                     let now = clock::now();
-                    self.endpoint.set_busy(self.is_overloaded(inputs.inbound.len()));
+                    let busy = self.is_overloaded(now, &inbound, inputs.inbound.len());
+                    self.endpoint.set_busy(busy);
                     self.handle_inbound(now, inbound);
                     for _ in 1..BATCH {
                         let Ok(inbound) = inputs.inbound.try_recv() else { break };
@@ -239,11 +235,6 @@ impl Shard {
                 tokio::task::yield_now().await;
             }
         }
-    }
-
-    /// Whether calls come faster than they can be set up, or than their records can be kept.
-    fn is_overloaded(&self, waiting: usize) -> bool {
-        waiting >= CROWDED || self.services.journal.is_behind()
     }
 
     /// How full everything is, for the metrics.
@@ -298,7 +289,7 @@ impl Shard {
 
     fn handle_inbound(&mut self, now: Instant, inbound: Inbound) {
         match inbound {
-            Inbound::Message { flow, bytes } => {
+            Inbound::Message { flow, bytes, .. } => {
                 self.count_message(flow, "in");
                 let trust = self.trust(&flow);
                 self.guarded(now, None, |shard| {

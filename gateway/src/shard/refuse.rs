@@ -1,6 +1,6 @@
 //! Saying no: the challenge, the final response or the silence, and the record that explains it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::snapshot::Snapshot;
 use sip::endpoint::{Refused, Reply, ServerTx, Trust};
@@ -11,6 +11,7 @@ use super::invite::Arrival;
 use super::record::{self, Attempt};
 use crate::call::admission::{Admitted, Considered, Refusal, Rule};
 use crate::call::pace::Bucket;
+use crate::net::{INBOUND_DEPTH, Inbound};
 use crate::observe::metric::RuleLabels;
 
 /// Refusals of sources that no trunk lists, silent or not, and of calls beyond what the gateway can set up, that
@@ -18,7 +19,27 @@ use crate::observe::metric::RuleLabels;
 /// the log.
 const FLOODS_RECORDED_PER_SECOND: u32 = 20;
 
+/// Messages that may wait for the shard before calls that begin are refused: a quarter of the queue. About
+/// a twentieth of a second's work, and more than a host that pauses lets pile up at everyday rates. What is
+/// under way must not wait behind calls that come faster than they can be set up.
+const CROWDED: usize = INBOUND_DEPTH / 4;
+
+/// How long the first of them has waited then, or else they are little work.
+const CROWDED_FOR: Duration = Duration::from_millis(20);
+
 impl Shard {
+    /// Whether calls come faster than they can be set up, or than their records can be kept. `next` is what
+    /// comes first of all that waits: many messages of little work do not keep anybody waiting, and a few
+    /// that a pause of the host has made old are soon done.
+    pub(super) fn is_overloaded(&self, now: Instant, next: &Inbound, waiting: usize) -> bool {
+        let has_waited = match next {
+            Inbound::Message { at, .. } => now.saturating_duration_since(*at),
+            Inbound::Refused { .. } | Inbound::Closed { .. } => Duration::ZERO,
+        };
+        let is_crowded = waiting >= CROWDED && has_waited >= CROWDED_FOR;
+        is_crowded || self.services.journal.is_behind()
+    }
+
     /// 401 with one challenge per algorithm, the most wanted first (RFC 8760 §2.4).
     pub(super) fn challenge(&mut self, now: Instant, tx: ServerTx, stale: bool) {
         self.services.metrics.challenged.inc();
@@ -80,7 +101,7 @@ impl Shard {
             415 => Rule::BodyUnsupported,
             416 => Rule::UriUnsupported,
             420 => Rule::ExtensionRequired,
-            503 if self.endpoint.is_busy() && refused.trust == Trust::Known => Rule::Overloaded,
+            503 if self.endpoint.is_busy() => Rule::Overloaded,
             _ => Rule::GatewayFull,
         };
         let listed = snapshot.trunks_allowing(refused.flow.remote.ip());

@@ -498,7 +498,10 @@ fn gathered_commands_are_heard_when_the_workers_are_woken_or_when_they_are_many(
     let (reply, reports) = sync_channel(2 * GATHERED);
     let ask = || {
         let reply = reply.clone();
-        workers.report(SessionKey(1), move |_| drop(reply.send(()))).unwrap();
+        let done = move |_| {
+            let _ = reply.send(());
+        };
+        workers.report(SessionKey(1), done).unwrap();
     };
     ask();
     let ticks = || workers.metrics()[0].ticks;

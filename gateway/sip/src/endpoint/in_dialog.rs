@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::event::{ClientTx, CommandError, DialogId, Event, Reply, ServerTx, Trust};
 use super::options::Prefix;
-use super::uas::Refusal;
+use super::refusals::Refusal;
 use super::{Endpoint, Owner};
 use crate::dialog::{Dialog, Order};
 use crate::flow::Flow;
@@ -198,7 +198,7 @@ impl Endpoint {
             return self.refuse(flow, &request, Trust::Known, &refusal);
         }
         if self.servers.is_full() {
-            return self.refuse_busy(flow, &request, Trust::Known);
+            return self.refuse_busy(now, flow, &request, Trust::Known);
         }
         let Some(session) = self.dialogs.get_mut(dialog.0) else { return };
         if session.dialog.observe(request.cseq()) == Order::Late {

@@ -25,6 +25,7 @@ mod event;
 mod in_dialog;
 mod options;
 mod random;
+mod refusals;
 mod responses;
 mod riders;
 mod slab;
@@ -53,6 +54,7 @@ use compose::Answer;
 use deadlines::Deadlines;
 use in_dialog::Session;
 use random::Random;
+use refusals::TurnedAway;
 use riders::Riders;
 use slab::Slab;
 use table::Table;
@@ -90,6 +92,7 @@ pub struct Endpoint {
     refused: VecDeque<Refused>,
     /// New calls are refused.
     busy: bool,
+    turned_away: TurnedAway,
 }
 
 /// How much an endpoint holds at the moment.
@@ -129,6 +132,7 @@ impl Endpoint {
             events: VecDeque::new(),
             refused: VecDeque::new(),
             busy: false,
+            turned_away: TurnedAway::new(key),
             random,
             options,
         }
@@ -191,8 +195,8 @@ impl Endpoint {
     }
 
     /// From now on calls that begin are refused with 503 and Retry-After, without a transaction and before
-    /// they cost anything else; what is under way goes on (RFC 7339 §4: the least work is the INVITE that is
-    /// refused). Or that is over.
+    /// they cost anything else, strangers' without a word; what is under way goes on (RFC 7339 §4: the least
+    /// work is the INVITE that is refused). Or that is over; repeats of what was refused are refused again.
     pub fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
     }

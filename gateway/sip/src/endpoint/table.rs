@@ -10,7 +10,14 @@ pub(super) struct Table<Handle> {
 
 /// SipHash that has swallowed a secret first.
 #[derive(Clone, Copy)]
-struct Keyed(u128);
+pub(super) struct Keyed(u128);
+
+impl Keyed {
+    /// By this secret.
+    pub(super) const fn by(key: u128) -> Keyed {
+        Keyed(key)
+    }
+}
 
 impl BuildHasher for Keyed {
     type Hasher = DefaultHasher;

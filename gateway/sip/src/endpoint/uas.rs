@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::compose::{self, Answer};
-use super::event::{CommandError, DialogId, Event, Headers, Refused, Reply, ServerTx, Trust};
+use super::event::{CommandError, DialogId, Event, Reply, ServerTx, Trust};
 use super::in_dialog::Success;
+use super::refusals::Refusal;
 use super::{Endpoint, Owner};
 use crate::flow::Flow;
 use crate::header::HeaderName;
@@ -17,9 +18,6 @@ use crate::transaction::invite_server::{self, InviteServer};
 use crate::transaction::key::Sought;
 use crate::transaction::server::{self, Server};
 use crate::uri::Uri;
-
-/// Refused calls that may wait for `poll_refused`; what comes on top is refused all the same.
-const MAX_REFUSED: usize = 64;
 
 /// A request that waits for our answer, or whose answer may have to be repeated.
 pub(super) struct ServerTransaction {
@@ -39,19 +37,6 @@ pub(super) struct ServerTransaction {
     /// When the INVITE's own Expires runs out (RFC 3261 §13.3.1).
     expires: Option<Instant>,
     deadline: Option<Instant>,
-}
-
-/// A final response that says no, and the header that says what would be right.
-pub(super) struct Refusal {
-    status: u16,
-    header: Option<(&'static str, String)>,
-}
-
-impl Refusal {
-    /// A status that says everything.
-    pub(super) const fn of(status: u16) -> Refusal {
-        Refusal { status, header: None }
-    }
 }
 
 enum Machine {
@@ -304,16 +289,18 @@ impl Endpoint {
         if needs_dialog {
             return self.refuse(flow, &request, trust, &Refusal::of(481));
         }
-        if trust == Trust::Stranger && self.strangers >= self.options.max_strangers {
+        let begins = request.method() == Method::Invite;
+        let is_full = self.strangers >= self.options.max_strangers || (self.busy && begins);
+        if trust == Trust::Stranger && is_full {
             return;
         }
-        if self.busy && request.method() == Method::Invite {
-            return self.refuse_busy(flow, &request, trust);
+        if begins && self.turns_away(now, flow, &request, trust) {
+            return;
         }
         let Some(tx) = self.open_server(now, flow, &request, trust == Trust::Known) else {
-            return self.refuse_busy(flow, &request, trust);
+            return self.refuse_busy(now, flow, &request, trust);
         };
-        if request.method() == Method::Invite {
+        if begins {
             if trust == Trust::Known {
                 self.finish(now, tx, 100);
             }
@@ -457,44 +444,6 @@ impl Endpoint {
             self.ignore(now, tx);
         }
         self.events.push_back(Event::Cancelled { tx, request });
-    }
-
-    /// Refuses a request without keeping anything of it (RFC 3261 §8.2.7); a stranger is not even
-    /// refused. The application hears of it when it was a new call.
-    pub(super) fn refuse(
-        &mut self,
-        flow: Flow,
-        request: &Request,
-        trust: Trust,
-        refusal: &Refusal,
-    ) {
-        self.note_refused(flow, request, trust, refusal.status);
-        if trust == Trust::Stranger || request.method() == Method::Ack {
-            return;
-        }
-        let key = self.key.server(request, &flow, Sought::Own);
-        let tag = compose::identifier(self.options.node, &self.random.token_for(key));
-        let header = refusal.header.as_ref().map(|(name, value)| (*name, value.as_str()));
-        let headers: Headers<'_> = header.as_slice();
-        let answer = Answer::new(refusal.status, Some(&tag));
-        if let Ok(bytes) = compose::answer(request, flow.remote, &answer, headers, None) {
-            self.transmit(flow, bytes);
-        }
-    }
-
-    /// Keeps a refused call for `poll_refused`. A merged one is none: its twin is served.
-    fn note_refused(&mut self, flow: Flow, request: &Request, trust: Trust, status: u16) {
-        let call = request.method() == Method::Invite && request.to().tag().is_none();
-        if call && status != 482 && self.refused.len() < MAX_REFUSED {
-            self.refused.push_back(Refused { request: request.clone(), flow, status, trust });
-        }
-    }
-
-    /// There is no room for the request.
-    pub(super) fn refuse_busy(&mut self, flow: Flow, request: &Request, trust: Trust) {
-        let wait = self.options.retry_after_seconds.to_string();
-        let header = Some(("Retry-After", wait));
-        self.refuse(flow, request, trust, &Refusal { status: 503, header });
     }
 
     /// What our answer to an INVITE means for its dialog.

@@ -252,15 +252,20 @@ fn a_busy_endpoint_refuses_calls_that_begin_and_nothing_else() {
     assert_eq!(solo.endpoint.poll_refused().map(|refused| refused.status), Some(503));
     assert_eq!(solo.endpoint.load(), held, "it has cost nothing that lasts");
     solo.trust = Trust::Stranger;
-    solo.say(&another);
+    solo.say(&another.replace("z9hG4bKanother", "z9hG4bKstranger"));
     assert_eq!(solo.sent(), Vec::<String>::new(), "a stranger learns nothing");
+    assert!(solo.endpoint.poll_refused().is_none(), "and costs nothing");
     solo.trust = Trust::Known;
     solo.say(&opening("OPTIONS", "z9hG4bKoptions", ""));
     assert!(matches!(solo.event(), Event::Request { .. }));
     solo.say(&within("BYE", 2, &tag, "z9hG4bKbye", ""));
     assert!(matches!(solo.event(), Event::InDialog { .. }));
     solo.endpoint.set_busy(false);
-    solo.invited(&another);
+    solo.say(&another);
+    let again = solo.one();
+    assert!(again.starts_with("SIP/2.0 503 "), "its caller has gone: {again}");
+    assert!(solo.endpoint.poll_refused().is_none(), "it has been told");
+    solo.invited(&another.replace("z9hG4bKanother", "z9hG4bKnew"));
 }
 
 #[test]

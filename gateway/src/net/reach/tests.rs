@@ -221,7 +221,7 @@ async fn messages_go_both_ways_and_the_end_is_told_after_which_there_is_a_new_co
     let mut heard = [0; 5];
     peer.read_exact(&mut heard).await.expect("heard");
     peer.write_all(MESSAGE.as_bytes()).await.expect("said");
-    let Some(Inbound::Message { flow: on, bytes }) = shard.inbound.recv().await else {
+    let Some(Inbound::Message { flow: on, bytes, .. }) = shard.inbound.recv().await else {
         panic!("no message")
     };
     assert_eq!((on, &*bytes), (flow, MESSAGE.as_bytes()));
