@@ -37,6 +37,10 @@ pub const UNPROVEN_PACKETS: u8 = 4;
 const PROBATION_GAP: u16 = 3;
 /// Dropped packets within one second that are an intrusion and no stray.
 pub const INTRUSION_PACKETS: u32 = 10;
+/// For how long a source has to stay locked before a socket is connected to it.
+pub const STEADY: Duration = Duration::from_secs(1);
+/// After how long that is tried again when it could not be done.
+pub const CONNECT_AGAIN: Duration = Duration::from_secs(30);
 /// Over how long dropped packets are counted together.
 const INTRUSION_WINDOW: Duration = Duration::from_secs(1);
 /// An intrusion that goes on is told again after this time.
@@ -105,6 +109,15 @@ pub struct Counters {
     pub intrusions: u32,
 }
 
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The peer's address.
+    pub address: SocketAddr,
+    /// There is a socket connected to it; see [`Latch::to_connect`].
+    pub connected: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Learning,
@@ -143,6 +156,8 @@ enum Evidence {
 pub struct Latch {
     state: State,
     counters: Counters,
+    /// There is a socket connected to the locked source.
+    connected: bool,
     policy: Policy,
     signalled: SocketAddr,
     candidate: Option<Candidate>,
@@ -152,6 +167,8 @@ pub struct Latch {
     unproven_left: u8,
     window: Option<(Instant, u32)>,
     told: Option<Instant>,
+    /// When a socket may be connected to the locked source.
+    connect_at: Option<Instant>,
 }
 
 impl Latch {
@@ -169,6 +186,8 @@ impl Latch {
             window: None,
             told: None,
             counters: Counters::default(),
+            connected: false,
+            connect_at: None,
         }
     }
 
@@ -192,6 +211,9 @@ impl Latch {
             (State::Locked(lock), true) => self.follow(lock, arrival),
             (State::Locked(lock), false) => self.hold(lock, arrival),
         };
+        if verdict == Admit::Locked {
+            self.connect_at = Some(now + STEADY);
+        }
         if verdict.is_heard() {
             self.counters.heard += 1;
             return verdict;
@@ -214,16 +236,35 @@ impl Latch {
 
     /// Where the next RTP packet goes, if it may go anywhere. Before the source is proven each
     /// call spends one of [`UNPROVEN_PACKETS`], unless the signalling vouches for the address.
-    pub fn send_to(&mut self) -> Option<SocketAddr> {
-        match self.state {
-            State::Locked(lock) => Some(lock.source),
-            State::Learning if self.signalled.ip().is_unspecified() => None,
-            State::Learning if self.is_vouched() => Some(self.signalled),
+    pub fn send_to(&mut self) -> Option<Target> {
+        let address = match self.state {
+            State::Locked(lock) => lock.source,
+            State::Learning if self.signalled.ip().is_unspecified() => return None,
+            State::Learning if self.is_vouched() => self.signalled,
             State::Learning => {
                 self.unproven_left = self.unproven_left.checked_sub(1)?;
-                Some(self.signalled)
+                self.signalled
             }
-        }
+        };
+        Some(Target { address, connected: self.connected })
+    }
+
+    /// The locked source, when it is worth a socket of its own and has none: it has been locked for
+    /// [`STEADY`]. Whatever unlocks it ends the use of that socket.
+    #[must_use]
+    pub fn to_connect(&self, now: Instant) -> Option<SocketAddr> {
+        let is_time = !self.connected && self.connect_at.is_some_and(|at| now >= at);
+        self.locked().filter(|_| is_time)
+    }
+
+    /// There is a socket connected to what [`Latch::to_connect`] has just said.
+    pub fn connected(&mut self) {
+        self.connected = true;
+    }
+
+    /// No socket could be connected; it may be tried again [`CONNECT_AGAIN`] after `now`.
+    pub fn not_connected(&mut self, now: Instant) {
+        self.connect_at = Some(now + CONNECT_AGAIN);
     }
 
     /// Where RTCP goes: nowhere before the RTP address is proven or vouched for. A learned
@@ -336,6 +377,7 @@ impl Latch {
         self.candidate = None;
         self.stranger = None;
         self.previous = None;
+        self.connected = false;
         self.counters.locks += 1;
         Admit::Locked
     }
@@ -434,6 +476,10 @@ mod tests {
     const SDP: &str = "192.0.2.10:4000";
     const SIP: &str = "192.0.2.1";
 
+    fn goes_to(latch: &mut Latch) -> Option<SocketAddr> {
+        latch.send_to().map(|target| target.address)
+    }
+
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
@@ -467,7 +513,7 @@ mod tests {
         let now = crate::clock::now();
         assert_eq!(latch.admit(plain(SDP, 5), now), Admit::Locked);
         assert_eq!(latch.admit(plain(SDP, 6), now), Admit::Yes);
-        assert_eq!(latch.send_to(), Some(address(SDP)));
+        assert_eq!(goes_to(&mut latch), Some(address(SDP)));
         assert_eq!(heard(&mut latch, "198.51.100.9:4000", 100), 0);
         assert_eq!(heard(&mut latch, "192.0.2.10:4001", 100), 0);
         assert_eq!(latch.locked(), Some(address(SDP)));
@@ -523,7 +569,7 @@ mod tests {
             assert_eq!((0..50).filter(|_| latch.send_to().is_some()).count(), 50);
         }
         let mut latch = Latch::new(address("0.0.0.0:4000"), listed);
-        assert_eq!(latch.send_to(), None, "nowhere is nowhere");
+        assert_eq!(goes_to(&mut latch), None, "nowhere is nowhere");
     }
 
     #[test]
@@ -541,7 +587,7 @@ mod tests {
                 if let Some(peer) = peer.filter(|_| n > 500 && n % 20 == 0) {
                     latch.admit(plain(peer, n / 20), now);
                 }
-                to_thief += u32::from(latch.send_to() == Some(address(thief)));
+                to_thief += u32::from(goes_to(&mut latch) == Some(address(thief)));
             }
             assert_eq!((to_thief, from_thief), (0, 0), "{signalled}");
             assert_eq!(latch.locked(), peer.map(address));
@@ -549,7 +595,7 @@ mod tests {
             latch.relatch(address("192.0.2.10:5000"), false);
             for n in 0..500 {
                 assert!(!latch.admit(plain(thief, n), now).is_heard());
-                assert_ne!(latch.send_to(), Some(address(thief)));
+                assert_ne!(goes_to(&mut latch), Some(address(thief)));
             }
         }
     }
@@ -641,11 +687,40 @@ mod tests {
         latch.relatch(address("192.0.2.20:5000"), false);
         assert_eq!(latch.locked(), None);
         let now = crate::clock::now();
-        assert_eq!(latch.send_to(), Some(address("192.0.2.20:5000")));
+        assert_eq!(goes_to(&mut latch), Some(address("192.0.2.20:5000")));
         assert!(latch.admit(plain("192.0.2.1:9999", 5), now).is_heard(), "still in flight");
         assert_eq!(latch.admit(plain("192.0.2.20:5000", 1), now), Admit::Locked);
         assert!(!latch.admit(plain("192.0.2.1:9999", 6), now).is_heard());
         assert_eq!(latch.counters().locks, 2);
+    }
+
+    #[test]
+    fn a_source_that_stays_locked_is_worth_a_socket_until_it_is_left() {
+        let (mut latch, now) = (Latch::new(address(SDP), secure()), crate::clock::now());
+        let (first, second) = ("198.51.100.9:4000", "198.51.100.7:4444");
+        assert_eq!(latch.to_connect(now + STEADY), None, "nothing is locked");
+        latch.admit(authentic(first, 1), now);
+        assert_eq!(latch.to_connect(now + STEADY / 2), None);
+        assert_eq!(latch.to_connect(now + STEADY), Some(address(first)));
+        latch.not_connected(now + STEADY);
+        assert_eq!(latch.to_connect(now + STEADY * 2), None, "not at once again");
+        assert_eq!(latch.to_connect(now + STEADY + CONNECT_AGAIN), Some(address(first)));
+        latch.connected();
+        assert_eq!(latch.to_connect(now + CONNECT_AGAIN * 3), None);
+        latch.admit(authentic(first, 2), now);
+        let target = |address, connected| Some(Target { address, connected });
+        assert_eq!(latch.send_to(), target(address(first), true));
+
+        latch.admit(authentic(second, 3), now);
+        assert_eq!(latch.send_to(), target(address(second), false));
+        assert_eq!(latch.to_connect(now + STEADY), Some(address(second)));
+        latch.connected();
+        assert!(!latch.relatch(address(SDP), true));
+        assert_eq!(latch.send_to(), target(address(second), true), "the same plan again");
+        assert!(latch.relatch(address("192.0.2.20:5000"), true));
+        assert_eq!(latch.to_connect(now + CONNECT_AGAIN * 3), None);
+        latch.admit(authentic(second, 4), now);
+        assert_eq!(latch.send_to(), target(address(second), false));
     }
 
     #[test]

@@ -16,11 +16,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::worker::sys;
 
@@ -98,7 +98,8 @@ impl PortPool {
         let free: Vec<u16> =
             (low..high).filter(|port| *port != 0 && port.is_multiple_of(2)).collect();
         let state = State { capacity: free.len(), free, seed: options.seed, ..State::default() };
-        Self { inner: Arc::new(Inner { options, state: Mutex::new(state) }) }
+        let (state, descriptors) = (Mutex::new(state), sys::descriptor_limit());
+        Self { inner: Arc::new(Inner { options, descriptors, state }) }
     }
 
     /// Binds a pair at a random free place of the range.
@@ -122,8 +123,13 @@ impl PortPool {
             match bind_pair(self.inner.options.bind, port) {
                 Ok((rtp, rtcp)) => {
                     state.in_use += 1;
-                    let lease = Lease { port, pool: Arc::clone(&self.inner) };
-                    return Ok(PortPair { rtp: Some(rtp), rtcp: Some(rtcp), lease });
+                    return Ok(PortPair {
+                        rtp: Some(rtp),
+                        rtcp: Some(rtcp),
+                        connected: None,
+                        port,
+                        pool: Arc::clone(&self.inner),
+                    });
                 }
                 Err(error) => {
                     state.free.push(port);
@@ -170,11 +176,15 @@ impl PortPool {
 }
 
 /// Two bound, non-blocking sockets. Dropping the pair gives it back to its pool, into quarantine.
+///
+/// On the RTP port there may be a third one that is connected to the peer ([`PortPair::connect`]).
 pub struct PortPair {
     // Only `drop` empties these.
     rtp: Option<UdpSocket>,
     rtcp: Option<UdpSocket>,
-    lease: Lease,
+    connected: Option<UdpSocket>,
+    port: u16,
+    pool: Arc<Inner>,
 }
 
 impl PortPair {
@@ -193,36 +203,61 @@ impl PortPair {
     /// The even port: what goes into the SDP.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.lease.port
+        self.port
+    }
+
+    /// The socket that is connected to the peer, if there is one.
+    #[must_use]
+    pub(crate) fn connected(&self) -> Option<&UdpSocket> {
+        self.connected.as_ref()
+    }
+
+    /// Puts a socket beside the one on the even port that is connected to `peer`, instead of the one
+    /// there was. The kernel looks up its way to the peer once and not with every packet; what the
+    /// peer sends comes there, and what everybody else sends still comes to the other socket. So
+    /// whoever reads one has to read both, and to look who sent it, as there may be something in it
+    /// from before it was connected.
+    ///
+    /// # Errors
+    /// What the system says; `QuotaExceeded` when the program has used half of its descriptors, as
+    /// others need them more.
+    pub(crate) fn connect(&mut self, peer: SocketAddr) -> io::Result<()> {
+        self.disconnect();
+        let socket = share(self.rtp(), self.pool.descriptors)?;
+        socket.connect(&peer.into())?;
+        self.connected = Some(socket.into());
+        Ok(())
+    }
+
+    /// Closes the connected socket; what lies in it is lost.
+    pub(crate) fn disconnect(&mut self) {
+        self.connected = None;
     }
 
     /// The pool this pair goes back to.
     pub(crate) fn pool(&self) -> PortPool {
-        PortPool { inner: Arc::clone(&self.lease.pool) }
+        PortPool { inner: Arc::clone(&self.pool) }
     }
 }
 
 impl Drop for PortPair {
     fn drop(&mut self) {
-        let mut state = self.lease.pool.lock();
+        let mut state = self.pool.lock();
         state.in_use -= 1;
         match (self.rtp.take(), self.rtcp.take()) {
             (Some(rtp), Some(rtcp)) => {
                 let quiet_since = None;
-                state.quarantine.push(Retired { port: self.lease.port, rtp, rtcp, quiet_since });
+                state.quarantine.push(Retired { port: self.port, rtp, rtcp, quiet_since });
             }
-            _ => state.free.push(self.lease.port),
+            _ => state.free.push(self.port),
         }
     }
 }
 
-struct Lease {
-    port: u16,
-    pool: Arc<Inner>,
-}
-
 struct Inner {
     options: PoolOptions,
+    /// As many descriptors as the program may have, at its start.
+    descriptors: u64,
     state: Mutex<State>,
 }
 
@@ -314,6 +349,30 @@ fn bind_pair(address: IpAddr, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
 }
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(address)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A second socket on the port of `first`, unless the descriptors are running out. Nobody else can have
+/// the port: it is shared for no longer than this takes, and only with who asks for that, too.
+fn share(first: &UdpSocket, descriptors: u64) -> io::Result<Socket> {
+    let address = first.local_addr()?;
+    let socket = open(address)?;
+    // The kernel hands out the lowest number there is.
+    if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= descriptors / 2) {
+        return Err(io::ErrorKind::QuotaExceeded.into());
+    }
+    let first = SockRef::from(first);
+    first.set_reuse_address(true)?;
+    let bound = socket.set_reuse_address(true).and_then(|()| socket.bind(&address.into()));
+    first.set_reuse_address(false)?;
+    socket.set_reuse_address(false)?;
+    bound.map(|()| socket)
+}
+
+/// A media socket that will be bound to `address`.
+fn open(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
     // Best effort: a system that caps the buffers or ignores the mark still carries the call.
@@ -327,8 +386,7 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// SplitMix64: spreads the order of ports. Nothing relies on its being hard to guess.
@@ -361,145 +419,4 @@ pub(crate) fn first_test_port() -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-    fn pool(ports: RangeInclusive<u16>) -> PortPool {
-        let quarantine = PoolOptions::QUARANTINE;
-        PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 1 })
-    }
-
-    #[test]
-    fn rtp_is_even_and_rtcp_is_the_next_port() {
-        let pool = pool(first_test_port() + 1..=first_test_port() + 4);
-        assert_eq!(pool.counts().capacity, 1);
-        let pair = pool.allocate(crate::clock::now()).unwrap();
-        assert_eq!(pair.port(), first_test_port() + 2);
-        assert_eq!(pair.rtp().local_addr().unwrap().port(), first_test_port() + 2);
-        assert_eq!(pair.rtcp().local_addr().unwrap().port(), first_test_port() + 3);
-    }
-
-    #[test]
-    fn the_capacity_is_exact_and_the_next_call_is_refused() {
-        let (pool, now) =
-            (pool(first_test_port() + 10..=first_test_port() + 49), crate::clock::now());
-        let pairs: Vec<_> = (0..20).map(|_| pool.allocate(now).unwrap()).collect();
-        assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
-        drop(pairs);
-        assert_eq!(pool.counts().quarantined, 20);
-        assert!(pool.allocate(now).is_ok());
-    }
-
-    #[test]
-    fn a_port_bound_by_somebody_else_is_passed_over() {
-        let other = UdpSocket::bind((LOOPBACK, first_test_port() + 53)).unwrap();
-        let (pool, now) =
-            (pool(first_test_port() + 50..=first_test_port() + 55), crate::clock::now());
-        let pairs: Vec<_> = (0..2).map(|_| pool.allocate(now).unwrap()).collect();
-        assert!(pairs.iter().all(|pair| pair.port() != first_test_port() + 52));
-        assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
-        drop(other);
-        assert_eq!(pool.allocate(now).unwrap().port(), first_test_port() + 52);
-    }
-
-    #[test]
-    fn a_returned_pair_is_drained_until_its_peer_is_quiet() {
-        let (pool, start) =
-            (pool(first_test_port() + 60..=first_test_port() + 61), crate::clock::now());
-        let at = |s| start + Duration::from_secs(s);
-        let pair = pool.allocate(start).unwrap();
-        drop(pair);
-        let phone = UdpSocket::bind((LOOPBACK, 0)).unwrap();
-        for second in 0..10 {
-            phone.send_to(b"stray", (LOOPBACK, first_test_port() + 60)).unwrap();
-            pool.sweep(at(second));
-            assert_eq!(pool.counts().quarantined, 1, "after {second} s");
-        }
-        pool.sweep(at(13));
-        assert_eq!(pool.counts().quarantined, 1);
-        pool.sweep(at(14));
-        assert_eq!(
-            pool.counts(),
-            PortCounts { capacity: 1, free: 1, strays: 10, ..<_>::default() }
-        );
-    }
-
-    #[test]
-    fn when_the_range_is_short_the_quietest_pair_goes_first() {
-        let (pool, start) =
-            (pool(first_test_port() + 70..=first_test_port() + 73), crate::clock::now());
-        let first = pool.allocate(start).unwrap();
-        let second = pool.allocate(start).unwrap();
-        let quiet = first.port();
-        drop(first);
-        pool.sweep(start);
-        drop(second);
-        pool.sweep(start + Duration::from_secs(1));
-        let pair = pool.allocate(start + Duration::from_secs(2)).unwrap();
-        assert_eq!(pair.port(), quiet);
-    }
-
-    #[test]
-    fn two_thousand_short_calls_on_twenty_pairs_leak_nothing() {
-        let (pool, start) =
-            (pool(first_test_port() + 160..=first_test_port() + 199), crate::clock::now());
-        for call in 0..2_000 {
-            let now = start + Duration::from_millis(10 * call);
-            assert!(pool.allocate(now).is_ok(), "call {call}");
-        }
-        pool.sweep(start + Duration::from_secs(100));
-        pool.sweep(start + Duration::from_secs(200));
-        assert_eq!(pool.counts(), PortCounts { capacity: 20, free: 20, ..<_>::default() });
-    }
-
-    #[test]
-    fn the_order_depends_on_the_seed() {
-        let order = |seed| {
-            let options = PoolOptions { seed, ..pool(20_000..=30_000).inner.options.clone() };
-            let pool = PortPool::new(options);
-            let mut state = pool.inner.lock();
-            (0..10).map(|_| state.draw(0).unwrap()).collect::<Vec<_>>()
-        };
-        assert_ne!(order(1), order(2));
-        assert_eq!(order(3), order(3));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn no_port_is_ever_lost_or_handed_out_twice(
-            steps in proptest::collection::vec((0_u8..3, 0_usize..8, 0_u64..4_000), 1..60),
-        ) {
-            let (pool, mut now) = (pool(first_test_port() + 80..=first_test_port() + 95), crate::clock::now());
-            let mut held: Vec<PortPair> = Vec::new();
-            for (step, pick, ms) in steps {
-                now += Duration::from_millis(ms);
-                match step {
-                    0 | 1 => match pool.allocate(now) {
-                        Ok(pair) => {
-                            prop_assert!(held.iter().all(|other| other.port() != pair.port()));
-                            held.push(pair);
-                        }
-                        Err(_) => prop_assert_eq!(held.len(), 8),
-                    },
-                    _ if held.is_empty() => pool.sweep(now),
-                    _ => drop(held.swap_remove(pick % held.len())),
-                }
-                let counts = pool.counts();
-                prop_assert_eq!(counts.in_use, held.len());
-                prop_assert_eq!(counts.free + counts.in_use + counts.quarantined, 8);
-            }
-            drop(held);
-            now += Duration::from_secs(60);
-            pool.sweep(now);
-            pool.sweep(now + Duration::from_secs(60));
-            prop_assert_eq!(pool.counts().free, 8);
-        }
-    }
-}
+mod tests;

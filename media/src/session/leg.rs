@@ -9,7 +9,7 @@ use crate::codec::Codec;
 use crate::command::LegOptions;
 use crate::dtmf::{self, Digit};
 use crate::frame::{FRAME_SAMPLES, Frame};
-use crate::latch::{Admit, Arrival, Latch, Policy};
+use crate::latch::{Admit, Arrival, Latch, Policy, Target};
 use crate::packet::rtcp as wire;
 use crate::packet::rtp::{self, RtpView};
 use crate::report::LegReport;
@@ -471,9 +471,9 @@ impl Leg {
             let tone = self.tones.frame(&event);
             return self.send_frame(&tone, outlet);
         };
-        let Some(to) = self.latch.send_to() else { return self.stream.skip(1) };
+        let Some(target) = self.latch.send_to() else { return self.stream.skip(1) };
         let secured = &mut self.secured;
-        self.stream.push_event(payload_type, &event, |out| transmit(secured, to, &out, outlet));
+        self.stream.push_event(payload_type, &event, |out| transmit(secured, target, &out, outlet));
     }
 
     /// Sends a report when its time has come.
@@ -489,9 +489,9 @@ impl Leg {
     }
 
     fn send_codes(&mut self, codes: &[u8; FRAME_SAMPLES], outlet: &mut impl Outlet) {
-        let Some(to) = self.latch.send_to() else { return self.stream.skip(1) };
+        let Some(target) = self.latch.send_to() else { return self.stream.skip(1) };
         let secured = &mut self.secured;
-        self.stream.push(codes, |out| transmit(secured, to, &out, outlet));
+        self.stream.push(codes, |out| transmit(secured, target, &out, outlet));
     }
 
     fn send_report(&mut self, now: Instant, bye: bool, outlet: &mut impl Outlet) {
@@ -544,7 +544,7 @@ impl Leg {
 /// Builds, protects and sends one RTP packet.
 fn transmit(
     secured: &mut Option<Box<Secured>>,
-    to: SocketAddr,
+    target: Target,
     out: &Outgoing<'_>,
     outlet: &mut impl Outlet,
 ) {
@@ -555,13 +555,13 @@ fn transmit(
     }
     let Some(payload) = buffer.get_mut(rtp::HEADER_BYTES..len) else { return };
     payload.copy_from_slice(out.payload);
-    send_protected(secured, to, (&mut buffer, len), outlet);
+    send_protected(secured, target, (&mut buffer, len), outlet);
 }
 
 /// Protects and sends the RTP packet in the first `len` bytes of `buffer`.
 pub(super) fn send_protected(
     secured: &mut Option<Box<Secured>>,
-    to: SocketAddr,
+    target: Target,
     (buffer, mut len): (&mut [u8], usize),
     outlet: &mut impl Outlet,
 ) {
@@ -570,7 +570,12 @@ pub(super) fn send_protected(
         let Ok(protected) = secured.protect(buffer, len) else { return };
         len = protected;
     }
-    outlet.send(Channel::Rtp, to, buffer.get(..len).unwrap_or_default());
+    let packet = buffer.get(..len).unwrap_or_default();
+    if target.connected {
+        outlet.send_connected(target.address, packet);
+    } else {
+        outlet.send(Channel::Rtp, target.address, packet);
+    }
 }
 
 /// Comfort noise at 8 kHz (RFC 3389 §4): static, and sent by some without being negotiated.

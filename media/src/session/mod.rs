@@ -92,6 +92,12 @@ pub trait Outlet {
     /// Sends `datagram` from the leg's `channel`. Whether it arrives is not our concern.
     fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]);
 
+    /// Sends `datagram` from [`Channel::Rtp`], `to` the address that the session was told there is a
+    /// connected socket for ([`Session::connected`]).
+    fn send_connected(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.send(Channel::Rtp, to, datagram);
+    }
+
     /// Tells signalling.
     fn event(&mut self, event: Event);
 }
@@ -236,6 +242,19 @@ impl Session {
     pub(crate) fn make_up_for(&mut self, ticks: u16) {
         if ticks > 0 {
             self.leg.make_up_for(ticks);
+        }
+    }
+
+    /// Where to it wants a connected socket: to its peer, once media has flowed for a while.
+    pub(crate) fn to_connect(&self, now: Instant) -> Option<SocketAddr> {
+        self.leg.latch.to_connect(now).filter(|_| self.gate_open)
+    }
+
+    /// The answer to [`Session::to_connect`]: there is such a socket now, or there can be none.
+    pub(crate) fn connected(&mut self, now: Instant, is_connected: bool) {
+        match is_connected {
+            true => self.leg.latch.connected(),
+            false => self.leg.latch.not_connected(now),
         }
     }
 

@@ -65,7 +65,7 @@ impl Leg {
             self.drops.uncrossed += 1;
             return self.stream.interrupt();
         }
-        let Some(to) = self.latch.send_to() else { return };
+        let Some(target) = self.latch.send_to() else { return };
         let Some(packet) =
             payload_start.checked_sub(HEADER_BYTES).and_then(|start| buffer.get_mut(start..))
         else {
@@ -83,7 +83,7 @@ impl Leg {
             return;
         }
         self.stream.count_octets(payload_len);
-        send_protected(&mut self.secured, to, (packet, len), outlet);
+        send_protected(&mut self.secured, target, (packet, len), outlet);
     }
 
     /// Lets `ticks` pass in which there was nothing to do but to relay.

@@ -65,12 +65,19 @@ fn options() -> LegOptions {
 #[derive(Default)]
 struct Outputs {
     sent: Vec<(Channel, SocketAddr, Vec<u8>)>,
+    /// How many of them by the connected socket.
+    connected: usize,
     events: Vec<Event>,
 }
 
 impl Outlet for Outputs {
     fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]) {
         self.sent.push((channel, to, datagram.to_vec()));
+    }
+
+    fn send_connected(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.connected += 1;
+        self.send(Channel::Rtp, to, datagram);
     }
 
     fn event(&mut self, event: Event) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::slab::SlabKey;
@@ -24,15 +24,25 @@ pub(super) struct Network<'a> {
 
 impl Outlet for Network<'_> {
     fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]) {
-        let counters = &self.shared.counters;
-        match sys::send(socket(self.ports, channel).as_fd(), to, datagram) {
-            Ok(()) => {
-                counters.sent.add(1);
-                if let Some(since) = self.since {
-                    counters.count_residence(clock::now().saturating_duration_since(since));
-                }
-            }
-            Err(_) => counters.count_unsent(),
+        let socket = match channel {
+            Channel::Rtp => self.ports.rtp(),
+            Channel::Rtcp => self.ports.rtcp(),
+        };
+        match sys::send(socket.as_fd(), to, datagram) {
+            Ok(()) => self.count_sent(),
+            Err(_) => self.shared.counters.count_unsent(),
+        }
+    }
+
+    fn send_connected(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let socket = self.ports.connected();
+        let sent =
+            socket.is_some_and(|socket| sys::send_connected(socket.as_fd(), datagram).is_ok());
+        match sent {
+            true => self.count_sent(),
+            // That an earlier one found the port closed is told to this socket only, and instead of
+            // sending; whether this one is lost as well is for the peer to show.
+            false => self.send(Channel::Rtp, to, datagram),
         }
     }
 
@@ -41,46 +51,99 @@ impl Outlet for Network<'_> {
     }
 }
 
-pub(super) fn socket(ports: &PortPair, channel: Channel) -> &UdpSocket {
-    match channel {
-        Channel::Rtp => ports.rtp(),
-        Channel::Rtcp => ports.rtcp(),
+impl Network<'_> {
+    fn count_sent(&self) {
+        let counters = &self.shared.counters;
+        counters.sent.add(1);
+        if let Some(since) = self.since {
+            counters.count_residence(clock::now().saturating_duration_since(since));
+        }
     }
 }
 
-/// Which socket of which tenant: the key in the upper 63 bits, the channel in the last.
-pub(super) fn token(key: SlabKey, channel: Channel) -> u64 {
-    key.to_bits() << 1 | u64::from(channel == Channel::Rtcp)
+/// A socket that a tenant is read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Inlet {
+    /// The RTP port's, for everybody.
+    Rtp,
+    /// The RTCP port's.
+    Rtcp,
+    /// The RTP port's, for the peer alone.
+    Connected,
 }
 
-pub(super) fn parse_token(token: u64) -> (SlabKey, Channel) {
-    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
-    (SlabKey::from_bits(token >> 1), channel)
+impl Inlet {
+    const ALL: [Self; 3] = [Self::Rtp, Self::Rtcp, Self::Connected];
+
+    /// The port it is at.
+    pub(super) fn channel(self) -> Channel {
+        match self {
+            Self::Rtp | Self::Connected => Channel::Rtp,
+            Self::Rtcp => Channel::Rtcp,
+        }
+    }
+
+    /// The socket, if the tenant has it.
+    pub(super) fn of(self, ports: &PortPair) -> Option<&UdpSocket> {
+        match self {
+            Self::Rtp => Some(ports.rtp()),
+            Self::Rtcp => Some(ports.rtcp()),
+            Self::Connected => ports.connected(),
+        }
+    }
+
+    /// Calls it that of the tenant `key`: the key in the upper 62 bits, the inlet in the last two.
+    fn token(self, key: SlabKey) -> u64 {
+        key.to_bits() << 2 | self as u64
+    }
 }
 
-const CHANNELS: [Channel; 2] = [Channel::Rtp, Channel::Rtcp];
+/// What [`Inlet::token`] has put together.
+pub(super) fn parse_token(token: u64) -> (SlabKey, Inlet) {
+    let inlet = match token & 3 {
+        0 => Inlet::Rtp,
+        1 => Inlet::Rtcp,
+        _ => Inlet::Connected,
+    };
+    (SlabKey::from_bits(token >> 2), inlet)
+}
+
+/// The sockets a tenant has, with their tokens.
+fn inlets(ports: &PortPair, key: SlabKey) -> impl Iterator<Item = (BorrowedFd<'_>, u64)> {
+    let found = move |inlet: Inlet| Some((inlet.of(ports)?.as_fd(), inlet.token(key)));
+    Inlet::ALL.into_iter().filter_map(found)
+}
 
 pub(super) fn join(poller: &Poller, ports: &PortPair, key: SlabKey) -> io::Result<()> {
-    CHANNELS
-        .iter()
-        .try_for_each(|&channel| poller.add(socket(ports, channel).as_fd(), token(key, channel)))
+    inlets(ports, key).try_for_each(|(socket, token)| poller.add(socket, token))
 }
 
 pub(super) fn leave(poller: &Poller, ports: &PortPair) {
-    for channel in CHANNELS {
+    for socket in Inlet::ALL.into_iter().filter_map(|inlet| inlet.of(ports)) {
         // It may not have joined, or have left already.
-        let _ = poller.remove(socket(ports, channel).as_fd());
+        let _ = poller.remove(socket.as_fd());
     }
 }
 
 pub(super) fn mute(poller: &Poller, ports: &PortPair, key: SlabKey) {
-    for channel in CHANNELS {
-        let _ = poller.mute(socket(ports, channel).as_fd(), token(key, channel));
-    }
+    inlets(ports, key).for_each(|(socket, token)| drop(poller.mute(socket, token)));
 }
 
 pub(super) fn unmute(poller: &Poller, ports: &PortPair, key: SlabKey) {
-    for channel in CHANNELS {
-        let _ = poller.unmute(socket(ports, channel).as_fd(), token(key, channel));
+    inlets(ports, key).for_each(|(socket, token)| drop(poller.unmute(socket, token)));
+}
+
+/// Connects a socket of the tenant `key` to its `peer`, in place of the one it may have.
+pub(super) fn connect(
+    poller: &Poller,
+    ports: &mut PortPair,
+    key: SlabKey,
+    peer: SocketAddr,
+) -> io::Result<()> {
+    if let Some(socket) = ports.connected() {
+        poller.remove(socket.as_fd())?;
     }
+    ports.connect(peer)?;
+    let Some(socket) = ports.connected() else { return Ok(()) };
+    poller.add(socket.as_fd(), Inlet::Connected.token(key)).inspect_err(|_| ports.disconnect())
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::network::{Network, mute, parse_token, socket};
+use super::network::{Network, mute, parse_token};
 use super::slab::SlabKey;
 use super::sys::{self, Ready, Received};
 use super::thread::{BYPASS_TICKS, CLEANING_SHARE, Tenant, Worker};
@@ -28,7 +28,7 @@ impl Worker {
 
     /// Reads what is there at one socket, as much as it may at a turn.
     pub(super) fn receive(&mut self, token: u64) {
-        let (key, channel) = parse_token(token);
+        let (key, inlet) = parse_token(token);
         for _ in 0..DATAGRAMS_PER_TURN {
             let Some(tenant) = self.tenants.get_mut(key).filter(|tenant| !tenant.faulty) else {
                 return;
@@ -37,17 +37,18 @@ impl Worker {
                 tenant.muted = true;
                 return mute(&self.poller, &tenant.ports, key);
             }
+            let Some(socket) = inlet.of(&tenant.ports) else { return };
             let room = DATAGRAM_BYTES - TAIL_ROOM;
             let space = self.buffer.get_mut(..room).unwrap_or_default();
             let receive = if self.stamped { sys::receive_stamped } else { sys::receive };
-            match receive(socket(&tenant.ports, channel).as_fd(), space) {
+            match receive(socket.as_fd(), space) {
                 Ok(Some(received)) => {
                     tenant.received += 1;
                     let now = if self.stamped { clock::now() } else { self.moment };
                     let waited = received
                         .arrived
                         .map(|arrived| self.anchor.since_1970(now).saturating_sub(arrived));
-                    self.handle(key, channel, &received, (now, waited));
+                    self.handle(key, inlet.channel(), &received, (now, waited));
                     if waited.is_none_or(|waited| waited < FRESH) {
                         return;
                     }

@@ -10,7 +10,7 @@ pub(crate) struct SlabKey {
 }
 
 impl SlabKey {
-    /// Packs the key into 63 bits; see [`SlabKey::from_bits`].
+    /// Packs the key into 62 bits; see [`SlabKey::from_bits`].
     pub(crate) fn to_bits(self) -> u64 {
         (u64::from(self.generation & GENERATION_MASK) << 32) | u64::from(self.index)
     }
@@ -107,8 +107,8 @@ impl<T> Slab<T> {
     }
 }
 
-/// Generations have 31 bits, so that a key leaves one bit of a word to its user.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// Generations have 30 bits, so that a key leaves two bits of a word to its user.
+const GENERATION_MASK: u32 = u32::MAX >> 2;
 
 #[cfg(test)]
 mod tests {

@@ -91,9 +91,10 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN | libc::EPOLLET, token)
     }
 
-    /// Stops reporting `fd`; the kernel then drops what does not fit its buffer.
+    /// Stops reporting `fd`, but for an error that is pending, once; the kernel then drops what does not
+    /// fit its buffer.
     pub(crate) fn mute(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, 0, token)
+        self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLONESHOT, token)
     }
 
     /// Reports a muted `fd` again.
@@ -351,10 +352,28 @@ pub(crate) fn send(socket: BorrowedFd<'_>, to: SocketAddr, datagram: &[u8]) -> i
     }
 }
 
+/// Sends one datagram to whom the socket is connected to; the kernel takes it now or not at all.
+///
+/// # Errors
+/// What the system reports: no room, no route, a pending ICMP error.
+pub(crate) fn send_connected(socket: BorrowedFd<'_>, datagram: &[u8]) -> io::Result<()> {
+    send_raw(socket, std::ptr::null::<libc::sockaddr_in>(), 0, datagram)
+}
+
 /// Sends to a `sockaddr` of one family or the other.
 fn send_to<A>(socket: BorrowedFd<'_>, name: &A, datagram: &[u8]) -> io::Result<()> {
-    // SAFETY: datagram and name outlive the call and have the lengths given; `A` is an address, and of
-    // whatever else the kernel would say that it is none.
+    send_raw(socket, std::ptr::from_ref(name), length_of::<A>(), datagram)
+}
+
+/// Sends to the `name` of so many bytes, none if it is null.
+fn send_raw<A>(
+    socket: BorrowedFd<'_>,
+    name: *const A,
+    name_length: libc::socklen_t,
+    datagram: &[u8],
+) -> io::Result<()> {
+    // SAFETY: datagram and name outlive the call and have the lengths given, or there is no name; `A` is
+    // an address, and of whatever else the kernel would say that it is none.
     let sent = unsafe {
         libc::syscall(
             libc::SYS_sendto,
@@ -362,8 +381,8 @@ fn send_to<A>(socket: BorrowedFd<'_>, name: &A, datagram: &[u8]) -> io::Result<(
             datagram.as_ptr(),
             datagram.len(),
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            std::ptr::from_ref(name),
-            length_of::<A>(),
+            name,
+            name_length,
         )
     };
     check_long(sent).map(drop)
@@ -420,6 +439,14 @@ pub(crate) fn prefetch<T>(value: &T, bytes: usize) {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (start, offset);
     }
+}
+
+/// Descriptors the process may have open.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives through the call. If it fails there is no limit to speak of: nought.
+    let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// The kernel's number for the calling thread.

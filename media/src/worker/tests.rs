@@ -4,6 +4,7 @@
 //! a generous deadline.
 
 mod bridged;
+mod connected;
 
 use std::fs::File;
 use std::io::Read;

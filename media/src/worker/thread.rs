@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::housekeeper::{Finished, give_up};
 use super::metrics::Counters;
-use super::network::{Network, join, leave, unmute};
+use super::network::{Network, connect, join, leave, unmute};
 use super::schedule::{Arrears, enter_class};
 use super::slab::{Slab, SlabKey};
 use super::sys::{Alarm, Poller, Ready};
@@ -60,6 +60,8 @@ pub(super) struct Worker {
     /// Agents were given something, and the bell was not rung since.
     pub(super) fed_agents: bool,
     prompt_bell: bool,
+    /// Sockets that may still be connected in this tick.
+    connections_left: u8,
 }
 
 /// A session and its sockets.
@@ -149,6 +151,7 @@ impl Worker {
             cleaning: Duration::ZERO,
             fed_agents: false,
             prompt_bell: options.prompt_bell,
+            connections_left: 0,
         })
     }
 
@@ -254,6 +257,7 @@ impl Worker {
         self.anchor = WallAnchor::now();
         let now = self.anchor.at;
         self.cleaning = Duration::ZERO;
+        self.connections_left = CONNECTIONS_PER_TICK;
         self.deadline += TICK;
         self.shared.counters.ticks.add(1);
         if now.saturating_duration_since(self.deadline) > LATE {
@@ -290,7 +294,14 @@ impl Worker {
         }));
         match done {
             Ok(fed) => self.fed_agents |= fed,
-            Err(_) => self.retire(key),
+            Err(_) => return self.retire(key),
+        }
+        if let Some(peer) = session.to_connect(now)
+            && let Some(left) = self.connections_left.checked_sub(1)
+        {
+            self.connections_left = left;
+            let is_connected = connect(&self.poller, ports, key, peer).is_ok();
+            session.connected(now, is_connected);
         }
     }
 
@@ -513,6 +524,9 @@ pub(super) const CLEANING_SHARE: Duration = Duration::from_millis(10);
 
 /// How long a session then goes without: three seconds.
 pub(super) const BYPASS_TICKS: u16 = 150;
+
+/// Connected in one tick, which takes a few system calls each: 200 a second.
+const CONNECTIONS_PER_TICK: u8 = 4;
 
 /// Obeyed before the sockets have their turn again.
 const COMMANDS_PER_TURN: usize = 64;

@@ -476,6 +476,24 @@ fn a_bridged_session_that_only_relays_may_be_left_alone_for_a_while() {
 }
 
 #[test]
+fn what_is_relayed_takes_the_connected_socket_until_the_peer_is_elsewhere() {
+    let mut bridge = Bridge::new(&plan(), &plan());
+    assert_eq!(bridge.b.session.to_connect(bridge.b.now), None, "too early");
+    (0..50).for_each(|_| bridge.tick());
+    let now = bridge.b.now;
+    assert_eq!(bridge.b.session.to_connect(now), Some(PEER));
+    bridge.say(1).unwrap();
+    assert_eq!(bridge.b.outputs.connected, 0);
+    bridge.b.session.connected(now, true);
+    bridge.say(2).unwrap();
+    assert_eq!((bridge.b.outputs.connected, bridge.b.session.to_connect(now)), (1, None));
+    let elsewhere = SocketAddr::new(PEER_IP, 6_000);
+    bridge.b.session.apply(now, &Plan { remote: elsewhere, ..plan() });
+    let (to, ..) = bridge.say(3).unwrap();
+    assert_eq!((to, bridge.b.outputs.connected), (elsewhere, 1));
+}
+
+#[test]
 fn a_session_that_was_left_alone_loses_neither_budget_nor_time() {
     // A second of audio, one of silence, and one near the most that a peer may send.
     const PACKETS: [u32; 3] = [1, 0, 8];
