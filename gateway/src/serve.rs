@@ -6,6 +6,7 @@
 //! ```
 
 mod calls;
+mod descriptors;
 
 use std::collections::HashMap;
 use std::io;

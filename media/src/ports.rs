@@ -16,7 +16,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,9 @@ pub struct PoolOptions {
     pub quarantine: Duration,
     /// Random bits for the order in which ports are handed out.
     pub seed: u64,
+    /// How many pairs may have a third socket that is connected to their peer, for as long as they are
+    /// in use: what the program can spare of its descriptors.
+    pub connected: usize,
 }
 
 impl PoolOptions {
@@ -98,8 +102,8 @@ impl PortPool {
         let free: Vec<u16> =
             (low..high).filter(|port| *port != 0 && port.is_multiple_of(2)).collect();
         let state = State { capacity: free.len(), free, seed: options.seed, ..State::default() };
-        let (state, descriptors) = (Mutex::new(state), sys::descriptor_limit());
-        Self { inner: Arc::new(Inner { options, descriptors, state }) }
+        let state = Mutex::new(state);
+        Self { inner: Arc::new(Inner { options, connected: AtomicUsize::new(0), state }) }
     }
 
     /// Binds a pair at a random free place of the range.
@@ -177,9 +181,9 @@ impl PortPool {
 
 /// Two bound, non-blocking sockets. Dropping the pair gives it back to its pool, into quarantine.
 ///
-/// On the RTP port there may be a third one that is connected to the peer ([`PortPair::connect`]).
+/// On the RTP port there may be a third one that is connected to the peer.
 pub struct PortPair {
-    // Only `drop` empties these.
+    // Only `drop` empties these two.
     rtp: Option<UdpSocket>,
     rtcp: Option<UdpSocket>,
     connected: Option<UdpSocket>,
@@ -212,26 +216,41 @@ impl PortPair {
         self.connected.as_ref()
     }
 
-    /// Puts a socket beside the one on the even port that is connected to `peer`, instead of the one
-    /// there was. The kernel looks up its way to the peer once and not with every packet; what the
-    /// peer sends comes there, and what everybody else sends still comes to the other socket. So
-    /// whoever reads one has to read both, and to look who sent it, as there may be something in it
-    /// from before it was connected.
+    /// Puts a socket beside the one on the even port that is connected to `peer`, or connects the one that
+    /// is there to this `peer` instead. The kernel looks up its way to the peer once and not with every
+    /// packet; what the peer sends comes there, and what everybody else sends still comes to the other
+    /// socket. So whoever reads one has to read both, and to look who sent it: there may be something
+    /// in it from before.
     ///
     /// # Errors
-    /// What the system says; `QuotaExceeded` when the program has used half of its descriptors, as
-    /// others need them more.
+    /// What the system says; the socket that was there still is. `QuotaExceeded` when
+    /// [`PoolOptions::connected`] are, `Unsupported` when the pool is bound to every address: where a
+    /// packet leaves from is then for the kernel to find, and may change.
     pub(crate) fn connect(&mut self, peer: SocketAddr) -> io::Result<()> {
-        self.disconnect();
-        let socket = share(self.rtp(), self.pool.descriptors)?;
-        socket.connect(&peer.into())?;
-        self.connected = Some(socket.into());
+        if let Some(socket) = &self.connected {
+            return socket.connect(peer);
+        }
+        if self.pool.options.bind.is_unspecified() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let all = &self.pool.connected;
+        if all.fetch_add(1, Ordering::Relaxed) >= self.pool.options.connected {
+            all.fetch_sub(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let connect = |socket: Socket| socket.connect(&peer.into()).map(|()| socket.into());
+        let made = share(self.rtp()).and_then(connect).inspect_err(|_| {
+            all.fetch_sub(1, Ordering::Relaxed);
+        });
+        self.connected = Some(made?);
         Ok(())
     }
 
     /// Closes the connected socket; what lies in it is lost.
     pub(crate) fn disconnect(&mut self) {
-        self.connected = None;
+        if self.connected.take().is_some() {
+            self.pool.connected.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The pool this pair goes back to.
@@ -242,6 +261,8 @@ impl PortPair {
 
 impl Drop for PortPair {
     fn drop(&mut self) {
+        // Before another call can have the port.
+        self.disconnect();
         let mut state = self.pool.lock();
         state.in_use -= 1;
         match (self.rtp.take(), self.rtcp.take()) {
@@ -256,8 +277,8 @@ impl Drop for PortPair {
 
 struct Inner {
     options: PoolOptions,
-    /// As many descriptors as the program may have, at its start.
-    descriptors: u64,
+    /// Pairs that have a connected socket.
+    connected: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -354,20 +375,15 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A second socket on the port of `first`, unless the descriptors are running out. Nobody else can have
-/// the port: it is shared for no longer than this takes, and only with who asks for that, too.
-fn share(first: &UdpSocket, descriptors: u64) -> io::Result<Socket> {
+/// A second socket on the port of `first`. SO_REUSEPORT is set for no longer than this takes: meanwhile
+/// another program of the same user that asks for it, too, could have the port, and else nobody ever.
+fn share(first: &UdpSocket) -> io::Result<Socket> {
     let address = first.local_addr()?;
-    let socket = open(address)?;
-    // The kernel hands out the lowest number there is.
-    if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= descriptors / 2) {
-        return Err(io::ErrorKind::QuotaExceeded.into());
-    }
-    let first = SockRef::from(first);
-    first.set_reuse_address(true)?;
-    let bound = socket.set_reuse_address(true).and_then(|()| socket.bind(&address.into()));
-    first.set_reuse_address(false)?;
-    socket.set_reuse_address(false)?;
+    let (socket, first) = (open(address)?, SockRef::from(first));
+    first.set_reuse_port(true)?;
+    let bound = socket.set_reuse_port(true).and_then(|()| socket.bind(&address.into()));
+    first.set_reuse_port(false)?;
+    socket.set_reuse_port(false)?;
     bound.map(|()| socket)
 }
 

@@ -10,7 +10,7 @@ use media::ports::{PoolOptions, PortPool};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{EVENT_DEPTH, Node, named};
+use super::{EVENT_DEPTH, Node, descriptors, named};
 use crate::agent::{AgentEvent, AuthToken, Dialer, LinkSettings, TickFan, link};
 use crate::call::places::DialLimits;
 use crate::net::reach::{Reach, Reached};
@@ -112,12 +112,14 @@ fn start_media(settings: &Settings, metrics: &Metrics) -> io::Result<MediaParts>
     };
     let workers = Arc::new(media::Workers::start(&options, Box::new(tell))?);
     let quarantine = Duration::from_secs(u64::from(settings.media.quarantine_seconds));
+    let spare = descriptors::spare(settings, descriptors::raise_limit()?);
+    let connected = usize::try_from(spare).unwrap_or(usize::MAX) / settings.media.bind.len().max(1);
     let mut ports = Vec::with_capacity(settings.media.bind.len());
     for &bind in &settings.media.bind {
         let seed = random::seed()?;
         let seed = u64::from_le_bytes(seed.first_chunk().copied().unwrap_or_default());
         let range = settings.media.ports.clone();
-        ports.push(PortPool::new(PoolOptions { bind, ports: range, quarantine, seed }));
+        ports.push(PortPool::new(PoolOptions { bind, ports: range, quarantine, seed, connected }));
     }
     Ok(MediaParts { workers, ports, events })
 }

@@ -10,7 +10,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn pool(ports: RangeInclusive<u16>) -> PortPool {
     let quarantine = PoolOptions::QUARANTINE;
-    PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 1 })
+    PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 1, connected: 1 })
 }
 
 #[test]
@@ -87,27 +87,42 @@ fn what_the_peer_sends_comes_to_the_connected_socket_and_the_rest_to_the_other()
 }
 
 #[test]
-fn a_port_with_a_connected_socket_is_still_nobody_elses() {
+fn a_port_that_has_had_a_connected_socket_is_nobody_elses() {
     let pool = pool(first_test_port() + 64..=first_test_port() + 65);
     let mut pair = pool.allocate(crate::clock::now()).unwrap();
     let peer = UdpSocket::bind((LOOPBACK, 0)).unwrap();
     pair.connect(peer.local_addr().unwrap()).unwrap();
-    for share in [Socket::set_reuse_address, Socket::set_reuse_port] {
-        let thief = open(pair.rtp().local_addr().unwrap()).unwrap();
-        share(&thief, true).unwrap();
-        let error = thief.bind(&pair.rtp().local_addr().unwrap().into()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    for is_connected in [true, false] {
+        for share in [Socket::set_reuse_address, Socket::set_reuse_port] {
+            let thief = open(pair.rtp().local_addr().unwrap()).unwrap();
+            share(&thief, true).unwrap();
+            let error = thief.bind(&pair.rtp().local_addr().unwrap().into()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "connected: {is_connected}");
+        }
+        pair.disconnect();
     }
 }
 
 #[test]
-fn a_program_short_of_descriptors_connects_no_more_sockets() {
-    let pool = pool(first_test_port() + 66..=first_test_port() + 67);
-    let pair = pool.allocate(crate::clock::now()).unwrap();
-    let number = u64::try_from(pair.rtp().as_raw_fd()).unwrap();
-    let error = share(pair.rtp(), number).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
-    assert!(share(pair.rtp(), 1_000_000).is_ok());
+fn no_more_sockets_are_connected_than_can_be_spared() {
+    let pool = pool(first_test_port() + 66..=first_test_port() + 69);
+    let [mut first, mut second] = [(); 2].map(|()| pool.allocate(crate::clock::now()).unwrap());
+    let peer = UdpSocket::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap();
+    first.connect(peer).unwrap();
+    first.connect(peer).unwrap();
+    assert_eq!(second.connect(peer).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+    drop(first);
+    second.connect(peer).unwrap();
+}
+
+#[test]
+fn a_pool_on_every_address_leaves_the_way_of_each_packet_to_the_kernel() {
+    let ports = first_test_port() + 74..=first_test_port() + 75;
+    let bind = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let pool = PortPool::new(PoolOptions { bind, ..pool(ports).inner.options.clone() });
+    let mut pair = pool.allocate(crate::clock::now()).unwrap();
+    let error = pair.connect((LOOPBACK, 9).into()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }
 
 #[test]

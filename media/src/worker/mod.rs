@@ -144,6 +144,18 @@ pub(crate) struct Shared {
     pub(crate) speech: Arc<Doorbell>,
 }
 
+impl Shared {
+    fn new(max_sessions: usize) -> io::Result<Self> {
+        Ok(Self {
+            counters: Counters::default(),
+            heartbeat: Heartbeat::new(clock::now()),
+            mail: Bell::new()?,
+            tick: Bell::new()?,
+            speech: Arc::new(Doorbell::new(max_sessions)?),
+        })
+    }
+}
+
 impl Workers {
     /// Starts the threads. `events` is called on them and must not wait for anything.
     ///
@@ -175,13 +187,7 @@ impl Workers {
     ) -> io::Result<Link> {
         let (mailbox, commands) = sync_channel(options.mailbox.max(1));
         let (ready, is_ready) = sync_channel(1);
-        let shared = Arc::new(Shared {
-            counters: Counters::default(),
-            heartbeat: Heartbeat::new(clock::now()),
-            mail: Bell::new()?,
-            tick: Bell::new()?,
-            speech: Arc::new(Doorbell::new(options.max_sessions)?),
-        });
+        let shared = Arc::new(Shared::new(options.max_sessions)?);
         let worker = Worker::new(
             Arc::clone(&shared),
             commands,

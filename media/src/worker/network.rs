@@ -133,17 +133,53 @@ pub(super) fn unmute(poller: &Poller, ports: &PortPair, key: SlabKey) {
     inlets(ports, key).for_each(|(socket, token)| drop(poller.unmute(socket, token)));
 }
 
-/// Connects a socket of the tenant `key` to its `peer`, in place of the one it may have.
+/// Connects a socket of the tenant `key` to its `peer`, or the one it has to another peer.
 pub(super) fn connect(
     poller: &Poller,
     ports: &mut PortPair,
     key: SlabKey,
     peer: SocketAddr,
 ) -> io::Result<()> {
-    if let Some(socket) = ports.connected() {
-        poller.remove(socket.as_fd())?;
-    }
+    let was_connected = ports.connected().is_some();
     ports.connect(peer)?;
-    let Some(socket) = ports.connected() else { return Ok(()) };
-    poller.add(socket.as_fd(), Inlet::Connected.token(key)).inspect_err(|_| ports.disconnect())
+    match ports.connected() {
+        Some(socket) if !was_connected => poller
+            .add(socket.as_fd(), Inlet::Connected.token(key))
+            .inspect_err(|_| ports.disconnect()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{PoolOptions, PortPool, first_test_port};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn what_the_connected_socket_refuses_is_sent_all_the_same() {
+        let bind = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let ports = first_test_port() + 76..=first_test_port() + 77;
+        let quarantine = Duration::ZERO;
+        let pool = PortPool::new(PoolOptions { bind, ports, quarantine, seed: 1, connected: 1 });
+        let mut ports = pool.allocate(clock::now()).unwrap();
+        let peer = UdpSocket::bind((bind, 0)).unwrap();
+        let to = peer.local_addr().unwrap();
+        let (shared, events) = (Shared::new(1).unwrap(), Arc::new(drop) as Events);
+        let send = |ports: &PortPair| {
+            let mut network = Network { ports, shared: &shared, events: &events, since: None };
+            network.send_connected(to, b"hello");
+            shared.counters.sent.value()
+        };
+        assert_eq!(send(&ports), 1, "there is no such socket");
+        ports.connect(to).unwrap();
+        assert_eq!(send(&ports), 2);
+        let mut buffer = [0; 8];
+        assert_eq!([(); 2].map(|()| peer.recv(&mut buffer).unwrap()), [5, 5]);
+        drop(peer);
+        // The first finds the port closed, which the second is told.
+        assert_eq!([send(&ports), send(&ports)], [3, 4]);
+    }
 }

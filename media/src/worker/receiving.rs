@@ -34,8 +34,11 @@ impl Worker {
                 return;
             };
             if tenant.received >= DATAGRAMS_PER_TICK {
-                tenant.muted = true;
-                return mute(&self.poller, &tenant.ports, key);
+                // Once: muting a socket lets it tell a pending error again.
+                if !std::mem::replace(&mut tenant.muted, true) {
+                    mute(&self.poller, &tenant.ports, key);
+                }
+                return;
             }
             let Some(socket) = inlet.of(&tenant.ports) else { return };
             let room = DATAGRAM_BYTES - TAIL_ROOM;

@@ -138,7 +138,7 @@ mod tests {
         for (index, generation) in [(0, 0), (u32::MAX, GENERATION_MASK), (7, 9)] {
             let key = SlabKey { index, generation };
             assert_eq!(SlabKey::from_bits(key.to_bits()), key);
-            assert_eq!(key.to_bits() >> 63, 0);
+            assert_eq!(key.to_bits() >> 62, 0);
         }
     }
 

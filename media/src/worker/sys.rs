@@ -91,8 +91,8 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN | libc::EPOLLET, token)
     }
 
-    /// Stops reporting `fd`, but for an error that is pending, once; the kernel then drops what does not
-    /// fit its buffer.
+    /// Stops reporting `fd`, but for an error that is pending, once for each call; the kernel then drops
+    /// what does not fit its buffer.
     pub(crate) fn mute(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLONESHOT, token)
     }
@@ -441,14 +441,6 @@ pub(crate) fn prefetch<T>(value: &T, bytes: usize) {
     }
 }
 
-/// Descriptors the process may have open.
-pub(crate) fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` lives through the call. If it fails there is no limit to speak of: nought.
-    let _ = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
-}
-
 /// The kernel's number for the calling thread.
 pub(crate) fn thread_id() -> libc::pid_t {
     // SAFETY: no arguments, cannot fail.
@@ -527,6 +519,39 @@ mod tests {
         let too_long = vec![0; 70_000];
         let error = send(socket.as_fd(), socket.local_addr().unwrap(), &too_long).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+    }
+
+    #[test]
+    fn a_connected_socket_sends_without_an_address() {
+        let [socket, peer] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert!(send_connected(socket.as_fd(), b"hello").is_err(), "to whom?");
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        send_connected(socket.as_fd(), b"hello").unwrap();
+        let got = receive(peer.as_fd(), &mut [0; 8]).unwrap().unwrap();
+        assert_eq!((got.len, got.from), (5, socket.local_addr().unwrap()));
+        drop(peer);
+        send_connected(socket.as_fd(), b"hello").unwrap();
+        let error = send_connected(socket.as_fd(), b"hello").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "what became of the one before");
+    }
+
+    #[test]
+    fn a_muted_socket_tells_an_error_once() {
+        let [socket, peer] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        let (poller, mut ready) = (Poller::new().unwrap(), Ready::new());
+        poller.add(socket.as_fd(), 7).unwrap();
+        peer.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
+        drop(peer);
+        send_connected(socket.as_fd(), b"hello").unwrap();
+        poller.mute(socket.as_fd(), 7).unwrap();
+        let mut told = || {
+            poller.poll(&mut ready).unwrap();
+            ready.tokens().count()
+        };
+        assert_eq!([told(), told(), told()], [1, 0, 0]);
+        poller.unmute(socket.as_fd(), 7).unwrap();
+        assert_eq!([told(), told()], [1, 1]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn pool(offset: u16, pairs: u16) -> PortPool {
     let first = first_test_port() + 100 + offset;
     let quarantine = PoolOptions::QUARANTINE;
     let ports = first..=first + 2 * pairs - 1;
-    PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 3 })
+    PortPool::new(PoolOptions { bind: LOOPBACK, ports, quarantine, seed: 3, connected: 1_000 })
 }
 
 fn start(threads: usize) -> (Workers, Receiver<Event>) {

@@ -525,7 +525,7 @@ pub(super) const CLEANING_SHARE: Duration = Duration::from_millis(10);
 /// How long a session then goes without: three seconds.
 pub(super) const BYPASS_TICKS: u16 = 150;
 
-/// Connected in one tick, which takes a few system calls each: 200 a second.
+/// Connected in one tick, which takes a dozen system calls each: 200 a second.
 const CONNECTIONS_PER_TICK: u8 = 4;
 
 /// Obeyed before the sockets have their turn again.

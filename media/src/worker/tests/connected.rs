@@ -75,3 +75,19 @@ fn a_peer_whose_port_was_closed_for_a_while_hears_us_again() {
     assert!(echoes(&mut phone));
     assert_eq!(workers.metrics()[0].drops.unsent, 0);
 }
+
+#[test]
+fn a_peer_that_floods_its_own_socket_is_heard_when_it_stops() {
+    let (workers, _pool, mut phone) = start_connected(54);
+    for _ in 0..25 {
+        let before = workers.metrics()[0].ticks;
+        // Twice as many as are read before the tick.
+        (0..1_100).for_each(|_| phone.say(0x90));
+        while workers.metrics()[0].ticks == before {
+            std::thread::yield_now();
+        }
+    }
+    while phone.hear() == 0x90 {}
+    assert!(echoes(&mut phone));
+    assert!(close(&workers, 1).drops.over_budget > 100);
+}

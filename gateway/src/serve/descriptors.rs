@@ -1,0 +1,68 @@
+//! Open files: how many the program may have, and how many of them can be spared.
+
+use std::io;
+
+use config::settings::Settings;
+
+/// Connections to carriers, the store, logs, listeners.
+const OTHERS: u64 = 1_024;
+
+/// Raises the soft limit of open files to the hard one (`setrlimit(2)`) and returns what holds then. The
+/// soft one is for programs that use `select(2)`, which this one does not.
+#[expect(unsafe_code, reason = "a system call that the standard library does not wrap")]
+pub(super) fn raise_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing through the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: `raised` is valid for reading through the call. Where it is refused the old limit holds.
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
+    Ok(if done == 0 { raised.rlim_cur } else { limit.rlim_cur })
+}
+
+/// How many of `limit` open files are never needed, whatever the settings allow at the same time: sockets
+/// that only make media cheaper may have them.
+pub(super) fn spare(settings: &Settings, limit: u64) -> u64 {
+    let media = &settings.media;
+    let ports = u64::from(media.ports.end() - media.ports.start()) + 1;
+    let calls = u64::from(settings.sip.max_calls);
+    let needed = ports * media.bind.len() as u64
+        + u64::from(settings.sip.max_connections)
+        + calls // agent links
+        + OTHERS;
+    let spare = limit.saturating_sub(needed);
+    if spare < 2 * calls {
+        tracing::info!(
+            limit,
+            needed,
+            spare,
+            "few open files to spare: beyond them a media packet costs a tenth more (LimitNOFILE)"
+        );
+    }
+    spare
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_settings_allow_is_not_spared() {
+        let mut settings = Settings::default();
+        let needed = 10_000 + 4_000 + 2_000 + OTHERS;
+        assert_eq!(spare(&settings, needed), 0);
+        assert_eq!(spare(&settings, needed - 1), 0);
+        assert_eq!(spare(&settings, needed + 7), 7);
+        settings.media.bind.push(std::net::Ipv6Addr::LOCALHOST.into());
+        assert_eq!(spare(&settings, needed + 10_007), 7);
+    }
+
+    #[test]
+    fn the_limit_is_what_the_system_permits() {
+        let limit = raise_limit().unwrap();
+        assert_eq!(raise_limit().unwrap(), limit);
+        assert!(limit > 0);
+    }
+}
