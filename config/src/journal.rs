@@ -651,6 +651,12 @@ mod tests {
         assert!(!journal.is_behind());
         journal.record(open(&calls[3]));
         assert!(journal.is_behind());
+        let taken = |ago| {
+            journal.0.queue().taken_at = Some(Instant::now() - Duration::from_millis(ago));
+            journal.is_behind()
+        };
+        assert!(taken(0) && !taken(FROZEN_MS + 1), "a store that hangs takes nothing");
+        journal.0.queue().taken_at = None;
         journal.0.queue().stats.stalled = true;
         assert!(!journal.is_behind(), "calls go on without a store");
     }

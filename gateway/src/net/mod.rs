@@ -28,7 +28,7 @@ use bytes::Bytes;
 use config::settings::Advertise;
 use sip::{Flow, Transport};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use address::Seen;
 
@@ -43,6 +43,8 @@ pub enum Inbound {
         bytes: Bytes,
         /// When it was read.
         at: Instant,
+        /// Of a stream: one of the [`STREAMS_DEPTH`] places, until this is dropped.
+        place: Option<OwnedSemaphorePermit>,
     },
     /// A datagram of ours was refused on its way, or ICMP says so: anybody may.
     Refused {
@@ -59,6 +61,10 @@ pub enum Inbound {
 /// Depth of the queue from all sockets to the shard, in messages. When it is full, datagrams are
 /// dropped (SIP retransmits) and streams wait (TCP pushes back).
 pub const INBOUND_DEPTH: usize = 4096;
+
+/// How many of these messages may be of streams: those wait for a place and would have every one before a
+/// datagram found it.
+const STREAMS_DEPTH: usize = INBOUND_DEPTH / 2;
 
 /// Depth of one connection's send queue, in messages. A peer that does not read loses its connection.
 pub const CONNECTION_DEPTH: usize = 256;

@@ -17,12 +17,12 @@ use sip::{Flow, Frame, StreamFramer, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::tls::ServerIdentity;
-use super::{CONNECTION_DEPTH, Inbound, Outbound, address};
+use super::{CONNECTION_DEPTH, Inbound, Outbound, STREAMS_DEPTH, address};
 use crate::clock;
 
 /// A connection that has sent no whole message by then is closed.
@@ -77,6 +77,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Clone)]
 pub struct Streams {
     inbound: mpsc::Sender<Inbound>,
+    places: Arc<Semaphore>,
     outbound: Outbound,
     next: Arc<AtomicU64>,
     open: Arc<AtomicUsize>,
@@ -98,6 +99,7 @@ impl Streams {
     ) -> Self {
         Streams {
             inbound,
+            places: Arc::new(Semaphore::new(STREAMS_DEPTH)),
             outbound,
             next: Arc::new(AtomicU64::new(1)),
             open: Arc::default(),
@@ -296,10 +298,9 @@ impl Streams {
             match framer.next_frame() {
                 Ok(Some(Frame::Message(bytes))) => {
                     patience.message_came();
-                    self.inbound
-                        .send(Inbound::Message { flow, bytes, at: clock::now() })
-                        .await
-                        .ok()?;
+                    let place = Some(Arc::clone(&self.places).acquire_owned().await.ok()?);
+                    let message = Inbound::Message { flow, bytes, at: clock::now(), place };
+                    self.inbound.send(message).await.ok()?;
                 }
                 // RFC 5626 §3.5.1: a double CRLF is answered by a single one.
                 Ok(Some(Frame::Ping)) => {
@@ -520,6 +521,34 @@ mod tests {
         drop(other);
         assert!(!patience.is_used(&side));
         assert!(!Patience::of(&Side::Accepted).is_used(&Side::Accepted));
+    }
+
+    #[tokio::test]
+    async fn a_message_of_a_stream_holds_a_place_until_it_is_done_with() {
+        let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let (inbound, mut queue) = mpsc::channel(8);
+        let streams = Streams::new(inbound, Outbound::default(), 1, Arc::from([]));
+        let places = Arc::clone(&streams.places);
+        let all = places.available_permits();
+        let accepting = tokio::spawn(streams.accept_tcp(listener));
+        let mut peer = TcpStream::connect(address).await.expect("accepted");
+        let text = "OPTIONS sip:a@x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+        peer.write_all(text.repeat(2).as_bytes()).await.expect("sent");
+        let (one, two) = (queue.recv().await, queue.recv().await);
+        assert!(one.is_some() && two.is_some());
+        assert_eq!(all - places.available_permits(), 2);
+        drop((one, two));
+        // With no place left nothing more is read from streams, and the queue has room for others.
+        let taken = Arc::clone(&places).try_acquire_many_owned(u32::try_from(all).expect("few"));
+        peer.write_all(text.as_bytes()).await.expect("sent");
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(queue.try_recv().is_err());
+        drop(taken.expect("all are free"));
+        assert!(queue.recv().await.is_some());
+        accepting.abort();
     }
 
     #[tokio::test]

@@ -142,13 +142,63 @@ pub async fn receive(
         let local = seen.by(remote.ip());
         let flow = Flow { transport: Transport::Udp, local, remote, connection: 0 };
         let bytes = Bytes::copy_from_slice(datagram);
-        match inbound.try_send(Inbound::Message { flow, bytes, at: clock::now() }) {
+        match inbound.try_send(Inbound::Message { flow, bytes, at: clock::now(), place: None }) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                dropped.fetch_add(1, Ordering::Relaxed);
-                reads = READS_PER_TURN - 1; // whoever empties the queue goes first
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                // Whoever empties the queue goes first.
+                tokio::task::yield_now().await;
+                reads = 0;
+                let is_lost = inbound.try_send(message).is_err();
+                dropped.fetch_add(u64::from(is_lost), Ordering::Relaxed);
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_is_tried_again_when_the_other_tasks_have_had_their_turn() {
+        let socket = Arc::new(bind("127.0.0.1:0".parse().expect("an address")).expect("bound"));
+        let address = socket.local_addr().expect("bound");
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let text = |number: u8| vec![b'0' + number; MIN_MESSAGE];
+        for message in [text(0), vec![b'x'; MIN_MESSAGE - 1], text(1), text(2), text(3)] {
+            peer.send_to(&message, address).expect("sent");
+        }
+        let (inbound, mut queue) = mpsc::channel(1);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let seen = Seen::new(Arc::from([]), address);
+        let reader = tokio::spawn(receive(socket, seen, inbound, Arc::clone(&dropped)));
+        for number in 0..4 {
+            let Some(Inbound::Message { bytes, .. }) = queue.recv().await else {
+                panic!("{number}")
+            };
+            assert_eq!(bytes, text(number));
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        reader.abort();
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_twice_is_dropped_and_counted() {
+        let socket = Arc::new(bind("127.0.0.1:0".parse().expect("an address")).expect("bound"));
+        let address = socket.local_addr().expect("bound");
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        for _ in 0..5 {
+            peer.send_to(&[b'x'; MIN_MESSAGE], address).expect("sent");
+        }
+        let (inbound, mut queue) = mpsc::channel(1);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let seen = Seen::new(Arc::from([]), address);
+        let reader = tokio::spawn(receive(socket, seen, inbound, Arc::clone(&dropped)));
+        while dropped.load(Ordering::Relaxed) < 4 {
+            tokio::task::yield_now().await;
+        }
+        assert!(queue.try_recv().is_ok() && queue.try_recv().is_err());
+        reader.abort();
     }
 }

@@ -316,6 +316,10 @@ impl Shard {
     /// endpoint has to send.
     fn settle(&mut self, now: Instant) {
         self.drain_events(now);
+        let unheard = self.endpoint.take_unheard();
+        if unheard > 0 {
+            self.shed_many("stranger_request", unheard);
+        }
         self.services.workers.wake();
         while let Some(transmit) = self.endpoint.poll_transmit() {
             self.count_message(transmit.flow, "out");
@@ -537,7 +541,11 @@ impl Shard {
     }
 
     fn shed(&self, limit: &'static str) {
-        self.services.metrics.shed.get_or_create(&LimitLabels { limit }).inc();
+        self.shed_many(limit, 1);
+    }
+
+    fn shed_many(&self, limit: &'static str, count: u64) {
+        self.services.metrics.shed.get_or_create(&LimitLabels { limit }).inc_by(count);
     }
 
     fn live_changed(&self) {

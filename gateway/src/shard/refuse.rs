@@ -32,12 +32,7 @@ impl Shard {
     /// comes first of all that waits: many messages of little work do not keep anybody waiting, and a few
     /// that a pause of the host has made old are soon done.
     pub(super) fn is_overloaded(&self, now: Instant, next: &Inbound, waiting: usize) -> bool {
-        let has_waited = match next {
-            Inbound::Message { at, .. } => now.saturating_duration_since(*at),
-            Inbound::Refused { .. } | Inbound::Closed { .. } => Duration::ZERO,
-        };
-        let is_crowded = waiting >= CROWDED && has_waited >= CROWDED_FOR;
-        is_crowded || self.services.journal.is_behind()
+        is_crowded(self.endpoint.is_busy(), now, next, waiting) || self.services.journal.is_behind()
     }
 
     /// 401 with one challenge per algorithm, the most wanted first (RFC 8760 §2.4).
@@ -156,6 +151,16 @@ impl Shard {
     }
 }
 
+/// Whether so much has `waited` for so long that calls are refused; of what does not say for how long, as
+/// before.
+fn is_crowded(before: bool, now: Instant, next: &Inbound, waiting: usize) -> bool {
+    waiting >= CROWDED
+        && match next {
+            Inbound::Message { at, .. } => now.saturating_duration_since(*at) >= CROWDED_FOR,
+            Inbound::Refused { .. } | Inbound::Closed { .. } => before,
+        }
+}
+
 /// A refusal of a call that was admitted, but cannot be carried.
 pub(super) fn refused_later(admitted: &Admitted, rule: Rule) -> Refusal {
     let considered = admitted.trunk.map(|trunk_id| Considered {
@@ -169,5 +174,36 @@ pub(super) fn refused_later(admitted: &Admitted, rule: Rule) -> Refusal {
         organisation: Some(admitted.organisation),
         considered: considered.into_iter().collect(),
         called_number: admitted.number.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sip::{Flow, Transport};
+
+    use super::*;
+
+    #[test]
+    fn many_messages_of_which_the_first_has_waited_are_a_crowd() {
+        let at = crate::clock::now();
+        let address = "192.0.2.1:5060".parse().expect("an address");
+        let flow =
+            Flow { transport: Transport::Udp, local: address, remote: address, connection: 0 };
+        let message = Inbound::Message { flow, bytes: bytes::Bytes::new(), at, place: None };
+        let after = |ms| at + Duration::from_millis(ms);
+        for (waiting, ms, expected) in
+            [(1_023, 20, false), (1_024, 19, false), (1_024, 20, true), (4_096, 19, false)]
+        {
+            for before in [false, true] {
+                assert_eq!(is_crowded(before, after(ms), &message, waiting), expected, "{waiting}");
+            }
+        }
+        let earlier = at - Duration::from_secs(1);
+        assert!(!is_crowded(false, earlier, &message, 4_096), "it was read after we looked");
+        let closed = Inbound::Closed { flow };
+        for before in [false, true] {
+            assert_eq!(is_crowded(before, after(20), &closed, 1_024), before);
+            assert!(!is_crowded(before, after(20), &closed, 1_023));
+        }
     }
 }

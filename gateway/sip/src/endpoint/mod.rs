@@ -92,6 +92,8 @@ pub struct Endpoint {
     refused: VecDeque<Refused>,
     /// New calls are refused.
     busy: bool,
+    /// Requests of strangers that nobody has told of.
+    unheard: u64,
     turned_away: TurnedAway,
 }
 
@@ -132,6 +134,7 @@ impl Endpoint {
             events: VecDeque::new(),
             refused: VecDeque::new(),
             busy: false,
+            unheard: 0,
             turned_away: TurnedAway::new(key),
             random,
             options,
@@ -195,10 +198,17 @@ impl Endpoint {
     }
 
     /// From now on calls that begin are refused with 503 and Retry-After, without a transaction and before
-    /// they cost anything else, strangers' without a word; what is under way goes on (RFC 7339 §4: the least
-    /// work is the INVITE that is refused). Or that is over; repeats of what was refused are refused again.
+    /// they cost anything else, and what strangers ask outside of a dialog is not looked at; what is under
+    /// way goes on (RFC 7339 §4: the least work is the INVITE that is refused). Or that is over; repeats
+    /// of what was refused are refused again.
     pub fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
+    }
+
+    /// How many requests of strangers were not looked at since the last call, for want of room or because
+    /// we were busy.
+    pub fn take_unheard(&mut self) -> u64 {
+        std::mem::take(&mut self.unheard)
     }
 
     /// Whether calls that begin are refused.

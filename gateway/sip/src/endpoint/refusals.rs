@@ -59,12 +59,13 @@ impl TurnedAway {
 
     fn note(&mut self, now: Instant, key: &[u8]) {
         self.forget_old(now);
-        if self.order.len() >= Self::MAX {
-            self.forget_oldest();
-        }
         let key = self.keyed.hash_one(key);
-        if self.keys.insert(key) {
-            self.order.push_back((now, key));
+        if !self.keys.insert(key) {
+            return;
+        }
+        self.order.push_back((now, key));
+        if self.order.len() > Self::MAX {
+            self.forget_oldest();
         }
     }
 
@@ -188,6 +189,8 @@ mod tests {
         }
         assert!(!away.holds(now, &0_usize.to_be_bytes()));
         assert!(away.holds(now, &1_usize.to_be_bytes()));
+        away.note(now, &1_usize.to_be_bytes());
+        assert!(away.holds(now, &1_usize.to_be_bytes()), "who is known takes no place");
         assert_eq!((away.keys.len(), away.order.len()), (TurnedAway::MAX, TurnedAway::MAX));
     }
 }

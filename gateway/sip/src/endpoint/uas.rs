@@ -277,6 +277,11 @@ impl Endpoint {
 
     /// A request outside of any dialog (RFC 3261 §8.2).
     fn handle_new(&mut self, now: Instant, flow: Flow, request: Request, trust: Trust) {
+        let has_room = !self.busy && self.strangers < self.options.max_strangers;
+        if trust == Trust::Stranger && !has_room {
+            self.unheard += 1;
+            return;
+        }
         if let Some(refusal) = self.objection(&request) {
             return self.refuse(flow, &request, trust, &refusal);
         }
@@ -290,10 +295,6 @@ impl Endpoint {
             return self.refuse(flow, &request, trust, &Refusal::of(481));
         }
         let begins = request.method() == Method::Invite;
-        let is_full = self.strangers >= self.options.max_strangers || (self.busy && begins);
-        if trust == Trust::Stranger && is_full {
-            return;
-        }
         if begins && self.turns_away(now, flow, &request, trust) {
             return;
         }

@@ -242,13 +242,16 @@ fn commands_that_cannot_be_carried_out_change_nothing() {
 fn a_busy_endpoint_refuses_calls_that_begin_and_nothing_else() {
     let mut solo = Solo::new();
     let (_, tag) = solo.called();
+    let ringing = opening("INVITE", "z9hG4bKringing", "").replace("Call-ID: ", "Call-ID: ringing-");
+    solo.invited(&ringing);
+    solo.sent();
     let held = solo.endpoint.load();
     solo.endpoint.set_busy(true);
     let another = opening("INVITE", "z9hG4bKanother", "").replace("Call-ID: ", "Call-ID: another-");
     solo.say(&another);
     let refusal = solo.one();
     assert!(refusal.starts_with("SIP/2.0 503 "), "{refusal}");
-    assert!(!header(&refusal, "Retry-After").is_empty());
+    assert_eq!(header(&refusal, "Retry-After"), "5");
     assert_eq!(solo.endpoint.poll_refused().map(|refused| refused.status), Some(503));
     assert_eq!(solo.endpoint.load(), held, "it has cost nothing that lasts");
     solo.trust = Trust::Stranger;
@@ -258,12 +261,18 @@ fn a_busy_endpoint_refuses_calls_that_begin_and_nothing_else() {
     solo.trust = Trust::Known;
     solo.say(&opening("OPTIONS", "z9hG4bKoptions", ""));
     assert!(matches!(solo.event(), Event::Request { .. }));
-    solo.say(&within("BYE", 2, &tag, "z9hG4bKbye", ""));
-    assert!(matches!(solo.event(), Event::InDialog { .. }));
+    for (sequence, method) in (2..).zip(["INFO", "UPDATE", "BYE"]) {
+        solo.say(&within(method, sequence, &tag, &format!("z9hG4bK{method}"), ""));
+        assert!(matches!(solo.event(), Event::InDialog { .. }), "{method}");
+    }
+    solo.say(&ringing);
+    assert_eq!(solo.lines(), ["SIP/2.0 100 Trying"], "it began before");
+    solo.say(&ringing.replace("INVITE", "CANCEL"));
+    assert!(matches!(solo.event(), Event::Cancelled { .. }));
+    assert_eq!(solo.lines(), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
     solo.endpoint.set_busy(false);
     solo.say(&another);
-    let again = solo.one();
-    assert!(again.starts_with("SIP/2.0 503 "), "its caller has gone: {again}");
+    assert_eq!(solo.one(), refusal, "its caller has gone");
     assert!(solo.endpoint.poll_refused().is_none(), "it has been told");
     solo.invited(&another.replace("z9hG4bKanother", "z9hG4bKnew"));
 }

@@ -156,7 +156,7 @@ fn story(seed: u64, transport: Transport) {
                 solo.endpoint.handle_flow_failed(solo.now, &flow);
                 solo.drain();
             }
-            _ => {}
+            _ => solo.endpoint.set_busy(dice.below(3) == 0),
         }
         known.learn(&mut solo);
         let load = solo.endpoint.load();

@@ -199,3 +199,26 @@ fn a_callee_that_invents_tags_makes_a_bounded_number_of_dialogs() {
     }
     assert_eq!(solo.endpoint.load().dialogs, 16);
 }
+
+#[test]
+fn what_strangers_ask_while_we_are_busy_is_not_looked_at() {
+    let mut solo = stranger();
+    solo.endpoint.set_busy(true);
+    let odd_uri = opening("INVITE", "z9hG4bK3", "").replace("INVITE sip:", "INVITE foo:");
+    let asked = [
+        invite(),
+        opening("INVITE", "z9hG4bK1", "Require: 100rel\r\n"),
+        opening("INVITE", "z9hG4bK2", "Content-Encoding: gzip\r\n"),
+        odd_uri,
+        opening("OPTIONS", "z9hG4bK4", ""),
+        opening("REGISTER", "z9hG4bK5", ""),
+    ];
+    asked.iter().for_each(|text| solo.say(text));
+    assert_eq!((solo.sent(), solo.events().len()), (Vec::new(), 0));
+    assert!(solo.endpoint.poll_refused().is_none());
+    assert_eq!(solo.endpoint.load(), Default::default());
+    assert_eq!([solo.endpoint.take_unheard(), solo.endpoint.take_unheard()], [6, 0]);
+    solo.endpoint.set_busy(false);
+    solo.invited(&invite());
+    assert_eq!(solo.endpoint.take_unheard(), 0);
+}
