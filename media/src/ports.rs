@@ -108,7 +108,7 @@ impl PortPool {
 
     /// Binds a pair at a random free place of the range.
     ///
-    /// When nothing is free, the pair that has been quiet longest leaves quarantine early.
+    /// When nothing is free, or no descriptor, the pair that has been quiet longest leaves quarantine early.
     ///
     /// # Errors
     /// [`PortError::Exhausted`] when every pair is in use, [`PortError::System`] when the system
@@ -124,7 +124,8 @@ impl PortPool {
         // Each free port is tried at most once: others on this host may have bound some.
         for tried in 0..state.free.len() {
             let Some(port) = state.draw(tried) else { break };
-            match bind_pair(self.inner.options.bind, port) {
+            let bind = || bind_pair(self.inner.options.bind, port);
+            match state.with_descriptors(bind) {
                 Ok((rtp, rtcp)) => {
                     state.in_use += 1;
                     return Ok(PortPair {
@@ -333,15 +334,21 @@ impl State {
         });
     }
 
-    fn release_quietest(&mut self) {
+    /// Does what takes descriptors, once more if there are none and quarantine could give some.
+    fn with_descriptors<T>(&mut self, mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let made = make();
+        let is_short = |error: &io::Error| error.raw_os_error() == Some(libc::EMFILE);
+        if made.as_ref().is_err_and(is_short) && self.release_quietest() { make() } else { made }
+    }
+
+    /// The pair that has been quiet longest leaves quarantine; false when there is none.
+    fn release_quietest(&mut self) -> bool {
         // `None` is a pair no sweep has seen yet: the least quiet of all.
         let quietest = (self.quarantine.iter().enumerate())
             .min_by_key(|(_, pair)| (pair.quiet_since.is_none(), pair.quiet_since))
             .map(|(index, _)| index);
-        if let Some(index) = quietest {
-            let pair = self.quarantine.remove(index);
-            self.free.push(pair.port);
-        }
+        let pair = quietest.map(|index| self.quarantine.remove(index));
+        pair.map(|pair| self.free.push(pair.port)).is_some()
     }
 }
 

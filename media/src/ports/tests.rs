@@ -141,6 +141,31 @@ fn when_the_range_is_short_the_quietest_pair_goes_first() {
 }
 
 #[test]
+fn quarantine_gives_way_when_descriptors_run_out() {
+    let pool = pool(first_test_port() + 96..=first_test_port() + 99);
+    let fails = |mut times: u32| {
+        move || match times.checked_sub(1) {
+            Some(left) => {
+                times = left;
+                Err(io::Error::from_raw_os_error(libc::EMFILE))
+            }
+            None => Ok(()),
+        }
+    };
+    let mut state = pool.inner.lock();
+    assert!(state.with_descriptors(fails(1)).is_err(), "there is nothing in quarantine");
+    drop(state);
+    drop(pool.allocate(crate::clock::now()).unwrap());
+    let quarantined = || pool.counts().quarantined;
+    state = pool.inner.lock();
+    assert!(state.with_descriptors(fails(0)).is_ok());
+    drop(state);
+    assert_eq!(quarantined(), 1);
+    assert!(pool.inner.lock().with_descriptors(fails(1)).is_ok());
+    assert_eq!(pool.counts(), PortCounts { capacity: 2, free: 2, ..<_>::default() });
+}
+
+#[test]
 fn two_thousand_short_calls_on_twenty_pairs_leak_nothing() {
     let (pool, start) =
         (pool(first_test_port() + 160..=first_test_port() + 199), crate::clock::now());
