@@ -93,7 +93,7 @@ pub trait Outlet {
     fn send(&mut self, channel: Channel, to: SocketAddr, datagram: &[u8]);
 
     /// Sends `datagram` from [`Channel::Rtp`], `to` the address that the session was told there is a
-    /// connected socket for ([`Session::connected`]).
+    /// connected socket for.
     fn send_connected(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.send(Channel::Rtp, to, datagram);
     }
