@@ -64,7 +64,7 @@ pub const INBOUND_DEPTH: usize = 4096;
 
 /// How many of these messages may be of streams: those wait for a place and would have every one before a
 /// datagram found it.
-const STREAMS_DEPTH: usize = INBOUND_DEPTH / 2;
+pub const STREAMS_DEPTH: usize = INBOUND_DEPTH / 2;
 
 /// Depth of one connection's send queue, in messages. A peer that does not read loses its connection.
 pub const CONNECTION_DEPTH: usize = 256;
