@@ -4,7 +4,7 @@
 //!            allocate                drop of the PortPair            quiet for `quarantine`
 //!   free ───────────────► in use ──────────────────────► quarantine ────────────────────────► free
 //!     ▲                                                       │
-//!     └─────────── the quietest goes first when the range is short
+//!     └────── the quietest goes first when ports or descriptors are short
 //! ```
 //!
 //! A pair that comes back stays bound and is read empty until its peer has been silent for a while:
@@ -224,7 +224,7 @@ impl PortPair {
     /// in it from before.
     ///
     /// # Errors
-    /// What the system says; the socket that was there still is. `QuotaExceeded` when
+    /// What the system says; the socket that was there still is, and reads as before. `QuotaExceeded` when
     /// [`PoolOptions::connected`] are, `Unsupported` when the pool is bound to every address: where a
     /// packet leaves from is then for the kernel to find, and may change.
     pub(crate) fn connect(&mut self, peer: SocketAddr) -> io::Result<()> {
@@ -348,7 +348,8 @@ impl State {
             .min_by_key(|(_, pair)| (pair.quiet_since.is_none(), pair.quiet_since))
             .map(|(index, _)| index);
         let pair = quietest.map(|index| self.quarantine.remove(index));
-        pair.map(|pair| self.free.push(pair.port)).is_some()
+        // In front: the ones at the end count as tried.
+        pair.map(|pair| self.free.insert(0, pair.port)).is_some()
     }
 }
 

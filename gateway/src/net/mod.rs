@@ -43,7 +43,7 @@ pub enum Inbound {
         bytes: Bytes,
         /// When it was read.
         at: Instant,
-        /// Of a stream: one of the [`STREAMS_DEPTH`] places, until this is dropped.
+        /// Of a stream: one of the [`STREAMS_DEPTH`] places, until it is dropped.
         place: Option<OwnedSemaphorePermit>,
     },
     /// A datagram of ours was refused on its way, or ICMP says so: anybody may.
@@ -55,6 +55,8 @@ pub enum Inbound {
     Closed {
         /// The stream.
         flow: Flow,
+        /// As that of a message.
+        place: Option<OwnedSemaphorePermit>,
     },
 }
 

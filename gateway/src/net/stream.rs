@@ -17,7 +17,7 @@ use sip::{Flow, Frame, StreamFramer, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
@@ -252,7 +252,8 @@ impl Streams {
             },
         }
         self.outbound.forget(flow.connection);
-        let _ = self.inbound.send(Inbound::Closed { flow }).await;
+        let place = self.place().await;
+        let _ = self.inbound.send(Inbound::Closed { flow, place }).await;
     }
 
     /// Reads until the peer closes, misbehaves or falls silent. False when the connection broke:
@@ -286,6 +287,11 @@ impl Streams {
         }
     }
 
+    /// A place in the queue to the shard. There will be one: nobody closes the semaphore.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
     /// Hands on every message that is whole; `None` when the connection is to end.
     async fn hand_on(
         &self,
@@ -298,7 +304,7 @@ impl Streams {
             match framer.next_frame() {
                 Ok(Some(Frame::Message(bytes))) => {
                     patience.message_came();
-                    let place = Some(Arc::clone(&self.places).acquire_owned().await.ok()?);
+                    let place = self.place().await;
                     let message = Inbound::Message { flow, bytes, at: clock::now(), place };
                     self.inbound.send(message).await.ok()?;
                 }
@@ -548,6 +554,8 @@ mod tests {
         assert!(queue.try_recv().is_err());
         drop(taken.expect("all are free"));
         assert!(queue.recv().await.is_some());
+        drop(peer);
+        let Some(Inbound::Closed { place: Some(_), .. }) = queue.recv().await else { panic!() };
         accepting.abort();
     }
 

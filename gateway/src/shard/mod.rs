@@ -297,7 +297,7 @@ impl Shard {
                 });
             }
             Inbound::Refused { remote } => self.handle_refused_datagram(now, remote),
-            Inbound::Closed { flow } => self.handle_flow_closed(now, &flow),
+            Inbound::Closed { flow, .. } => self.handle_flow_closed(now, &flow),
         }
         self.drain_events(now);
     }

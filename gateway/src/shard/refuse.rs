@@ -151,8 +151,8 @@ impl Shard {
     }
 }
 
-/// Whether so much has `waited` for so long that calls are refused; of what does not say for how long, as
-/// before.
+/// Whether so much is `waiting`, and the `next` of it has waited for so long, that calls are refused. Where
+/// the next one does not say for how long, it is as before.
 fn is_crowded(before: bool, now: Instant, next: &Inbound, waiting: usize) -> bool {
     waiting >= CROWDED
         && match next {
@@ -200,7 +200,7 @@ mod tests {
         }
         let earlier = at - Duration::from_secs(1);
         assert!(!is_crowded(false, earlier, &message, 4_096), "it was read after we looked");
-        let closed = Inbound::Closed { flow };
+        let closed = Inbound::Closed { flow, place: None };
         for before in [false, true] {
             assert_eq!(is_crowded(before, after(20), &closed, 1_024), before);
             assert!(!is_crowded(before, after(20), &closed, 1_023));

@@ -154,9 +154,37 @@ pub(super) fn connect(
 mod tests {
     use super::*;
     use crate::ports::{PoolOptions, PortPool, first_test_port};
-    use std::net::{IpAddr, Ipv4Addr};
+    use crate::worker::sys::Ready;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use std::sync::Arc;
     use std::time::Duration;
+
+    #[test]
+    fn a_tenant_that_is_connected_elsewhere_keeps_its_socket_and_what_lies_in_it() {
+        for bind in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            let Ok(first) = UdpSocket::bind((bind, 0)) else { continue };
+            let second = UdpSocket::bind((bind, 0)).unwrap();
+            let ports = first_test_port() + 78..=first_test_port() + 79;
+            let (quarantine, key) = (Duration::ZERO, SlabKey::from_bits(7));
+            let pool =
+                PortPool::new(PoolOptions { bind, ports, quarantine, seed: 1, connected: 1 });
+            let mut ports = pool.allocate(clock::now()).unwrap();
+            let (poller, mut ready) = (Poller::new().unwrap(), Ready::new());
+            let port = (bind, ports.port());
+            connect(&poller, &mut ports, key, first.local_addr().unwrap()).unwrap();
+            first.send_to(b"one", port).unwrap();
+            connect(&poller, &mut ports, key, second.local_addr().unwrap()).unwrap();
+            second.send_to(b"two", port).unwrap();
+            poller.wait(&mut ready).unwrap();
+            assert_eq!(
+                ready.tokens().map(parse_token).collect::<Vec<_>>(),
+                [(key, Inlet::Connected)]
+            );
+            let socket = ports.connected().unwrap();
+            let from = || socket.recv_from(&mut [0; 8]).unwrap().1;
+            assert_eq!([from(), from()], [&first, &second].map(|peer| peer.local_addr().unwrap()));
+        }
+    }
 
     #[test]
     fn what_the_connected_socket_refuses_is_sent_all_the_same() {

@@ -91,8 +91,8 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN | libc::EPOLLET, token)
     }
 
-    /// Stops reporting `fd`, but for an error that is pending, once for each call; the kernel then drops
-    /// what does not fit its buffer.
+    /// Stops reporting `fd`, but for one error for each call, be it pending or still to come; the kernel
+    /// then drops what does not fit its buffer.
     pub(crate) fn mute(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLONESHOT, token)
     }
@@ -531,8 +531,9 @@ mod tests {
         assert_eq!((got.len, got.from), (5, socket.local_addr().unwrap()));
         drop(peer);
         send_connected(socket.as_fd(), b"hello").unwrap();
-        let error = send_connected(socket.as_fd(), b"hello").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "what became of the one before");
+        let refused = |_| send_connected(socket.as_fd(), b"hello").err();
+        let error = (0..1_000_000).find_map(refused).map(|error| error.kind());
+        assert_eq!(error, Some(io::ErrorKind::ConnectionRefused), "what became of one before");
     }
 
     #[test]
@@ -549,7 +550,9 @@ mod tests {
             poller.poll(&mut ready).unwrap();
             ready.tokens().count()
         };
-        assert_eq!([told(), told(), told()], [1, 0, 0]);
+        // That the port is closed is mostly, but not always, known when the call returns.
+        assert!((0..1_000_000).any(|_| told() == 1));
+        assert_eq!([told(), told()], [0, 0]);
         poller.unmute(socket.as_fd(), 7).unwrap();
         assert_eq!([told(), told()], [1, 1]);
     }

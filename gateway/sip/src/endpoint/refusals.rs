@@ -189,7 +189,7 @@ mod tests {
         }
         assert!(!away.holds(now, &0_usize.to_be_bytes()));
         assert!(away.holds(now, &1_usize.to_be_bytes()));
-        away.note(now, &1_usize.to_be_bytes());
+        away.note(now, &2_usize.to_be_bytes());
         assert!(away.holds(now, &1_usize.to_be_bytes()), "who is known takes no place");
         assert_eq!((away.keys.len(), away.order.len()), (TurnedAway::MAX, TurnedAway::MAX));
     }

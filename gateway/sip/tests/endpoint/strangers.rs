@@ -222,3 +222,12 @@ fn what_strangers_ask_while_we_are_busy_is_not_looked_at() {
     solo.invited(&invite());
     assert_eq!(solo.endpoint.take_unheard(), 0);
 }
+
+#[test]
+fn of_too_many_strangers_the_last_are_not_looked_at() {
+    let mut solo = Solo::with(Options { max_strangers: 1, ..Options::default() }, Transport::Udp);
+    solo.trust = Trust::Stranger;
+    solo.invited(&invite());
+    solo.say(&opening("OPTIONS", "z9hG4bK1", "").replace("Call-ID: ", "Call-ID: another-"));
+    assert_eq!((solo.events().len(), solo.endpoint.take_unheard()), (0, 1));
+}

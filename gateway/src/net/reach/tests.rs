@@ -89,7 +89,7 @@ impl Shard {
 
     async fn closed(&mut self) -> Flow {
         match self.inbound.recv().await.expect("news") {
-            Inbound::Closed { flow } => flow,
+            Inbound::Closed { flow, .. } => flow,
             other => panic!("{other:?}"),
         }
     }
