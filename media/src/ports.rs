@@ -108,7 +108,8 @@ impl PortPool {
 
     /// Binds a pair at a random free place of the range.
     ///
-    /// When nothing is free, or no descriptor, the pair that has been quiet longest leaves quarantine early.
+    /// When nothing is free that others have not bound, or no descriptor, the pair that has been quiet longest
+    /// leaves quarantine early.
     ///
     /// # Errors
     /// [`PortError::Exhausted`] when every pair is in use, [`PortError::System`] when the system
@@ -118,12 +119,15 @@ impl PortPool {
         if state.free.is_empty() || state.is_unswept(now) {
             state.sweep(now, self.inner.options.quarantine);
         }
-        if state.free.is_empty() {
-            state.release_quietest();
-        }
         // Each free port is tried at most once: others on this host may have bound some.
-        for tried in 0..state.free.len() {
-            let Some(port) = state.draw(tried) else { break };
+        let mut tried = 0;
+        loop {
+            let Some(port) = state.draw(tried) else {
+                if state.release_quietest() {
+                    continue;
+                }
+                return Err(PortError::Exhausted);
+            };
             let bind = || bind_pair(self.inner.options.bind, port);
             match state.with_descriptors(bind) {
                 Ok((rtp, rtcp)) => {
@@ -138,13 +142,13 @@ impl PortPool {
                 }
                 Err(error) => {
                     state.free.push(port);
+                    tried += 1;
                     if error.kind() != io::ErrorKind::AddrInUse {
                         return Err(PortError::System(error));
                     }
                 }
             }
         }
-        Err(PortError::Exhausted)
     }
 
     /// Reads quarantined sockets empty and frees those that have been quiet long enough.

@@ -45,6 +45,19 @@ fn a_port_bound_by_somebody_else_is_passed_over() {
 }
 
 #[test]
+fn when_somebody_else_has_all_that_is_free_a_pair_leaves_quarantine() {
+    let (pool, now) = (pool(first_test_port() + 56..=first_test_port() + 59), crate::clock::now());
+    let pair = pool.allocate(now).unwrap();
+    let (ours, theirs) = (pair.port(), 2 * first_test_port() + 114 - pair.port());
+    drop(pair);
+    let _other = UdpSocket::bind((LOOPBACK, theirs)).unwrap();
+    assert_eq!(pool.allocate(now).unwrap().port(), ours);
+    let held = pool.allocate(now).unwrap();
+    assert!(matches!(pool.allocate(now), Err(PortError::Exhausted)));
+    assert_eq!((held.port(), pool.counts().free), (ours, 1));
+}
+
+#[test]
 fn a_returned_pair_is_drained_until_its_peer_is_quiet() {
     let (pool, start) =
         (pool(first_test_port() + 60..=first_test_port() + 61), crate::clock::now());
